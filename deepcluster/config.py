@@ -1,0 +1,112 @@
+"""Everything that decides the result of a training, and the two presets."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Config:
+    """All of it is written to run.json; a resume with another value of any field is refused."""
+
+    preset: str
+    arch: str
+    size: int  # side of the view that is clustered, predicted and explained
+    train_size: int  # side of the random crops that are trained on
+    sobel: bool
+    neck: str  # "fc": two layers of 4,096; "pool": the averaged last convolution
+    center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
+    k: int
+    epochs: int
+    batch: int
+    reassign: float  # training images drawn per epoch, in multiples of N
+    lr: float
+    head_lr: float  # in multiples of lr
+    head_momentum: float
+    head_init: str  # "random": N(0, .01); "centroids": the clusters' mean embeddings
+    momentum: float
+    weight_decay: float
+    warmup: float  # epochs of linear warm-up
+    schedule: str  # "constant" or "cosine"
+    pca: int
+    whiten: float  # power of the variance that scales a principal component: -1/2 whitens, 0 does not
+    turns: int  # the features are averaged over this many quarter turns of the view
+    scale: float
+    rotate: float
+    flip: bool
+    jitter: float
+    clustering: str
+    final_clustering: str | None
+    final_epochs: int
+    seed: int
+    init: str | None  # path of the checkpoint that training starts from
+
+    def clustering_of(self, epoch: int) -> str:
+        """The algorithm of an epoch, counted from 1."""
+        if self.final_clustering is not None and epoch > self.epochs - self.final_epochs:
+            return self.final_clustering
+        return self.clustering
+
+
+PAPER: dict[str, Any] = {
+    "preset": "paper",
+    "arch": "alexnet",
+    "size": 224,
+    "sobel": True,
+    "neck": "fc",
+    "center_crop": True,
+    "epochs": 200,
+    "batch": 256,
+    "reassign": 1.0,
+    "lr": 0.05,
+    "head_lr": 1.0,
+    "head_momentum": 0.0,
+    "head_init": "random",
+    "momentum": 0.9,
+    "weight_decay": 1e-5,
+    "warmup": 0.0,
+    "schedule": "constant",
+    "pca": 256,
+    "whiten": -0.5,
+    "turns": 1,
+    "scale": 0.08,
+    "rotate": 0.0,
+    "flip": True,
+    "jitter": 0.0,
+    "clustering": "kmeans",
+    "final_clustering": None,
+    "final_epochs": 0,
+    "seed": 31,
+    "init": None,
+}
+
+# What each change earns is in the README's table of ingredients.
+STABLE: dict[str, Any] = PAPER | {
+    "preset": "stable",
+    "size": 128,
+    "sobel": False,
+    "neck": "pool",
+    "center_crop": False,
+    "epochs": 15,
+    "batch": 64,
+    "reassign": 2.0,
+    "head_lr": 5.0,
+    "head_momentum": 0.9,
+    "warmup": 1.0,
+    "schedule": "cosine",
+    "pca": 64,
+    "whiten": -0.25,
+    "scale": 0.4,
+    "rotate": None,  # what the dataset allows
+    "flip": False,
+    "jitter": 0.2,
+}
+
+PRESETS = {"stable": STABLE, "paper": PAPER}
+
+
+def as_dict(config: Config) -> dict[str, Any]:
+    return asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    return Config(**{field.name: values[field.name] for field in fields(Config)})

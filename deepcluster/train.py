@@ -1,0 +1,384 @@
+"""The DeepCluster loop: embed, reduce, cluster, train on the pseudo-labels, and again."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from console import progress
+from datasets import Dataset
+from deepcluster import figures
+from deepcluster.agreement import agreement
+from deepcluster.clustering import CLUSTERINGS, own_distance, reduced
+from deepcluster.config import Config
+from deepcluster.device import autocast
+from deepcluster.models import ClusterNet, build, folded
+from deepcluster.views import Augmentation, Frames, draw_crops, fixed_view, training_views
+from runs import Clusters, Run
+
+EMBED_BATCH = 128
+SAVE_SHARE = 0.02  # of the time may go into saving latest.pt
+
+
+@dataclass
+class Embedding:
+    """One pass over all N images with one network."""
+
+    features: Tensor  # (N, D) float32, what is clustered
+    predicted: np.ndarray  # (N,) the head's cluster
+    probability: np.ndarray  # (N,) its softmax
+    runner_up: np.ndarray  # (N,) the head's second choice (the same where there is one cluster)
+    runner_up_probability: np.ndarray
+
+
+@dataclass
+class State:
+    """What changes while training, and is saved in latest.pt."""
+
+    model: ClusterNet
+    optimizer: torch.optim.SGD
+    epoch: int = 0  # the last finished one
+    log: list[dict[str, Any]] = field(default_factory=list)
+
+
+def stream(seed: int, epoch: int, purpose: str) -> int:
+    """The seed of one use of chance in one epoch.
+
+    Every random number derives from (seed, epoch, purpose), so there is no generator state to save or to forget.
+    """
+    words = [seed, epoch, *purpose.encode()]
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0] >> 1)
+
+
+def train(
+    run: Run,
+    dataset: Dataset,
+    config: Config,
+    device: torch.device,
+    save_every: int,
+    keep: int,
+    tensorboard: bool = False,
+    say: Callable[[str], None] = tqdm.write,
+) -> State:
+    """Train `run` to its last epoch, from the beginning or from where it was left.
+
+    Args:
+        save_every: epochs between kept checkpoints; the last epoch's is always kept.
+        keep: how many of them are kept at most, the newest.
+    """
+    frames = Frames(dataset.pixels, device)
+    state = start(config, dataset, device)
+    resumed = run.latest()
+    if resumed is not None:
+        restore(state, resumed)
+        if state.epoch < config.epochs:
+            say(f"continuing after epoch {state.epoch} of {config.epochs}")
+    if state.epoch >= config.epochs:
+        return state
+    run.write_log(state.log)
+    previous = run.clusters(state.epoch).assignment if state.epoch else None
+    embedding = embed(state.model, frames, config, "embedding")
+    writer = _tensorboard(run) if tensorboard else None
+    saved_at, save_seconds = time.monotonic(), 0.0
+    bar = tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", dynamic_ncols=True)
+    for epoch in range(state.epoch + 1, config.epochs + 1):
+        clock = Clock()
+        x = reduced(embedding.features, config.pca, config.whiten)
+        algorithm = CLUSTERINGS[config.clustering_of(epoch)]
+        assignment = algorithm(x, config.k, stream(config.seed, epoch, "clustering"))
+        k = max(config.k, int(assignment.max()) + 1) if config.clustering_of(epoch) != "pic" else int(assignment.max()) + 1
+        clusters = Clusters(assignment, own_distance(x, assignment, k))
+        run.write_clusters(epoch, clusters)
+        clock.lap("cluster")
+        loss, head_loss = train_epoch(state, frames, assignment, embedding.features, k, epoch, config)
+        clock.lap("train")
+        embedding = embed(state.model, frames, config, f"embedding {epoch}")
+        clock.lap("embed")
+
+        row = describe(epoch, clusters, k, previous, dataset.labels, embedding, loss, head_loss) | clock.seconds
+        state.epoch, previous = epoch, assignment
+        state.log.append(row)
+        keep_checkpoint(run, state, config, save_every, keep)
+        run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
+        run.write_log(state.log)
+        figures.draw(run, state.log, dataset.labels is not None)
+        if writer is not None:
+            for name, value in row.items():
+                if isinstance(value, int | float):
+                    writer.add_scalar(name, value, epoch)
+        due = time.monotonic() - saved_at > save_seconds / SAVE_SHARE
+        if due or epoch == config.epochs:
+            before = time.monotonic()
+            run.write_latest(snapshot(state))
+            saved_at = time.monotonic()
+            save_seconds = saved_at - before
+        bar.set_postfix_str(_figures_of(row))
+        bar.update()
+        for warning in warnings_of(state.log, len(dataset)):
+            say(f"epoch {epoch}: {warning}")
+    bar.close()
+    if writer is not None:
+        writer.close()
+    return state
+
+
+def start(config: Config, dataset: Dataset, device: torch.device) -> State:
+    """The network and optimiser before the first epoch."""
+    arguments = {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
+    if config.neck == "fc" and config.train_size != config.size:
+        raise ValueError("the paper's classifier needs crops as large as the view")
+    model = build(arguments, stream(config.seed, 0, "weights"))
+    if config.init is not None:
+        from deepcluster.checkpoint import start_from
+
+        start_from(model, config.init)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.SGD(
+        model.trunk_parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    return State(model, optimizer)
+
+
+def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
+    """Features and predictions of every image, in eval mode, batch norms folded."""
+    net = folded(model)
+    features, best = [], []
+    starts = range(0, len(frames.shape), EMBED_BATCH)
+    with torch.inference_mode(), autocast(frames.device):
+        for begin in progress(starts, what, unit="batch"):
+            indices = np.arange(begin, min(begin + EMBED_BATCH, len(frames.shape)))
+            images = fixed_view(frames, indices, config.size, config.center_crop)
+            feature = net.embed(images)
+            best.append(top_two(net.classify(feature)))
+            for quarter in range(1, config.turns):
+                turned = torch.rot90(images, quarter, (2, 3)).contiguous(memory_format=torch.channels_last)
+                feature = feature + net.embed(turned)
+            features.append(feature.float() / config.turns)
+    probability, cluster = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
+    return Embedding(torch.cat(features), cluster[:, 0], probability[:, 0], cluster[:, -1], probability[:, -1])
+
+
+def top_two(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, k) logits -> probabilities and clusters of the best two (one if k is 1), best first."""
+    return tuple(logits.float().softmax(1).topk(min(2, logits.shape[1]), dim=1))  # type: ignore[return-value]
+
+
+def balanced_draws(assignment: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """`total` image indices, uniform over the non-empty clusters, shuffled.
+
+    Each cluster gives the same number, drawn without repetition where it is large enough (Caron et al. 2018, sec. 3.3).
+    """
+    clusters = np.unique(assignment)
+    each = total // len(clusters) + 1
+    draws = []
+    for cluster in clusters:
+        members = np.flatnonzero(assignment == cluster)
+        draws.append(rng.choice(members, each, replace=len(members) < each))
+    return rng.permutation(np.concatenate(draws))[:total]
+
+
+def train_epoch(
+    state: State, frames: Frames, assignment: np.ndarray, features: Tensor, k: int, epoch: int, config: Config
+) -> tuple[float, float]:
+    """One epoch on the pseudo-labels with a fresh head.
+
+    Returns: mean loss of the epoch, and of its last quarter.
+    """
+    model, optimizer, device = state.model, state.optimizer, frames.device
+    torch.manual_seed(stream(config.seed, epoch, "dropout"))
+    model.fresh_head(k, torch.Generator().manual_seed(stream(config.seed, epoch, "head")))
+    if config.head_init == "centroids":
+        centroid_head(model, features, assignment)
+    head_optimizer = torch.optim.SGD(
+        model.head.parameters(), config.lr, momentum=config.head_momentum, weight_decay=config.weight_decay
+    )
+    losses = []
+    steps = math.ceil(int(config.reassign * len(assignment)) / config.batch)
+    model.train()
+    for step, (images, targets) in enumerate(training_batches(frames, assignment, epoch, config)):
+        rate = config.lr * learning_rate_factor(epoch - 1 + step / steps, config)
+        optimizer.param_groups[0]["lr"] = rate
+        head_optimizer.param_groups[0]["lr"] = rate * config.head_lr
+        optimizer.zero_grad()
+        head_optimizer.zero_grad()
+        with autocast(device):
+            loss = nn.functional.cross_entropy(model(images), targets)
+        loss.backward()
+        optimizer.step()
+        head_optimizer.step()
+        losses.append(loss.detach())
+    model.eval()
+    curve = torch.stack(losses).float().cpu().numpy()
+    return float(curve.mean()), float(curve[-max(1, len(curve) // 4) :].mean())
+
+
+def training_batches(
+    frames: Frames, assignment: np.ndarray, epoch: int, config: Config
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The epoch's random crops and their pseudo-labels, batch by batch."""
+    rng = np.random.default_rng(stream(config.seed, epoch, "sampler"))
+    generator = torch.Generator().manual_seed(stream(config.seed, epoch, "crops"))
+    draws = balanced_draws(assignment, int(config.reassign * len(assignment)), rng)
+    augmentation = Augmentation(config.scale, config.rotate, config.flip, config.jitter)
+    crops = draw_crops(frames.shape[draws], augmentation, generator)
+    starts = list(range(0, len(draws), config.batch))
+    if len(draws) % config.batch == 1 and len(starts) > 1:
+        starts.pop()  # batch norm cannot learn from a single image
+    for begin in progress(starts, f"epoch {epoch}", unit="batch"):
+        rows = slice(begin, min(begin + config.batch, len(draws)))
+        images = training_views(frames, draws[rows], crops[rows], config.train_size)
+        yield images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
+
+
+def learning_rate_factor(time_in_epochs: float, config: Config) -> float:
+    """Linear warm-up to 1, then constant or half a cosine down to 0 at the last epoch's end."""
+    if time_in_epochs < config.warmup:
+        return (time_in_epochs + 0.1) / (config.warmup + 0.1)
+    if config.schedule == "constant":
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (time_in_epochs - config.warmup) / (config.epochs - config.warmup)))
+
+
+def centroid_head(model: ClusterNet, features: Tensor, assignment: np.ndarray) -> None:
+    """Point each non-empty cluster's weights at its mean normalised embedding, scaled so that logits start moderate."""
+    norm = model.classifier[-1]
+    with torch.inference_mode():
+        x = norm.eval()(features.to(model.head.weight.device)) if isinstance(norm, nn.BatchNorm1d) else features
+        for cluster in np.unique(assignment):
+            mean = x[torch.as_tensor(assignment == cluster, device=x.device)].mean(0)
+            model.head.weight[cluster] = mean / mean.norm().clamp_min(1e-6) * 0.1
+
+
+# --- what is written ----------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Seconds per phase of an epoch."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def lap(self, phase: str) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.monotonic()
+        self.seconds[f"seconds_{phase}"] = round(now - self._last, 3)
+        self._last = now
+
+
+def describe(
+    epoch: int,
+    clusters: Clusters,
+    k: int,
+    previous: np.ndarray | None,
+    labels: list[str] | None,
+    embedding: Embedding,
+    loss: float,
+    late_loss: float,
+) -> dict[str, Any]:
+    """The epoch's row of log.csv."""
+    from sklearn.metrics import normalized_mutual_info_score
+
+    sizes = np.bincount(clusters.assignment, minlength=k)
+    row: dict[str, Any] = {
+        "epoch": epoch,
+        "k": k,
+        "loss": round(loss, 6),
+        "late_loss": round(late_loss, 6),
+        "objective": round(float((clusters.distance**2).sum()), 6),
+        "stability": None if previous is None else round(normalized_mutual_info_score(previous, clusters.assignment), 6),
+        "head_share": round(float((embedding.predicted == clusters.assignment).mean()), 6),
+        "smallest": int(sizes.min()),
+        "median": float(np.median(sizes)),
+        "largest": int(sizes.max()),
+        "empty": int((sizes == 0).sum()),
+    }
+    if labels is not None:
+        row |= {name: round(value, 6) for name, value in agreement(labels, clusters.assignment).items()}
+    return row
+
+
+def cluster_table(ids: list[str], clusters: Clusters, embedding: Embedding) -> list[dict[str, Any]]:
+    """clusters.csv; rank 1 is the image nearest to its cluster's centroid."""
+    order = np.lexsort((clusters.distance, clusters.assignment))
+    sizes = np.bincount(clusters.assignment)
+    rank = np.empty(len(ids), np.int64)
+    rank[order] = np.concatenate([np.arange(1, size + 1) for size in sizes])
+    return [
+        {
+            "image": ids[i],
+            "cluster": int(clusters.assignment[i]),
+            "distance": f"{clusters.distance[i]:.6f}",
+            "rank": int(rank[i]),
+            "predicted": int(embedding.predicted[i]),
+            "probability": f"{embedding.probability[i]:.6f}",
+        }
+        for i in range(len(ids))
+    ]
+
+
+def warnings_of(log: list[dict[str, Any]], count: int) -> list[str]:
+    """Signs of collapse in the newest epoch, in words."""
+    row = log[-1]
+    k, found = row["k"], []
+    if row["epoch"] >= 3 and row["late_loss"] > 0.97 * math.log(k) and k > 1:
+        found.append(
+            f"the head learns nothing (loss {row['late_loss']:.2f}, ln k is {math.log(k):.2f}): "
+            "the clusters do not follow from the pictures; try fewer clusters or another --lr"
+        )
+    if row["largest"] > 0.5 * count and k > 2:
+        found.append(f"one cluster holds {row['largest']} of {count} images: the clustering is collapsing")
+    if row["empty"] > 0.5 * k:
+        found.append(f"{row['empty']} of {k} clusters are empty: use a smaller --k")
+    return found
+
+
+def keep_checkpoint(run: Run, state: State, config: Config, save_every: int, keep: int) -> None:
+    if state.epoch % save_every and state.epoch != config.epochs:
+        return
+    content = {"epoch": state.epoch, "model": state.model.arguments, "state": state.model.state_dict()}
+    run.write_checkpoint(state.epoch, content)
+    for old in [epoch for epoch in run.checkpoints() if epoch <= state.epoch][:-keep]:
+        run.remove_checkpoint(old)
+
+
+def snapshot(state: State) -> dict[str, Any]:
+    return {
+        "epoch": state.epoch,
+        "model": state.model.arguments,
+        "state": state.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+        "log": state.log,
+    }
+
+
+def restore(state: State, saved: dict[str, Any]) -> None:
+    device = state.model.head.weight.device
+    if saved["model"]["k"] != state.model.arguments["k"]:
+        state.model.fresh_head(saved["model"]["k"], torch.Generator().manual_seed(0))
+    state.model.load_state_dict(saved["state"])
+    state.model.to(device)
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.epoch, state.log = saved["epoch"], saved["log"]
+
+
+def _figures_of(row: dict[str, Any]) -> str:
+    parts = [f"loss {row['loss']:.2f}"]
+    if row["stability"] is not None:
+        parts.append(f"stability {row['stability']:.2f}")
+    if "ami" in row:
+        parts.append(f"ami {row['ami']:.2f}")
+    return ", ".join([*parts, f"sizes {row['smallest']}..{row['largest']}"])
+
+
+def _tensorboard(run: Run) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run.path / "tensorboard"))

@@ -1,0 +1,174 @@
+"""Decoded pixels -> batches that the network sees: the fixed view of every image, and random training crops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datasets import Pixels
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the paper
+
+
+def decoded_side(size: int) -> int:
+    """Shorter side to decode to for views of `size`: 256 for 224, the paper's ratio."""
+    return round(size * 8 / 7)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """(B, 3, H, W) float32 0..255 -> ImageNet-normalised, in place."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    return pixels.sub_(mean).div_(std)
+
+
+class Frames:
+    """The pixels of a dataset where batches are cut from: one tensor on the device if all are the same square."""
+
+    def __init__(self, pixels: Pixels, device: torch.device):
+        self.pixels, self.device = pixels, device
+        self.shape = pixels.shape
+        self.resident: Tensor | None = None
+        if device.type == "cuda" and pixels.square:
+            free, _ = torch.cuda.mem_get_info(device)
+            if len(pixels) * pixels[0].size < free // 3:
+                whole = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8)
+                for i in range(len(pixels)):
+                    whole[i] = torch.from_numpy(np.array(pixels[i]))
+                self.resident = whole.to(device)
+
+    def batch(self, indices: np.ndarray) -> list[Tensor]:
+        """The images `indices` as (b, 3, H, W) float32 0..255 on the device, one tensor a run of equal shapes."""
+        if self.resident is not None:
+            chosen = self.resident[torch.as_tensor(indices, device=self.device)]
+            return [chosen.permute(0, 3, 1, 2).float()]
+        groups: list[list[np.ndarray]] = []
+        for i in indices:
+            image = self.pixels[int(i)]
+            if groups and groups[-1][0].shape == image.shape:
+                groups[-1].append(image)
+            else:
+                groups.append([image])
+        stacked = (torch.from_numpy(np.stack(group)) for group in groups)
+        return [group.to(self.device).permute(0, 3, 1, 2).float() for group in stacked]
+
+
+def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool) -> Tensor:
+    """The view that is clustered and explained: (B, 3, size, size), normalised.
+
+    With `crop` the central `size` pixels of a shorter side of 8/7 size (the paper's centre crop), else the whole
+    central square.
+    """
+    views = []
+    for group in frames.batch(indices):
+        height, width = group.shape[2:]
+        side = size if crop else min(height, width)
+        top, left = round((height - side) / 2), round((width - side) / 2)
+        square = group[:, :, top : top + side, left : left + side]
+        if side != size:
+            square = functional.interpolate(square, (size, size), mode="bilinear", antialias=True)
+        views.append(square)
+    return normalise(torch.cat(views)).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    scale: float  # smallest share of the image's area that a crop covers
+    rotation: float  # degrees either way
+    flip: bool
+    jitter: float  # largest relative change of brightness, contrast and saturation
+
+
+@dataclass(frozen=True)
+class Crops:
+    """Random crops, one a row: all that is random about a training image, drawn before the pixels are touched."""
+
+    box: Tensor  # (B, 4) top, left, height, width in pixels of the decoded image
+    angle: Tensor  # (B,) radians
+    flip: Tensor  # (B,) bool
+    jitter: Tensor  # (B, 3) factors of brightness, contrast, saturation
+
+    def __getitem__(self, rows: slice) -> "Crops":
+        return Crops(self.box[rows], self.angle[rows], self.flip[rows], self.jitter[rows])
+
+
+def draw_crops(shape: np.ndarray, augmentation: Augmentation, generator: torch.Generator) -> Crops:
+    """Boxes as torchvision's RandomResizedCrop draws them (area scale..1, ratio 3/4..4/3, ten tries, then central).
+
+    Args:
+        shape: (B, 2) height and width of the decoded images.
+    """
+    count, tries = len(shape), 10
+    height, width = (torch.as_tensor(shape[:, i], dtype=torch.float64)[:, None] for i in (0, 1))
+
+    def uniform(low: float, high: float, *sizes: int) -> Tensor:
+        return low + (high - low) * torch.rand(*sizes, generator=generator, dtype=torch.float64)
+
+    area = height * width * uniform(augmentation.scale, 1, count, tries)
+    ratio = torch.exp(uniform(np.log(3 / 4), np.log(4 / 3), count, tries))
+    w, h = torch.round(torch.sqrt(area * ratio)), torch.round(torch.sqrt(area / ratio))
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.to(torch.uint8).argmax(1, keepdim=True)
+    none = ~fits.any(1, keepdim=True)
+    w = torch.where(none, torch.minimum(width, torch.round(height * 4 / 3)), w.gather(1, first))
+    h = torch.where(none, torch.minimum(height, torch.round(width * 4 / 3)), h.gather(1, first))
+    at = torch.rand(count, 2, generator=generator, dtype=torch.float64)
+    top = torch.floor(at[:, :1] * (height - h + 1))
+    left = torch.floor(at[:, 1:] * (width - w + 1))
+    top, left = (
+        torch.where(none, torch.floor((height - h) / 2), top),
+        torch.where(none, torch.floor((width - w) / 2), left),
+    )
+    angle = torch.deg2rad(uniform(-augmentation.rotation, augmentation.rotation, count))
+    flip = (torch.rand(count, generator=generator) < 0.5) & augmentation.flip
+    jitter = uniform(1 - augmentation.jitter, 1 + augmentation.jitter, count, 3)
+    return Crops(torch.cat([top, left, h, w], 1), angle, flip, jitter)
+
+
+def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int) -> Tensor:
+    """Cut, turn, flip and resize each crop in one bilinear sampling: (B, 3, size, size), normalised.
+
+    Without rotation this equals cutting the box and resizing it bilinearly (no antialiasing, half-pixel centres).
+    """
+    views, done = [], 0
+    for group in frames.batch(indices):
+        rows = slice(done, done + len(group))
+        done = rows.stop
+        grid = _grid(crops[rows], *group.shape[2:], size).to(group.device)
+        views.append(
+            functional.grid_sample(group, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        )
+    pixels = _jitter(torch.cat(views), crops.jitter)
+    return normalise(pixels).contiguous(memory_format=torch.channels_last)
+
+
+def _grid(crops: Crops, height: int, width: int, size: int) -> Tensor:
+    """(B, size, size, 2) sampling positions in grid_sample's -1..1 coordinates."""
+    top, left, h, w = (crops.box[:, i].view(-1, 1, 1) for i in range(4))
+    steps = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5  # -.5..+.5 across the crop
+    across = torch.where(crops.flip.view(-1, 1, 1), -1.0, 1.0) * steps.view(1, 1, -1) * w
+    down = steps.view(1, -1, 1) * h
+    if bool((crops.angle != 0).any()):
+        c, s = torch.cos(crops.angle).view(-1, 1, 1), torch.sin(crops.angle).view(-1, 1, 1)
+        x, y = left + w / 2 + c * across - s * down, top + h / 2 + s * across + c * down
+    else:  # stay inside the box, as resizing the cut-out would
+        x = torch.clamp(left + w / 2 + across, left + 0.5, left + w - 0.5).expand(-1, size, -1)
+        y = torch.clamp(top + h / 2 + down, top + 0.5, top + h - 0.5).expand(-1, -1, size)
+    return torch.stack([2 * x / width - 1, 2 * y / height - 1], 3).float()
+
+
+def _jitter(pixels: Tensor, factors: Tensor) -> Tensor:
+    """Brightness, then contrast about the image's mean grey, then saturation about each pixel's grey; clipped to 0..255."""
+    if bool((factors == 1).all()):
+        return pixels
+    brightness, contrast, saturation = (
+        factors[:, i].float().view(-1, 1, 1, 1).to(pixels.device) for i in range(3)
+    )
+    grey_weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(1, 3, 1, 1)
+    pixels = pixels * brightness
+    mean = (pixels * grey_weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    pixels = torch.lerp(mean.expand_as(pixels), pixels, contrast.expand_as(pixels))
+    grey = (pixels * grey_weights).sum(1, keepdim=True)
+    return torch.lerp(grey.expand_as(pixels), pixels, saturation.expand_as(pixels)).clamp_(0, 255)
