@@ -100,9 +100,7 @@ def decoded(
     return pixels, kept, skipped
 
 
-def _build(
-    home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], what: str, workers: int | None
-) -> None:
+def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], what: str, workers: int | None) -> None:
     partial = home.with_name(home.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     done = sum(1 for _ in partial.glob("*.json"))

@@ -59,7 +59,16 @@ TYPES = (
 )
 
 # The bits of a mask picture, one byte a pixel.
-MASK_BITS = {"coin": 1, "horizontal": 2, "vertical": 4, "dot": 8, "field0": 16, "field1": 32, "field2": 64, "field3": 128}
+MASK_BITS = {
+    "coin": 1,
+    "horizontal": 2,
+    "vertical": 4,
+    "dot": 8,
+    "field0": 16,
+    "field1": 32,
+    "field2": 64,
+    "field3": 128,
+}
 BACKGROUNDS = ("white", "grey", "black", "felt", "paper")
 _FIELD_CENTRES = ((-0.42, -0.42), (0.42, -0.42), (0.42, 0.42), (-0.42, 0.42))
 
@@ -287,9 +296,7 @@ def _noise(rng: np.random.Generator, sigma: float) -> np.ndarray:
     return rough / rough.std()
 
 
-def _metal(
-    design: np.ndarray, inside: np.ndarray, wear: float, rng: np.random.Generator, radius: float
-) -> np.ndarray:
+def _metal(design: np.ndarray, inside: np.ndarray, wear: float, rng: np.random.Generator, radius: float) -> np.ndarray:
     """Height of the worn coin in pixels: struck design, domed flan with a rounded edge, pits and scratches."""
     scale = SIZE / 2 * radius
     uneven = np.clip(1 + 0.30 * _noise(rng, 0.35 * scale) * (0.4 + wear), 0.15, 1.3)  # struck or worn unevenly
@@ -328,7 +335,11 @@ def _photograph(
     normal /= np.linalg.norm(normal, axis=0)
     elevation = np.deg2rad(rng.uniform(32, 50))
     lamp = np.array(
-        [np.cos(elevation) * np.cos(np.deg2rad(light)), np.cos(elevation) * np.sin(np.deg2rad(light)), np.sin(elevation)]
+        [
+            np.cos(elevation) * np.cos(np.deg2rad(light)),
+            np.cos(elevation) * np.sin(np.deg2rad(light)),
+            np.sin(elevation),
+        ]
     )
     diffuse = np.clip(np.tensordot(lamp, normal, 1), 0, None)
     half = lamp + np.array([0, 0, 1])

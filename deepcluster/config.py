@@ -38,7 +38,7 @@ class Config:
     final_clustering: str | None
     final_epochs: int
     seed: int
-    init: str | None  # path of the checkpoint that training starts from
+    init: str | None  # digest of the weights that training starts from; None: random
 
     def clustering_of(self, epoch: int) -> str:
         """The algorithm of an epoch, counted from 1."""
@@ -90,7 +90,6 @@ STABLE: dict[str, Any] = PAPER | {
     "batch": 64,
     "reassign": 2.0,
     "head_lr": 5.0,
-    "head_momentum": 0.9,
     "warmup": 1.0,
     "schedule": "cosine",
     "pca": 64,

@@ -18,13 +18,20 @@ def draw(run: Run, log: list[dict[str, Any]], labelled: bool) -> None:
     axes = figure.subplots(2, 2)
     panels = [
         (axes[0, 0], "Training loss", ["loss", "late_loss"], ["mean", "last quarter"]),
-        (axes[0, 1], "Stability and the head's share", ["stability", "head_share"], ["NMI to the epoch before", "head agrees"]),
+        (
+            axes[0, 1],
+            "Stability and the head's share",
+            ["stability", "head_share"],
+            ["NMI to the epoch before", "head agrees"],
+        ),
         (axes[1, 0], "k-means objective", ["objective"], ["sum of squared distances"]),
     ]
     if labelled:
         panels.append((axes[1, 1], "Agreement with the labels", ["ami", "ari", "purity"], ["AMI", "ARI", "purity"]))
     else:
-        panels.append((axes[1, 1], "Cluster sizes", ["smallest", "median", "largest"], ["smallest", "median", "largest"]))
+        panels.append(
+            (axes[1, 1], "Cluster sizes", ["smallest", "median", "largest"], ["smallest", "median", "largest"])
+        )
     for axis, title, columns, names in panels:
         for column, name in zip(columns, names, strict=True):
             values = [float("nan") if row[column] in (None, "") else float(row[column]) for row in log]

@@ -20,7 +20,26 @@ ALEXNET: Sequence[Layer] = (
 )  # fmt: skip
 VGG16: Sequence[Layer] = tuple(
     layer if layer == "pool" else (int(layer), 3, 1, 1)
-    for layer in "64 64 pool 128 128 pool 256 256 256 pool 512 512 512 pool 512 512 512 pool".split()
+    for layer in [
+        "64",
+        "64",
+        "pool",
+        "128",
+        "128",
+        "pool",
+        "256",
+        "256",
+        "256",
+        "pool",
+        "512",
+        "512",
+        "512",
+        "pool",
+        "512",
+        "512",
+        "512",
+        "pool",
+    ]
 )
 ARCHITECTURES: dict[str, tuple[Sequence[Layer], int]] = {"alexnet": (ALEXNET, 3), "vgg16": (VGG16, 2)}
 HIDDEN = 4096
@@ -102,6 +121,16 @@ class ClusterNet(nn.Module):
         self.head.to(device)
         self.arguments["k"] = k
 
+    def load_trunk(self, state: dict[str, Tensor]) -> None:
+        """Take everything but the head from another network's state_dict of the same layers."""
+        own = {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
+        wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+        if wrong:
+            raise UserError(
+                f"--init: its network is another one ({wrong[0]} differs): use the same --arch, --sobel, --size"
+            )
+        self.load_state_dict({name: state[name] for name in own}, strict=False)
+
     def trunk_parameters(self) -> list[nn.Parameter]:
         head = {id(parameter) for parameter in self.head.parameters()}
         return [p for p in self.parameters() if p.requires_grad and id(p) not in head]
@@ -161,7 +190,7 @@ def folded(model: ClusterNet) -> ClusterNet:
     layers: list[nn.Module] = []
     for module in twin.features:
         if isinstance(module, nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], module)
+            layers[-1] = fuse_conv_bn_eval(layers[-1], module)  # type: ignore[type-var]
         else:
             layers.append(module)
     twin.features = nn.Sequential(*layers)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,6 +64,7 @@ def train(
     device: torch.device,
     save_every: int,
     keep: int,
+    initial: dict[str, Tensor] | None = None,
     tensorboard: bool = False,
     say: Callable[[str], None] = tqdm.write,
 ) -> State:
@@ -71,9 +73,10 @@ def train(
     Args:
         save_every: epochs between kept checkpoints; the last epoch's is always kept.
         keep: how many of them are kept at most, the newest.
+        initial: weights to start from (config.init is their digest).
     """
     frames = Frames(dataset.pixels, device)
-    state = start(config, dataset, device)
+    state = start(config, device, initial)
     resumed = run.latest()
     if resumed is not None:
         restore(state, resumed)
@@ -92,17 +95,21 @@ def train(
         x = reduced(embedding.features, config.pca, config.whiten)
         algorithm = CLUSTERINGS[config.clustering_of(epoch)]
         assignment = algorithm(x, config.k, stream(config.seed, epoch, "clustering"))
-        k = max(config.k, int(assignment.max()) + 1) if config.clustering_of(epoch) != "pic" else int(assignment.max()) + 1
+        k = (
+            max(config.k, int(assignment.max()) + 1)
+            if config.clustering_of(epoch) != "pic"
+            else int(assignment.max()) + 1
+        )
         clusters = Clusters(assignment, own_distance(x, assignment, k))
         run.write_clusters(epoch, clusters)
         clock.lap("cluster")
-        loss, head_loss = train_epoch(state, frames, assignment, embedding.features, k, epoch, config)
+        loss, head_loss = train_epoch(state, frames, clusters.assignment, embedding.features, k, epoch, config)
         clock.lap("train")
         embedding = embed(state.model, frames, config, f"embedding {epoch}")
         clock.lap("embed")
 
         row = describe(epoch, clusters, k, previous, dataset.labels, embedding, loss, head_loss) | clock.seconds
-        state.epoch, previous = epoch, assignment
+        state.epoch, previous = epoch, clusters.assignment
         state.log.append(row)
         keep_checkpoint(run, state, config, save_every, keep)
         run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
@@ -128,21 +135,21 @@ def train(
     return state
 
 
-def start(config: Config, dataset: Dataset, device: torch.device) -> State:
+def start(config: Config, device: torch.device, initial: dict[str, Tensor] | None = None) -> State:
     """The network and optimiser before the first epoch."""
-    arguments = {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
-    if config.neck == "fc" and config.train_size != config.size:
-        raise ValueError("the paper's classifier needs crops as large as the view")
-    model = build(arguments, stream(config.seed, 0, "weights"))
-    if config.init is not None:
-        from deepcluster.checkpoint import start_from
-
-        start_from(model, config.init)
+    model = build(model_arguments(config), stream(config.seed, 0, "weights"))
+    if initial is not None:
+        model.load_trunk(initial)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         model.trunk_parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     return State(model, optimizer)
+
+
+def model_arguments(config: Config) -> dict[str, Any]:
+    """run.json's "model": what deepcluster.models.build takes."""
+    return {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
 
 
 def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
@@ -162,6 +169,14 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
             features.append(feature.float() / config.turns)
     probability, cluster = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
     return Embedding(torch.cat(features), cluster[:, 0], probability[:, 0], cluster[:, -1], probability[:, -1])
+
+
+def cluster(x: np.ndarray, config: Config, epoch: int) -> tuple[Clusters, int]:
+    """The epoch's clustering of reduced features x (N, d), and its number of clusters, empty ones included."""
+    name = config.clustering_of(epoch)
+    assignment = CLUSTERINGS[name](x, config.k, stream(config.seed, epoch, "clustering"))
+    k = int(assignment.max()) + 1 if name == "pic" else config.k
+    return Clusters(assignment, own_distance(x, assignment, k)), k
 
 
 def top_two(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -230,10 +245,22 @@ def training_batches(
     starts = list(range(0, len(draws), config.batch))
     if len(draws) % config.batch == 1 and len(starts) > 1:
         starts.pop()  # batch norm cannot learn from a single image
-    for begin in progress(starts, f"epoch {epoch}", unit="batch"):
+
+    def batch(begin: int) -> tuple[Tensor, Tensor]:
         rows = slice(begin, min(begin + config.batch, len(draws)))
         images = training_views(frames, draws[rows], crops[rows], config.train_size)
-        yield images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
+        return images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
+
+    if frames.device.type == "cuda" and frames.resident is None:
+        with ThreadPoolExecutor(1) as ahead:  # cut the next batch on the CPU while the GPU learns this one
+            pending = ahead.submit(batch, starts[0])
+            for begin in progress([*starts[1:], None], f"epoch {epoch}", unit="batch"):
+                ready = pending.result()
+                if begin is not None:
+                    pending = ahead.submit(batch, begin)
+                yield ready
+    else:
+        yield from map(batch, progress(starts, f"epoch {epoch}", unit="batch"))
 
 
 def learning_rate_factor(time_in_epochs: float, config: Config) -> float:
@@ -280,8 +307,8 @@ def describe(
     previous: np.ndarray | None,
     labels: list[str] | None,
     embedding: Embedding,
-    loss: float,
-    late_loss: float,
+    loss: float | None,
+    late_loss: float | None,
 ) -> dict[str, Any]:
     """The epoch's row of log.csv."""
     from sklearn.metrics import normalized_mutual_info_score
@@ -290,10 +317,12 @@ def describe(
     row: dict[str, Any] = {
         "epoch": epoch,
         "k": k,
-        "loss": round(loss, 6),
-        "late_loss": round(late_loss, 6),
+        "loss": None if loss is None else round(loss, 6),
+        "late_loss": None if late_loss is None else round(late_loss, 6),
         "objective": round(float((clusters.distance**2).sum()), 6),
-        "stability": None if previous is None else round(normalized_mutual_info_score(previous, clusters.assignment), 6),
+        "stability": None
+        if previous is None
+        else round(normalized_mutual_info_score(previous, clusters.assignment), 6),
         "head_share": round(float((embedding.predicted == clusters.assignment).mean()), 6),
         "smallest": int(sizes.min()),
         "median": float(np.median(sizes)),
@@ -328,7 +357,7 @@ def warnings_of(log: list[dict[str, Any]], count: int) -> list[str]:
     """Signs of collapse in the newest epoch, in words."""
     row = log[-1]
     k, found = row["k"], []
-    if row["epoch"] >= 3 and row["late_loss"] > 0.97 * math.log(k) and k > 1:
+    if row["epoch"] >= 3 and row["late_loss"] > 0.97 * math.log(k) and row["head_share"] < 3 / k:
         found.append(
             f"the head learns nothing (loss {row['late_loss']:.2f}, ln k is {math.log(k):.2f}): "
             "the clusters do not follow from the pictures; try fewer clusters or another --lr"

@@ -136,7 +136,7 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
     for group in frames.batch(indices):
         rows = slice(done, done + len(group))
         done = rows.stop
-        grid = _grid(crops[rows], *group.shape[2:], size).to(group.device)
+        grid = _grid(crops[rows], group.shape[2], group.shape[3], size).to(group.device)
         views.append(
             functional.grid_sample(group, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         )
@@ -163,9 +163,7 @@ def _jitter(pixels: Tensor, factors: Tensor) -> Tensor:
     """Brightness, then contrast about the image's mean grey, then saturation about each pixel's grey; clipped to 0..255."""
     if bool((factors == 1).all()):
         return pixels
-    brightness, contrast, saturation = (
-        factors[:, i].float().view(-1, 1, 1, 1).to(pixels.device) for i in range(3)
-    )
+    brightness, contrast, saturation = (factors[:, i].float().view(-1, 1, 1, 1).to(pixels.device) for i in range(3))
     grey_weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(1, 3, 1, 1)
     pixels = pixels * brightness
     mean = (pixels * grey_weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)

@@ -86,8 +86,10 @@ class Run:
     # --- writing ---
 
     def write_clusters(self, epoch: int, clusters: Clusters) -> None:
-        arrays = {"assignment": clusters.assignment, "distance": clusters.distance}
-        atomic(self.path / "clusters" / f"epoch_{epoch:04d}.npz", lambda file: np.savez(file, **arrays))
+        atomic(
+            self.path / "clusters" / f"epoch_{epoch:04d}.npz",
+            lambda file: np.savez(file, assignment=clusters.assignment, distance=clusters.distance),
+        )
 
     def write_checkpoint(self, epoch: int, content: dict[str, Any]) -> None:
         save_tensors(self.path / "checkpoints" / f"epoch_{epoch:04d}.pt", content)
@@ -127,7 +129,11 @@ class Run:
 
 
 def create(
-    path: Path, meta: dict[str, Any], ids: Sequence[str], labels: Sequence[str] | None, skipped: Iterable[tuple[str, str]]
+    path: Path,
+    meta: dict[str, Any],
+    ids: Sequence[str],
+    labels: Sequence[str] | None,
+    skipped: Iterable[tuple[str, str]],
 ) -> Run:
     """Start a run directory. run.json is written last: with it the directory is a run."""
     if path.exists() and not path.is_dir():
@@ -165,7 +171,9 @@ def open_run(path: Path) -> Run:
 def _span(epochs: Sequence[int]) -> str:
     if not epochs:
         return "no epoch"
-    return f"epochs {', '.join(map(str, epochs))}" if len(epochs) <= 12 else f"{len(epochs)} epochs, the last {epochs[-1]}"
+    return (
+        f"epochs {', '.join(map(str, epochs))}" if len(epochs) <= 12 else f"{len(epochs)} epochs, the last {epochs[-1]}"
+    )
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -217,7 +225,9 @@ def load_tensors(path: Path) -> dict[str, Any]:
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
     """A table with a header; None becomes an empty cell. File names that are not UTF-8 keep their bytes."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns or list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer = csv.DictWriter(
+        text, columns or list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
+    )
     writer.writeheader()
     writer.writerows(rows)
     atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))

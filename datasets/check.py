@@ -1,0 +1,61 @@
+"""What is in a folder of photographs: counts, sizes, and what may spoil a clustering."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import laplace
+
+from console import progress
+from datasets import Dataset
+
+SIDE = 256  # images are judged at this shorter side, so that figures compare between cameras
+DARK = 45.0  # mean grey (0..255) below which a photograph counts as dark, if its brightest part is dim too
+DIM = 110.0
+BLURRED = 0.25  # of the median sharpness of the set
+
+
+@dataclass(frozen=True)
+class Report:
+    """Ids of the images concerned; a group of duplicates is a list of ids whose pixels are the same or nearly so."""
+
+    duplicates: list[list[str]]
+    blurred: list[str]
+    dark: list[str]
+
+
+def examine(dataset: Dataset) -> Report:
+    """Look at every image once."""
+    sharpness, dark = np.zeros(len(dataset)), []
+    same: dict[bytes, list[str]] = defaultdict(list)
+    for i in progress(range(len(dataset)), "checking"):
+        grey = dataset.pixels[i].mean(axis=2, dtype=np.float32)
+        sharpness[i] = laplace(grey).std() / max(float(grey.std()), 1.0)  # contrast is not sharpness
+        if grey.mean() < DARK and np.percentile(grey, 98) < DIM:
+            dark.append(dataset.ids[i])
+        same[_thumbprint(grey)].append(dataset.ids[i])
+    blurred = [dataset.ids[i] for i in np.flatnonzero(sharpness < BLURRED * np.median(sharpness))]
+    return Report([group for group in same.values() if len(group) > 1], blurred, dark)
+
+
+def _thumbprint(grey: np.ndarray) -> bytes:
+    """Equal for copies of one photograph, also when saved again at another quality or size: its 16 x 16 means, coarsely."""
+    small = np.asarray(Image.fromarray(grey).resize((16, 16), Image.Resampling.BOX))
+    return np.round(small / 8).astype(np.uint8).tobytes()
+
+
+def contact_sheet(dataset: Dataset, path: Path, columns: int = 12, rows: int = 10, side: int = 120) -> None:
+    """A picture of up to columns x rows images, evenly chosen, each fitted into a square."""
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, min(columns * rows, len(dataset))).astype(int))
+    lines = -(-len(chosen) // columns)
+    sheet = Image.new("RGB", (columns * side, lines * side), "white")
+    for place, i in enumerate(chosen):
+        image = Image.fromarray(np.ascontiguousarray(dataset.pixels[i]))
+        image.thumbnail((side - 4, side - 4))
+        left, top = place % columns * side, place // columns * side
+        sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
+    scratch = path.with_name(f".{path.name}.tmp")
+    sheet.save(scratch, format="JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", quality=88)
+    scratch.replace(path)

@@ -1,0 +1,243 @@
+"""python -m deepcluster train | predict | compare | import"""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+from console import UserError, command, fail
+from deepcluster.config import PAPER, PRESETS, STABLE
+
+# Spellings of the original program whose meaning is another one here.
+MOVED = {
+    "--resume": "the same command started again continues by itself; for an original checkpoint use `python -m deepcluster import`",
+    "--checkpoints": "checkpoints are counted in epochs here: use --save-every EPOCHS and --keep NUMBER",
+    "--start_epoch": "a continued run knows its epoch: leave it out",
+    "--start-epoch": "a continued run knows its epoch: leave it out",
+    "--verbose": "progress is always shown: leave it out",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} (`{self.prog} --help` explains the options)")
+
+
+class Moved(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, __: Any, option: str | None = None) -> None:
+        fail(f"{option}: {MOVED[option or '']}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m deepcluster", description="Cluster images without labels, and use what came of it.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    add_train(commands)
+
+    predict = commands.add_parser("predict", help="the cluster of new images, by the trained head", allow_abbrev=False)
+    predict.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    predict.add_argument("--images", required=True, metavar="DATA", help="folder, .zip, painted, mnist or mnist:test")
+    predict.add_argument("--out", type=Path, required=True, metavar="CSV")
+    predict.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
+    add_machine(predict)
+
+    compare = commands.add_parser("compare", help="compare the clusters with an expert's table", allow_abbrev=False)
+    compare.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    compare.add_argument(
+        "--labels", type=Path, required=True, metavar="CSV", help="table with the columns image and type"
+    )
+    compare.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: compare/ in the run)")
+    compare.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    add_machine(compare)
+
+    old = commands.add_parser("import", help="read a checkpoint of the original program", allow_abbrev=False)
+    old.add_argument("old", type=Path, metavar="OLD", help="the original's exp folder, or its checkpoint.pth.tar")
+    old.add_argument("--data", type=Path, required=True, metavar="DIR", help="the ImageFolder it was trained on")
+    old.add_argument("--out", type=Path, required=True, metavar="DIR", help="run directory to write")
+    old.add_argument(
+        "--clusters", type=Path, metavar="FILE", help="the pickled clusters (default: `clusters` beside OLD)"
+    )
+    add_machine(old)
+    return parser
+
+
+def add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train on a folder of images",
+        allow_abbrev=False,
+        description="Cluster the images of DATA into --exp. Started again, it continues. Defaults below are those of "
+        "the presets (stable, paper).",
+    )
+    train.add_argument("data", metavar="DATA", help="folder of photographs, .zip of one, painted, mnist or mnist:test")
+    train.add_argument("--exp", type=Path, default=Path("exp"), metavar="DIR", help="run directory (default: exp)")
+    train.add_argument(
+        "--preset", choices=sorted(PRESETS), default="stable", help="stable (default) or the paper to the letter"
+    )
+
+    def option(group: Any, *names: str, help: str, **keywords: Any) -> None:
+        field = keywords.get("dest") or names[0].lstrip("-").replace("-", "_")
+        if field in STABLE:
+            ours, papers = STABLE[field], PAPER[field]
+            help += f" ({ours})" if ours == papers else f" ({ours}, {papers})"
+        group.add_argument(*names, help=help, **keywords)
+
+    main = train.add_argument_group("what to find")
+    option(
+        main,
+        "--k",
+        "--nmb_cluster",
+        dest="k",
+        type=clusters,
+        help="number of clusters, or auto (50, fewer for less than 400 images)",
+    )
+    option(main, "--epochs", type=positive, help="clusterings, each followed by training")
+    option(main, "--clustering", type=algorithm, metavar="NAME", help="kmeans, pic or agglomerative")
+    option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
+    option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")
+    option(main, "--limit", type=positive, metavar="N", help="use N images only, drawn evenly")
+    option(main, "--seed", type=natural, help="everything random comes from it")
+
+    net = train.add_argument_group("the network and what it sees")
+    option(net, "--arch", "-a", choices=["alexnet", "vgg16"], help="network")
+    option(net, "--size", type=positive, metavar="PX", help="side of the view that is clustered and explained")
+    option(net, "--train-size", type=positive, metavar="PX", help="side of the training crops (default: --size)")
+    option(net, "--sobel", action=argparse.BooleanOptionalAction, help="replace colour by its gradients")
+    option(
+        net,
+        "--neck",
+        choices=["pool", "fc"],
+        help="what is clustered: the averaged last convolution, or a layer of 4096",
+    )
+    option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
+    option(
+        net,
+        "--rotate",
+        type=angle,
+        metavar="DEGREES",
+        help="turn training crops by up to this much (default: 15 for painted and mnist, 180 for folders; paper: 0)",
+    )
+    option(net, "--scale", type=share, help="smallest share of the image that a training crop covers")
+    option(net, "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the training crops")
+    option(net, "--jitter", type=share, help="largest change of brightness, contrast, saturation")
+    option(net, "--turns", type=int, choices=[1, 2, 3, 4], help="average the features over so many quarter turns")
+    option(net, "--init", type=Path, metavar="RUN", help="start from another run's weights")
+
+    learning = train.add_argument_group("learning")
+    option(learning, "--lr", type=above_zero, help="learning rate")
+    option(learning, "--head-lr", type=above_zero, metavar="TIMES", help="the head's rate, in multiples of --lr")
+    option(learning, "--head-momentum", type=share, help="the head's momentum")
+    option(learning, "--head-init", choices=["random", "centroids"], help="where each epoch's fresh head starts")
+    option(learning, "--batch", type=batch_size, help="images per step")
+    option(learning, "--momentum", type=share, help="of the trunk")
+    option(
+        learning,
+        "--wd",
+        "--weight-decay",
+        dest="weight_decay",
+        type=float,
+        help="weight decay; a negative number is its exponent: -5 is 1e-5",
+    )
+    option(
+        learning,
+        "--reassign",
+        type=above_zero,
+        metavar="TIMES",
+        help="images drawn per epoch, in multiples of their number",
+    )
+    option(learning, "--warmup", type=not_negative, metavar="EPOCHS", help="linear warm-up")
+    option(learning, "--schedule", choices=["constant", "cosine"], help="learning rate over the epochs")
+    option(learning, "--pca", type=positive, metavar="DIM", help="dimensions that are clustered")
+    option(
+        learning,
+        "--whiten",
+        type=float,
+        metavar="POWER",
+        help="of the variance, scaling each component: -0.5 whitens, 0 not",
+    )
+
+    keeping = train.add_argument_group("running")
+    option(
+        keeping,
+        "--save-every",
+        type=positive,
+        default=10,
+        metavar="EPOCHS",
+        help="epochs between kept checkpoints, the last is kept too (10)",
+    )
+    option(keeping, "--keep", type=positive, default=3, metavar="N", help="checkpoints kept at most, the newest (3)")
+    option(keeping, "--tensorboard", action="store_true", help="write the curves for TensorBoard too")
+    add_machine(train)
+    for name in MOVED:
+        train.add_argument(name, nargs="?", action=Moved, help=argparse.SUPPRESS)
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
+    )
+    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
+
+
+def _number(kind: Any, wanted: str, accepts: Any) -> Any:
+    def convert(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not accepts(value):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
+        return value
+
+    return convert
+
+
+positive = _number(int, "a whole number from 1", lambda n: n >= 1)
+natural = _number(int, "a whole number from 0", lambda n: n >= 0)
+batch_size = _number(int, "a whole number from 2", lambda n: n >= 2)
+above_zero = _number(float, "a number above 0", lambda x: 0 < x < float("inf"))
+not_negative = _number(float, "a number from 0", lambda x: 0 <= x < float("inf"))
+share = _number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+angle = _number(float, "an angle from 0 to 180", lambda x: 0 <= x <= 180)
+
+
+def clusters(text: str) -> int | str:
+    return text if text == "auto" else positive(text)
+
+
+def algorithm(text: str) -> str:
+    from deepcluster.clustering import CLUSTERINGS
+
+    if text.lower() not in CLUSTERINGS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CLUSTERINGS)}")
+    return text.lower()
+
+
+def main() -> None:
+    options = build_parser().parse_args()
+    try:  # each command imports only what it needs: --help answers at once
+        if options.command == "train":
+            from deepcluster.launch import train_command
+
+            train_command(options)
+        elif options.command == "predict":
+            from deepcluster.predict import predict_command
+
+            predict_command(options)
+        elif options.command == "compare":
+            from deepcluster.compare import compare_command
+
+            compare_command(options)
+        else:
+            from deepcluster.original import import_command
+
+            import_command(options)
+    except ModuleNotFoundError as error:
+        if error.name != "faiss":
+            raise
+        raise UserError("faiss is not installed: bash scripts/setup.sh installs it, or pip install faiss-cpu") from None
+
+
+if __name__ == "__main__":
+    command(main)

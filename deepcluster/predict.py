@@ -1,0 +1,54 @@
+"""The head's cluster for new images: exactly the logit that Grad-CAM explains."""
+
+import argparse
+import sys
+from typing import Any
+
+import runs
+from console import UserError
+from deepcluster.device import prepare
+from deepcluster.launch import open_images, run_config
+from deepcluster.models import ClusterNet, build
+from deepcluster.train import embed
+from deepcluster.views import Frames
+from runs import Run
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """`python -m deepcluster predict`."""
+    run = runs.open_run(options.run)
+    config = run_config(run)
+    device = prepare(options.device, run.meta["threads"])
+    model = trained_model(run, options.epoch).to(device)
+    if not options.out.parent.is_dir():
+        raise UserError(f"{options.out.parent}: no such folder: --out names a file in an existing one")
+    dataset = open_images(run, options.images, options.workers, options.mnist_dir)
+    found = embed(model, Frames(dataset.pixels, device), config, "predicting")
+    rows: list[dict[str, Any]] = [
+        {
+            "image": dataset.ids[i],
+            "cluster": int(found.predicted[i]),
+            "probability": f"{found.probability[i]:.6f}",
+            "runner_up": int(found.runner_up[i]),
+            "runner_up_probability": f"{found.runner_up_probability[i]:.6f}",
+        }
+        for i in range(len(dataset))
+    ]
+    runs.write_csv(options.out, rows)
+    print(f"{options.out}: {len(rows)} images")
+    for name, reason in dataset.skipped:
+        print(f"passed over {name!r}: {reason}", file=sys.stderr)
+
+
+def trained_model(run: Run, epoch: int | None = None) -> ClusterNet:
+    """The network of an epoch (default: the last kept), in eval mode on the CPU."""
+    kept = run.checkpoints()
+    if not kept:
+        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
+    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    model = build(saved["model"])
+    try:
+        model.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    return model.eval()
