@@ -7,7 +7,7 @@ import numpy as np
 
 from console import UserError
 from datasets.cache import Pixels, content_digests, decoded, fingerprint
-from datasets.decode import decode
+from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
 
 __all__ = ["ANY_ANGLE", "SMALL_ANGLE", "Dataset", "Pixels", "open_dataset"]

@@ -17,12 +17,12 @@ from typing import TypeVar
 import numpy as np
 
 from console import progress
-from datasets.decode import BadImage
+from datasets.decoding import BadImage
 
 SHARD = 1024
 Result = TypeVar("Result")
 
-VERSION = 2  # raise when decode.py gives other pixels for the same file
+VERSION = 2  # raise when decoding.py gives other pixels for the same file
 
 
 def cache_root() -> Path:

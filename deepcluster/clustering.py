@@ -38,11 +38,11 @@ def reduced(features: torch.Tensor, dimension: int, power: float) -> np.ndarray:
     return torch.nn.functional.normalize(projected, dim=1).float().cpu().contiguous().numpy()
 
 
-def kmeans(x: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """faiss k-means on all points, 20 iterations; (N, d) float32 -> (N,) int64 in 0..k-1."""
+def kmeans(x: np.ndarray, k: int, seed: int, tries: int = 1) -> np.ndarray:
+    """faiss k-means on all points, 20 iterations, the best of `tries`; (N, d) float32 -> (N,) int64 in 0..k-1."""
     gpu = bool(getattr(faiss, "get_num_gpus", lambda: 0)())
     model = faiss.Kmeans(
-        x.shape[1], k, niter=KMEANS_ITERATIONS, seed=seed, gpu=gpu,
+        x.shape[1], k, niter=KMEANS_ITERATIONS, nredo=tries, seed=seed, gpu=gpu,
         min_points_per_centroid=1, max_points_per_centroid=len(x),
     )  # fmt: skip
     model.train(x)

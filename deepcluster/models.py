@@ -18,6 +18,7 @@ Layer = tuple[int, int, int, int] | str
 ALEXNET: Sequence[Layer] = (
     (96, 11, 4, 2), "pool", (256, 5, 1, 2), "pool", (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1), "pool",
 )  # fmt: skip
+FINE: Sequence[Layer] = (*ALEXNET[:3], *ALEXNET[4:])  # no second pool: maps twice as fine, for small images
 VGG16: Sequence[Layer] = tuple(
     layer if layer == "pool" else (int(layer), 3, 1, 1)
     for layer in [
@@ -41,7 +42,11 @@ VGG16: Sequence[Layer] = tuple(
         "pool",
     ]
 )
-ARCHITECTURES: dict[str, tuple[Sequence[Layer], int]] = {"alexnet": (ALEXNET, 3), "vgg16": (VGG16, 2)}
+ARCHITECTURES: dict[str, tuple[Sequence[Layer], int]] = {
+    "alexnet": (ALEXNET, 3),
+    "alexnet-fine": (FINE, 3),
+    "vgg16": (VGG16, 2),
+}
 HIDDEN = 4096
 
 
@@ -82,14 +87,15 @@ class ClusterNet(nn.Module):
         self.neck = neck
         if neck == "fc":
             flat = channels * side * side
-            drops = (nn.Dropout(), nn.Dropout()) if arch == "alexnet" else (nn.Identity(), nn.Dropout())
+            drops = (nn.Dropout(), nn.Dropout()) if arch != "vgg16" else (nn.Identity(), nn.Dropout())
             self.classifier = nn.Sequential(
                 drops[0], nn.Linear(flat, HIDDEN), nn.ReLU(), drops[1], nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
             )
             self.head = nn.Linear(HIDDEN, k)
         else:
-            self.classifier = nn.Sequential(nn.BatchNorm1d(channels, affine=False))
-            self.head = nn.Linear(channels, k)
+            width = channels * side * side if neck == "grid" else channels
+            self.classifier = nn.Sequential(nn.BatchNorm1d(width, affine=False))
+            self.head = nn.Linear(width, k)
         _initialise(self)
 
     @property
@@ -102,6 +108,8 @@ class ClusterNet(nn.Module):
         maps = self.sobel(images) if self.sobel is not None else images
         if self.neck == "pool":
             return self.features[:-1](maps).mean((2, 3))
+        if self.neck == "grid":
+            return self.features(maps).flatten(1)
         return self.classifier[:-1](self.features(maps).flatten(1))
 
     def classify(self, embedding: Tensor) -> Tensor:

@@ -206,13 +206,13 @@ def train_epoch(
     Returns: mean loss of the epoch, and of its last quarter.
     """
     model, optimizer, device = state.model, state.optimizer, frames.device
-    torch.manual_seed(stream(config.seed, epoch, "dropout"))
     model.fresh_head(k, torch.Generator().manual_seed(stream(config.seed, epoch, "head")))
     if config.head_init == "centroids":
         centroid_head(model, features, assignment)
     head_optimizer = torch.optim.SGD(
         model.head.parameters(), config.lr, momentum=config.head_momentum, weight_decay=config.weight_decay
     )
+    torch.manual_seed(stream(config.seed, epoch, "dropout"))
     losses = []
     steps = math.ceil(int(config.reassign * len(assignment)) / config.batch)
     model.train()

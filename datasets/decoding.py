@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 MAX_PIXELS = 150_000_000  # more is a decompression bomb or a mistake; a 100-megapixel camera still passes
 MAX_ASPECT = 12  # a longer strip would fill the cache without showing a coin
-FORMATS = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 
 
 class BadImage(Exception):

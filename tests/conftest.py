@@ -1,0 +1,61 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+SHARED = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory):
+    """A cache of its own: tests neither use nor fill the user's."""
+    before = os.environ.get("DEEPCLUSTER_CACHE")
+    os.environ["DEEPCLUSTER_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield Path(os.environ["DEEPCLUSTER_CACHE"])
+    if before is None:
+        del os.environ["DEEPCLUSTER_CACHE"]
+    else:
+        os.environ["DEEPCLUSTER_CACHE"] = before
+
+
+def run_module(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`python -m ...` as a user would call it."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)], cwd=cwd or ROOT, env=environment, capture_output=True, text=True
+    )
+
+
+def refused(result: subprocess.CompletedProcess[str]) -> str:
+    """Assert that a command ended as bad input must: exit code 2 and one sentence. Returns the sentence."""
+    assert result.returncode == 2, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+def photograph(path: Path, seed: int, side: int = 48, hue: int = 0) -> None:
+    """A small real JPEG: a disc whose colour is its class, on noise."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(90, 130, (side, side, 3)).astype(np.uint8)
+    y, x = np.mgrid[:side, :side]
+    disc = (x - side / 2) ** 2 + (y - side / 2) ** 2 < (side * rng.uniform(0.3, 0.4)) ** 2
+    colours = [(200, 60, 40), (40, 190, 70), (60, 70, 200), (220, 210, 60)]
+    pixels[disc] = np.clip(np.array(colours[hue % 4]) + rng.integers(-25, 25, (int(disc.sum()), 3)), 0, 255)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, quality=90)
+
+
+@pytest.fixture(scope="session")
+def coins(tmp_path_factory) -> Path:
+    """48 small photographs in four class folders."""
+    root = tmp_path_factory.mktemp("photographs") / "coins"
+    for i in range(48):
+        photograph(root / "abcd"[i % 4] / f"{i:02d}.jpg", i, hue=i % 4)
+    return root

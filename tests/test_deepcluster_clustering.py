@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import adjusted_rand_score
+
+from deepcluster import clustering
+from deepcluster.agreement import agreement
+from deepcluster.choose_k import recommend
+from deepcluster.clustering import CLUSTERINGS, centroids, kmeans, own_distance, power_iteration, reduced
+
+
+def blobs(count=60, groups=3, dimension=5, seed=0):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(0, 1, (groups, dimension))
+    centres /= np.linalg.norm(centres, axis=1, keepdims=True)
+    truth = np.arange(count) % groups
+    points = centres[truth] + rng.normal(0, 0.02, (count, dimension))
+    return np.ascontiguousarray(points, dtype=np.float32), truth
+
+
+def naive_reduction(features, dimension, power):
+    """From the definition: numpy's SVD of the centred data."""
+    x = features - features.mean(0)
+    _, s, v = np.linalg.svd(x, full_matrices=False)
+    v = v[:dimension]
+    v = v * np.sign(v[np.arange(len(v)), np.abs(v).argmax(1)])[:, None]
+    y = x @ v.T * ((s[:dimension] ** 2 / (len(x) - 1)) + 1e-12) ** power
+    return y / np.linalg.norm(y, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 40)])  # more images than features, and fewer (the Gram matrix)
+@pytest.mark.parametrize("power", [-0.5, -0.25, 0.0])
+def test_reduction_equals_the_svd(shape, power):
+    features = np.random.default_rng(1).normal(0, 1, shape) * np.linspace(3, 0.5, shape[1])
+    ours = reduced(torch.from_numpy(features), 6, power)
+    np.testing.assert_allclose(ours, naive_reduction(features, 6, power), atol=1e-5)
+    assert ours.flags["C_CONTIGUOUS"]
+
+
+def test_whitened_components_have_equal_variance():
+    features = torch.randn(500, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor(
+        [9.0, 5, 3, 2, 1, 1, 0.5, 0.1]
+    )
+    y = reduced(features, 8, -0.5)
+    spread = y.std(0)
+    assert spread.max() / spread.min() < 1.3
+
+
+def test_dimension_is_at_most_images_less_one():
+    assert reduced(torch.randn(10, 50), 256, -0.5).shape == (10, 9)
+
+
+def test_four_points_by_hand():
+    points = np.array([[0, 0], [0, 1], [10, 0], [10, 1]], np.float32)
+    found = kmeans(points, 2, 0)
+    assert found[0] == found[1] != found[2] == found[3]
+    np.testing.assert_allclose(centroids(points, found, 2)[found[0]], [0, 0.5])
+    np.testing.assert_allclose(own_distance(points, found, 2), 0.5)
+
+
+@pytest.mark.parametrize("name", CLUSTERINGS)
+def test_each_algorithm_finds_blobs_and_repeats_itself(name):
+    points, truth = blobs()
+    k = 12 if name == "kmeans" else 3  # enough that no blob is without a first centroid
+    one, two = (CLUSTERINGS[name](points, k, 5) for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert one.dtype == np.int64
+    if name == "pic":  # it finds its own number: finer is allowed, mixed is not
+        assert agreement([str(t) for t in truth], one)["purity"] == 1
+        assert one.max() + 1 < len(points) / 2
+        assert np.bincount(one).min() >= 2
+    elif name == "kmeans":
+        assert agreement([str(t) for t in truth], one)["purity"] == 1
+        assert adjusted_rand_score(truth, kmeans(points, 3, 5, tries=20)) == 1
+    else:
+        assert adjusted_rand_score(truth, one) == 1
+
+
+def test_kmeans_uses_the_seed():
+    points = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    assert (kmeans(points, 10, 1) != kmeans(points, 10, 2)).any()
+
+
+def test_large_sets_are_merged_from_micro_clusters(monkeypatch):
+    monkeypatch.setattr(clustering, "MICRO_CLUSTERS_ABOVE", 2500)
+    points, truth = blobs(count=3000)
+    assert adjusted_rand_score(truth, clustering.agglomerative(points, 3, 0)) == 1
+
+
+def test_an_empty_cluster_has_no_centroid():
+    points = np.zeros((2, 3), np.float32)
+    assert np.isnan(centroids(points, np.array([0, 2]), 3)[1]).all()
+    np.testing.assert_allclose(own_distance(points, np.array([0, 2]), 3), 0)
+
+
+def test_pic_has_no_cluster_of_one():
+    points, _ = blobs()
+    points = np.concatenate([points, -3 * np.ones((1, 5), np.float32)])
+    assert np.bincount(power_iteration(points, 0, 0)).min() >= 2
+
+
+def test_agreement_by_hand():
+    labels, found = list("aaabbb"), np.array([5, 5, 1, 1, 1, 1])
+    values = agreement(labels, found)
+    assert values["purity"] == pytest.approx(5 / 6)
+    assert values["accuracy"] == pytest.approx(5 / 6)
+    assert agreement(labels, np.array([7, 7, 7, 2, 2, 2]))["ami"] == pytest.approx(1)
+
+
+def test_recommended_k_is_the_true_one():
+    points, _ = blobs(count=240, groups=8, dimension=12)
+    k, rows = recommend(points, 0)
+    assert k == 8
+    assert {"k", "silhouette", "stability"} == set(rows[0])

@@ -1,0 +1,97 @@
+import pytest
+import torch
+from torch import nn
+
+from deepcluster.models import ARCHITECTURES, Sobel, build, folded, map_side, smallest_size
+
+SHAPES = {"alexnet": (224, 6, 13), "vgg16": (224, 7, 14), "alexnet-fine": (64, 3, 7)}
+
+
+def arguments(arch="alexnet", size=64, k=5, sobel=False, neck="pool"):
+    return {"arch": arch, "size": size, "k": k, "sobel": sobel, "neck": neck}
+
+
+def test_alexnet_is_the_papers():
+    model = build(arguments(size=224, sobel=True, neck="fc", k=10))
+    convolutions = [m for m in model.features if isinstance(m, nn.Conv2d)]
+    assert [(c.out_channels, c.kernel_size[0], c.stride[0], c.padding[0]) for c in convolutions] == [
+        (96, 11, 4, 2), (256, 5, 1, 2), (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1),
+    ]  # fmt: skip
+    kinds = [type(m).__name__ for m in model.classifier]
+    assert kinds == ["Dropout", "Linear", "ReLU", "Dropout", "Linear", "ReLU"]
+    assert model.classifier[1].in_features == 9216
+    trainable = sum(p.numel() for p in model.trunk_parameters())
+    assert trainable + sum(p.numel() for p in model.head.parameters()) == pytest.approx(58.3e6, rel=0.01)
+
+
+def test_initialisation_has_the_papers_deviations():
+    model = build(arguments(size=64, neck="fc"))
+    first = model.features[0]
+    assert first.weight.std().item() == pytest.approx((2 / (121 * 96)) ** 0.5, rel=0.02)
+    assert model.classifier[4].weight.std().item() == pytest.approx(0.01, rel=0.01)
+    assert first.bias.abs().max() == 0
+    assert model.head.bias.abs().max() == 0
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("neck", ["pool", "fc"])
+def test_shapes(arch, neck):
+    size, flat, cam = SHAPES[arch]
+    assert map_side(arch, size) == flat
+    assert map_side(arch, size, before_last_pool=True) == cam
+    if neck == "fc" and size == 224:
+        size = 96  # the same code on smaller layers
+    model = build(arguments(arch, size, neck=neck)).eval()
+    images = torch.randn(2, 3, size, size)
+    seen = []
+    handle = model.cam_layer.register_forward_hook(lambda *a: seen.append(a[2]))
+    with torch.no_grad():
+        assert model(images).shape == (2, 5)
+    handle.remove()
+    side = map_side(arch, size, before_last_pool=True)
+    assert seen[0].shape[2:] == (side, side)
+    assert isinstance(model.cam_layer, nn.ReLU)
+    assert not any(getattr(m, "inplace", False) for m in model.modules())
+
+
+def test_sobel_against_numbers_by_hand():
+    ramp = torch.arange(5.0).repeat(5, 1).expand(1, 3, 5, 5)  # grows by 1 to the right
+    out = Sobel()(ramp)
+    torch.testing.assert_close(out[0, 0, 1:-1, 1:-1], torch.full((3, 3), -8.0))  # (0 - 2) * (1 + 2 + 1)
+    torch.testing.assert_close(out[0, 1, 1:-1, 1:-1], torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize(
+    ("arch", "neck", "sobel"), [("alexnet", "fc", True), ("alexnet-fine", "pool", False), ("vgg16", "pool", True)]
+)
+def test_folding_changes_nothing(arch, neck, sobel):
+    model = build(arguments(arch, 64, sobel=sobel, neck=neck)).double()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    model.eval()
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(folded(model)(images), model(images))
+        torch.testing.assert_close(folded(model).embed(images), model.embed(images))
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name])
+
+
+def test_fresh_head_follows_k_and_generator():
+    model = build(arguments())
+    model.fresh_head(9, torch.Generator().manual_seed(3))
+    one = model.head.weight.clone()
+    model.fresh_head(9, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(model.head.weight, one)
+    assert model.arguments["k"] == 9
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, 9)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_smallest_size_is_the_smallest(arch):
+    size = smallest_size(arch)
+    assert map_side(arch, size) >= 1
+    assert map_side(arch, size - 1) < 1

@@ -1,0 +1,300 @@
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run_module
+from torch.nn import functional
+
+import runs
+from datasets import open_dataset
+from deepcluster.clustering import reduced
+from deepcluster.config import PAPER, STABLE, Config
+from deepcluster.train import (
+    balanced_draws,
+    embed,
+    learning_rate_factor,
+    start,
+    stream,
+    train,
+    train_epoch,
+    warnings_of,
+)
+from deepcluster.views import MEAN, STD, Augmentation, Frames, decoded_side, draw_crops, training_views
+
+CPU = torch.device("cpu")
+KILLS = int(os.environ.get("KILLS", "5"))
+
+
+def paper(**changes) -> Config:
+    return Config(**(PAPER | {"size": 64, "train_size": 64, "k": 4, "epochs": 1, "batch": 20} | changes))
+
+
+def stable(**changes) -> Config:
+    values = {"size": 64, "train_size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0}
+    return Config(**(STABLE | values | changes))
+
+
+# --- the paper to the letter: a whole epoch, slowly ----------------------------------------------------------------
+
+
+def naive_forward(state, images, training, upto_feature=False):
+    """AlexNet of Caron et al. 2018 written out, from a state_dict; updates the running statistics when training."""
+    grey = images.mean(1, keepdim=True)
+    kernel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    x = functional.conv2d(grey, torch.stack([kernel, kernel.T])[:, None], padding=1)
+    index = 0
+    for stride, padding, pool in ((4, 2, True), (1, 2, True), (1, 1, False), (1, 1, False), (1, 1, True)):
+        conv, norm = f"features.{index}", f"features.{index + 1}"
+        x = functional.conv2d(x, state[f"{conv}.weight"], state[f"{conv}.bias"], stride, padding)
+        x = functional.batch_norm(
+            x,
+            state[f"{norm}.running_mean"],
+            state[f"{norm}.running_var"],
+            state[f"{norm}.weight"],
+            state[f"{norm}.bias"],
+            training,
+        )
+        x = functional.relu(x)
+        index += 3
+        if pool:
+            x = functional.max_pool2d(x, 3, 2)
+            index += 1
+    x = functional.dropout(x.flatten(1), 0.5, training)
+    x = functional.relu(functional.linear(x, state["classifier.1.weight"], state["classifier.1.bias"]))
+    x = functional.dropout(x, 0.5, training)
+    x = functional.linear(x, state["classifier.4.weight"], state["classifier.4.bias"])
+    if upto_feature:
+        return x
+    return functional.linear(functional.relu(x), state["head.weight"], state["head.bias"])
+
+
+def naive_normalise(image):
+    """(H, W, 3) uint8 -> (3, H, W)."""
+    return torch.stack([(image[..., c].float() / 255 - MEAN[c]) / STD[c] for c in range(3)])
+
+
+def test_one_epoch_of_the_paper_equals_a_naive_oracle(coins):
+    config = paper()
+    dataset = open_dataset(str(coins), decoded_side(64))
+    frames = Frames(dataset.pixels, CPU)
+    state = start(config, CPU)
+    weights = {name: value.clone() for name, value in state.model.state_dict().items()}
+
+    # features: centre crop, normalise, forward in eval mode; PCA whitening and length 1 by numpy's SVD
+    top = round((73 - 64) / 2)
+    views = torch.stack(
+        [naive_normalise(torch.from_numpy(dataset.pixels[i][top : top + 64, top : top + 64].copy())) for i in range(48)]
+    )
+    with torch.no_grad():
+        expected = naive_forward(weights, views, training=False, upto_feature=True)
+    features = embed(state.model, frames, config, "").features
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-5)
+    centred = expected.double().numpy() - expected.double().numpy().mean(0)
+    _, s, v = np.linalg.svd(centred, full_matrices=False)
+    whitened = centred @ v[:47].T / np.sqrt(s[:47] ** 2 / 47 + 1e-12)
+    whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
+    ours = reduced(expected, config.pca, config.whiten)
+    np.testing.assert_allclose(
+        ours @ ours.T, whitened @ whitened.T, atol=1e-4
+    )  # signs of axes do not matter to k-means
+
+    # training, given the same assignment and draws
+    before = {name: value.clone() for name, value in weights.items() if not name.startswith("head")}
+    assignment = np.arange(48) % 4
+    train_epoch(state, frames, assignment, features, 4, 1, config)
+
+    generator = torch.Generator().manual_seed(stream(config.seed, 1, "head"))
+    weights["head.weight"] = torch.empty(4, 4096).normal_(0, 0.01, generator=generator)
+    weights["head.bias"] = torch.zeros(4)
+    draws = balanced_draws(assignment, 48, np.random.default_rng(stream(config.seed, 1, "sampler")))
+    crops = draw_crops(
+        dataset.pixels.shape[draws],
+        Augmentation(0.08, 0, True, 0),
+        torch.Generator().manual_seed(stream(config.seed, 1, "crops")),
+    )
+    learnt = [n for n in weights if n.endswith(("weight", "bias")) and not n.startswith("sobel")]
+    velocity = {name: torch.zeros_like(weights[name]) for name in learnt}
+    torch.manual_seed(stream(config.seed, 1, "dropout"))
+    for begin in range(0, 48, 20):
+        rows = range(begin, min(begin + 20, 48))
+        batch = []
+        for row in rows:
+            y, x, h, w = (int(value) for value in crops.box[row])
+            cut = (
+                torch.from_numpy(dataset.pixels[draws[row]][y : y + h, x : x + w].copy()).permute(2, 0, 1)[None].float()
+            )
+            small = functional.interpolate(cut, (64, 64), mode="bilinear", align_corners=False)[0]
+            small = small.flip(2) if crops.flip[row] else small
+            batch.append(torch.stack([(small[c] / 255 - MEAN[c]) / STD[c] for c in range(3)]))
+        ours = training_views(frames, draws[list(rows)], crops[rows.start : rows.stop], 64)
+        torch.testing.assert_close(ours, torch.stack(batch), rtol=1e-4, atol=2e-3)
+        for name in learnt:
+            weights[name] = weights[name].detach().requires_grad_()
+        logits = naive_forward(weights, ours, training=True)
+        loss = functional.cross_entropy(logits, torch.from_numpy(assignment[draws[list(rows)]]))
+        gradients = torch.autograd.grad(loss, [weights[name] for name in learnt])
+        with torch.no_grad():
+            for name, gradient in zip(learnt, gradients, strict=True):
+                gradient = gradient + 1e-5 * weights[name]
+                if not name.startswith("head."):  # the head's optimiser has no momentum
+                    velocity[name] = 0.9 * velocity[name] + gradient
+                    gradient = velocity[name]
+                weights[name] = weights[name] - 0.05 * gradient
+
+    for name, value in state.model.state_dict().items():
+        if not name.endswith("num_batches_tracked"):  # rounding flips a ReLU here and there: compare what was learnt
+            step = (weights[name] - before[name]).norm() if name in before else weights[name].norm()
+            assert (value - weights[name]).norm() <= 0.06 * step + 1e-6, name
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def test_draws_are_uniform_over_clusters_without_needless_repetition():
+    assignment = np.array([0] * 90 + [3] * 9 + [7])
+    draws = balanced_draws(assignment, 300, np.random.default_rng(0))
+    assert len(draws) == 300
+    counts = np.bincount(assignment[draws], minlength=8)
+    assert abs(counts[[0, 3, 7]] - 100).max() <= 1
+    assert counts[[1, 2, 4, 5, 6]].sum() == 0
+    few = balanced_draws(np.array([0] * 90 + [1] * 90), 100, np.random.default_rng(0))
+    assert len(np.unique(few)) == 100
+
+
+def test_streams_differ_by_every_part():
+    assert len({stream(s, e, p) for s in range(5) for e in range(5) for p in ("head", "crops")}) == 50
+
+
+def test_learning_rate_warms_up_and_falls_to_zero():
+    config = stable(epochs=10, warmup=2.0, schedule="cosine")
+    rates = [learning_rate_factor(t, config) for t in np.linspace(0, 10, 101)]
+    assert rates[0] < 0.1
+    assert max(rates) == pytest.approx(1, abs=0.01)
+    assert rates[-1] == pytest.approx(0, abs=1e-6)
+    assert learning_rate_factor(7.3, paper()) == 1
+
+
+def test_same_seed_same_result_and_another_seed_another(coins, tmp_path):
+    dataset = open_dataset(str(coins), decoded_side(64))
+    results = {}
+    for name, seed in (("one", 1), ("two", 1), ("three", 2)):
+        run = runs.create(tmp_path / name, {}, dataset.ids, dataset.labels, [])
+        train(run, dataset, stable(seed=seed), CPU, 10, 3)
+        results[name] = run
+    read = {name: (run.path / "clusters.csv").read_bytes() for name, run in results.items()}
+    assert read["one"] == read["two"] != read["three"]
+    one, two = (results[name].latest()["state"] for name in ("one", "two"))
+    for name, value in one.items():
+        assert torch.equal(value, two[name])
+
+
+def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
+    dataset = open_dataset(str(coins), decoded_side(64))
+    run = runs.create(tmp_path / "exp", {}, dataset.ids, dataset.labels, dataset.skipped)
+    train(run, dataset, stable(epochs=5, reassign=4.0, batch=8), CPU, save_every=2, keep=2)
+    assert run.epochs() == [1, 2, 3, 4, 5]
+    assert run.checkpoints() == [4, 5]
+    rows = runs.read_csv(run.path / "clusters.csv")
+    assignment = run.clusters(5).assignment
+    assert [row["image"] for row in rows] == run.ids
+    assert [int(row["cluster"]) for row in rows] == assignment.tolist()
+    for cluster in np.unique(assignment):
+        members = [row for row in rows if int(row["cluster"]) == cluster]
+        assert sorted(int(row["rank"]) for row in members) == list(range(1, len(members) + 1))
+        nearest = min(members, key=lambda row: float(row["distance"]))
+        assert nearest["rank"] == "1"
+    share = np.mean([row["predicted"] == row["cluster"] for row in rows])
+    assert float(run.log()[-1]["head_share"]) == pytest.approx(share, abs=1e-6)
+    assert share > 0.6  # chance is 0.25
+    for figure in ("curves.png", "sizes.png"):
+        assert (run.path / "figures" / figure).stat().st_size > 5000
+    assert not list(run.path.rglob("*.tmp"))
+
+
+def test_pic_finds_its_own_number_and_the_head_follows(coins, tmp_path):
+    dataset = open_dataset(str(coins), decoded_side(64))
+    run = runs.create(tmp_path / "exp", {}, dataset.ids, dataset.labels, [])
+    state = train(run, dataset, stable(k=6, epochs=3, final_clustering="pic", final_epochs=1), CPU, 1, 5)
+    found = int(run.clusters(3).assignment.max()) + 1
+    assert run.checkpoint(2)["model"]["k"] == 6
+    assert run.checkpoint(3)["model"]["k"] == found == state.model.head.out_features != 6
+
+
+def test_collapse_is_said_in_words():
+    healthy = {"epoch": 5, "k": 50, "late_loss": 1.0, "head_share": 0.8, "largest": 40, "empty": 0}
+    assert warnings_of([healthy], 1000) == []
+    assert "learns nothing" in warnings_of([healthy | {"late_loss": 3.9, "head_share": 0.02}], 1000)[0]
+    assert "collapsing" in warnings_of([healthy | {"largest": 600}], 1000)[0]
+    assert "empty" in warnings_of([healthy | {"empty": 30}], 1000)[0]
+
+
+# --- killed and continued -------------------------------------------------------------------------------------------
+
+SETTINGS = [
+    "--size",
+    "64",
+    "--k",
+    "4",
+    "--epochs",
+    "6",
+    "--batch",
+    "16",
+    "--reassign",
+    "4",
+    "--save-every",
+    "2",
+    "--seed",
+    "5",
+]
+
+
+def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path):
+    command = ["deepcluster", "train", str(coins), *SETTINGS]
+    begin = time.monotonic()
+    whole = run_module(*command, "--exp", str(tmp_path / "whole"))
+    assert whole.returncode == 0, whole.stderr
+    duration = time.monotonic() - begin
+    rng = random.Random(3)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    killed = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *command, "--exp", str(tmp_path / "torn")],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        time.sleep(duration * rng.uniform(0.4, 1))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= KILLS // 2
+    last = run_module(*command, "--exp", str(tmp_path / "torn"))
+    assert last.returncode == 0, last.stderr
+
+    one, two = runs.open_run(tmp_path / "whole"), runs.open_run(tmp_path / "torn")
+    assert (one.path / "clusters.csv").read_bytes() == (two.path / "clusters.csv").read_bytes()
+    assert one.checkpoints() == two.checkpoints() == [2, 4, 6]
+    for epoch in one.checkpoints():
+        a, b = one.checkpoint(epoch)["state"], two.checkpoint(epoch)["state"]
+        assert all(torch.equal(a[name], b[name]) for name in a)
+    same = [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in one.log()]
+    assert same == [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in two.log()]
+
+
+def test_interrupted_by_hand_it_says_how_to_go_on(coins, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deepcluster", "train", str(coins), *SETTINGS, "--epochs", "400", "--exp", str(tmp_path / "exp")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (tmp_path / "exp" / "log.csv").exists():
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "continues" in errors
+    assert "Traceback" not in errors
