@@ -305,7 +305,7 @@ class _Unpickler(pickle.Unpickler):
             ("numpy", "dtype"): np.dtype,
             ("numpy", "ndarray"): _Array,
             ("_codecs", "encode"): _latin1,
-            ("__builtin__", "bytes"): bytes,  # how protocol 2 writes the empty one
+            ("__builtin__", "bytes"): lambda: b"",  # how protocol 2 writes the empty one
         }
         for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
             admitted[package, "scalar"] = _scalar

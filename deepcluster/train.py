@@ -89,47 +89,37 @@ def train(
     embedding = embed(state.model, frames, config, "embedding")
     writer = _tensorboard(run) if tensorboard else None
     saved_at, save_seconds = time.monotonic(), 0.0
-    bar = tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", dynamic_ncols=True)
-    for epoch in range(state.epoch + 1, config.epochs + 1):
-        clock = Clock()
-        x = reduced(embedding.features, config.pca, config.whiten)
-        algorithm = CLUSTERINGS[config.clustering_of(epoch)]
-        assignment = algorithm(x, config.k, stream(config.seed, epoch, "clustering"))
-        k = (
-            max(config.k, int(assignment.max()) + 1)
-            if config.clustering_of(epoch) != "pic"
-            else int(assignment.max()) + 1
-        )
-        clusters = Clusters(assignment, own_distance(x, assignment, k))
-        run.write_clusters(epoch, clusters)
-        clock.lap("cluster")
-        loss, head_loss = train_epoch(state, frames, clusters.assignment, embedding.features, k, epoch, config)
-        clock.lap("train")
-        embedding = embed(state.model, frames, config, f"embedding {epoch}")
-        clock.lap("embed")
+    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", dynamic_ncols=True) as bar:
+        for epoch in range(state.epoch + 1, config.epochs + 1):
+            clock = Clock()
+            clusters, k = cluster(reduced(embedding.features, config.pca, config.whiten), config, epoch)
+            run.write_clusters(epoch, clusters)
+            clock.lap("cluster")
+            loss, late_loss = train_epoch(state, frames, clusters.assignment, embedding.features, k, epoch, config)
+            clock.lap("train")
+            embedding = embed(state.model, frames, config, f"embedding {epoch}")
+            clock.lap("embed")
 
-        row = describe(epoch, clusters, k, previous, dataset.labels, embedding, loss, head_loss) | clock.seconds
-        state.epoch, previous = epoch, clusters.assignment
-        state.log.append(row)
-        keep_checkpoint(run, state, config, save_every, keep)
-        run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
-        run.write_log(state.log)
-        figures.draw(run, state.log, dataset.labels is not None)
-        if writer is not None:
-            for name, value in row.items():
-                if isinstance(value, int | float):
-                    writer.add_scalar(name, value, epoch)
-        due = time.monotonic() - saved_at > save_seconds / SAVE_SHARE
-        if due or epoch == config.epochs:
-            before = time.monotonic()
-            run.write_latest(snapshot(state))
-            saved_at = time.monotonic()
-            save_seconds = saved_at - before
-        bar.set_postfix_str(_figures_of(row))
-        bar.update()
-        for warning in warnings_of(state.log, len(dataset)):
-            say(f"epoch {epoch}: {warning}")
-    bar.close()
+            row = describe(epoch, clusters, k, previous, dataset.labels, embedding, loss, late_loss) | clock.seconds
+            state.epoch, previous = epoch, clusters.assignment
+            state.log.append(row)
+            keep_checkpoint(run, state, config, save_every, keep)
+            run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
+            run.write_log(state.log)
+            figures.draw(run, state.log, dataset.labels is not None)
+            if writer is not None:
+                for name, value in row.items():
+                    if isinstance(value, int | float):
+                        writer.add_scalar(name, value, epoch)
+            if time.monotonic() - saved_at > save_seconds / SAVE_SHARE or epoch == config.epochs:
+                before = time.monotonic()
+                run.write_latest(snapshot(state))
+                saved_at = time.monotonic()
+                save_seconds = saved_at - before
+            bar.set_postfix_str(_figures_of(row))
+            bar.update()
+            for warning in warnings_of(state.log, len(dataset)):
+                say(f"epoch {epoch}: {warning}")
     if writer is not None:
         writer.close()
     return state

@@ -1,0 +1,201 @@
+#!/usr/bin/env python
+"""Time our training against the way of the original program, in one run: python scripts/benchmark.py training
+
+The reference loop does what the original does, at the same settings (the paper's preset): every pass decodes every
+file with PIL in a DataLoader and transforms it alone; float32, no channels-last, PCA by faiss, memory returned to the
+system. Absolute times depend on the machine and the hour; the ratio is the result.
+"""
+
+import argparse
+import os
+import random
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import faiss
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from console import UserError, command
+from datasets.folder import list_files
+from datasets.painted import painted_folder
+from deepcluster.config import PRESETS, Config
+from deepcluster.models import ClusterNet, build
+from deepcluster.train import balanced_draws, model_arguments
+from deepcluster.views import MEAN, STD, Frames, decoded_side
+
+PHASES = ("decode", "features", "clustering", "training")
+
+
+class Files(Dataset):
+    """The original's way: open, decode and transform one file at a time, every time."""
+
+    def __init__(
+        self, root: Path, names: list[str], labels: np.ndarray, indices: np.ndarray, transform: transforms.Compose
+    ):
+        self.root, self.names, self.labels, self.indices, self.transform = root, names, labels, indices, transform
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        index = int(self.indices[row])
+        with Image.open(self.root / self.names[index]) as image:
+            return self.transform(image.convert("RGB")), int(self.labels[index])
+
+
+def reference_epoch(
+    model: ClusterNet, root: Path, names: list[str], config: Config, workers: int, device: torch.device
+) -> dict[str, float]:
+    """Seconds per phase of one epoch as the original runs it; decoding is part of features and training."""
+    normalise = transforms.Normalize(MEAN, STD)
+    fixed = transforms.Compose(
+        [
+            transforms.Resize(decoded_side(config.size)),
+            transforms.CenterCrop(config.size),
+            transforms.ToTensor(),
+            normalise,
+        ]
+    )
+    varied = transforms.Compose(
+        [transforms.RandomResizedCrop(config.size), transforms.RandomHorizontalFlip(), transforms.ToTensor(), normalise]
+    )
+    count, zeros = len(names), np.zeros(len(names), np.int64)
+
+    def batches(labels: np.ndarray, indices: np.ndarray, transform: transforms.Compose) -> Iterator[tuple]:
+        data = Files(root, names, labels, indices, transform)
+        yield from DataLoader(data, config.batch, num_workers=workers, pin_memory=device.type == "cuda")
+
+    seconds, last = {"decode": 0.0}, time.perf_counter()
+
+    def lap(phase: str) -> None:
+        nonlocal last
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        seconds[phase], last = now - last, now
+
+    model.eval()
+    features = []
+    with torch.no_grad():
+        for images, _ in batches(zeros, np.arange(count), fixed):
+            features.append(model.embed(images.to(device)).cpu().numpy())
+    lap("features")
+    x = np.concatenate(features)
+    dimension = min(config.pca, count - 1)
+    pca = faiss.PCAMatrix(x.shape[1], dimension, -0.5)
+    pca.train(x)
+    x = pca.apply(x)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    kmeans = faiss.Kmeans(
+        dimension, config.k, niter=20, seed=1, max_points_per_centroid=count, min_points_per_centroid=1
+    )
+    kmeans.train(x)
+    assignment = kmeans.index.search(x, 1)[1][:, 0]
+    lap("clustering")
+    model.fresh_head(config.k, torch.Generator().manual_seed(0))
+    model.to(device)
+    trunk = torch.optim.SGD(
+        model.trunk_parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+    head = torch.optim.SGD(model.head.parameters(), config.lr, weight_decay=config.weight_decay)
+    model.train()
+    draws = balanced_draws(assignment, count, np.random.default_rng(0))
+    for images, targets in batches(assignment, draws, varied):
+        trunk.zero_grad()
+        head.zero_grad()
+        nn.functional.cross_entropy(model(images.to(device)), targets.to(device)).backward()
+        trunk.step()
+        head.step()
+    lap("training")
+    return seconds
+
+
+def our_epoch(root: Path, names: list[str], config: Config, device_name: str, epochs: int) -> list[dict[str, float]]:
+    """Seconds per phase of each epoch; decoding happens once, before the first."""
+    from datasets import open_dataset
+    from deepcluster.clustering import reduced
+    from deepcluster.device import prepare
+    from deepcluster.train import cluster, embed, start, train_epoch
+
+    with tempfile.TemporaryDirectory() as cache:  # a cold cache: decoding is counted
+        os.environ["DEEPCLUSTER_CACHE"] = cache
+        begin = time.perf_counter()
+        dataset = open_dataset(str(root), decoded_side(config.size))
+        decode = time.perf_counter() - begin
+        dataset = dataset.take(np.array([dataset.ids.index(name) for name in names]))
+        device = prepare(device_name)
+        frames = Frames(dataset.pixels, device)
+        state = start(config, device)
+        timings = []
+        for epoch in range(1, epochs + 1):
+            marks = [time.perf_counter()]
+
+            def lap(marks: list[float] = marks) -> None:
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                marks.append(time.perf_counter())
+
+            embedding = embed(state.model, frames, config, "features")
+            lap()
+            clusters, k = cluster(reduced(embedding.features, config.pca, config.whiten), config, epoch)
+            lap()
+            train_epoch(state, frames, clusters.assignment, embedding.features, k, epoch, config)
+            lap()
+            spent = dict(zip(PHASES[1:], np.diff(marks), strict=True))
+            timings.append({"decode": decode * len(names) / len(list_files(root)) if epoch == 1 else 0.0} | spent)
+    return timings
+
+
+def training(options: argparse.Namespace) -> None:
+    root = Path(options.data) if options.data else painted_folder() / "images"
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder: --data names a folder of photographs")
+    names = list_files(root)
+    random.Random(0).shuffle(names)
+    names = sorted(names[: options.limit])
+    values = PRESETS["paper"] | {"size": options.size, "train_size": options.size, "k": 50, "batch": options.batch}
+    config = Config(**values)
+    device = torch.device(
+        "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
+    )
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    print(
+        f"{len(names)} images at {config.size} px, AlexNet of the paper, batch {config.batch}; {where}, torch {torch.__version__}"
+    )
+
+    reference = build(model_arguments(config)).to(device)
+    theirs = [reference_epoch(reference, root, names, config, options.workers, device) for _ in range(options.epochs)]
+    ours = our_epoch(root, names, config, device.type, options.epochs)
+    print(f"{'seconds an epoch':<34}" + "".join(f"{phase:>12}" for phase in PHASES) + f"{'all':>12}")
+    totals = {}
+    for name, rows in ((f"reference loop, {options.workers} workers", theirs), ("deepcluster", ours)):
+        best = {phase: min(row[phase] for row in rows) if phase != "decode" else rows[0][phase] for phase in PHASES}
+        totals[name] = sum(best[phase] for phase in PHASES[1:])
+        print(f"{name:<34}" + "".join(f"{best[phase]:>12.2f}" for phase in PHASES) + f"{totals[name]:>12.2f}")
+    slow, fast = totals.values()
+    print(f"ratio, without our one decoding: {slow / fast:.2f}   (best of {options.epochs} epochs each)")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="what", required=True)
+    train = commands.add_parser("training", help="seconds per epoch against the original's way")
+    train.add_argument("--data", help="folder of photographs (default: the painted coins)")
+    train.add_argument("--limit", type=int, default=300, help="number of images (300)")
+    train.add_argument("--size", type=int, default=224, help="side of the images (224)")
+    train.add_argument("--batch", type=int, default=256, help="images per step (256)")
+    train.add_argument("--epochs", type=int, default=2, help="epochs of each; the fastest counts (2)")
+    train.add_argument("--workers", type=int, default=os.cpu_count(), help="of the reference's DataLoader (one a core)")
+    train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    training(parser.parse_args())
+
+
+if __name__ == "__main__":
+    command(main)

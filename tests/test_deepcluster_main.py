@@ -1,0 +1,308 @@
+"""The commands as a user meets them: good days, and bad input answered by one sentence and exit code 2."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import photograph, refused, run_module
+
+import runs
+from console import command
+from deepcluster.__main__ import main
+
+TRAIN = ["--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
+
+
+def call(monkeypatch, capsys, *arguments):
+    """The command in this process: exit code, what it said, the sentence of its refusal."""
+    monkeypatch.setattr(sys, "argv", ["python -m deepcluster", *map(str, arguments)])
+    code = 0
+    try:
+        command(main)
+    except SystemExit as stop:
+        code = stop.code or 0
+    said = capsys.readouterr()
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in said.err
+    assert len(errors) == (code == 2)
+    return code, said.out, errors[0] if errors else ""
+
+
+@pytest.fixture(scope="module")
+def trained(coins, tmp_path_factory):
+    exp = tmp_path_factory.mktemp("trained") / "exp"
+    result = run_module(
+        "deepcluster", "train", coins, "--exp", exp, *TRAIN, "--epochs", "4", "--reassign", "4", "--tensorboard"
+    )
+    assert result.returncode == 0, result.stderr
+    return exp
+
+
+def test_train_says_what_it_did(trained, coins):
+    result = run_module("deepcluster", "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4")
+    assert result.returncode == 0  # finished: the same command looks and leaves
+    assert "k-means on the pixels" in result.stdout
+    meta = json.loads((trained / "run.json").read_text())
+    assert meta["dataset"]["images"] == 48
+    assert meta["config"]["rotate"] == 180  # a folder: any angle
+    assert set(runs.open_run(trained).json("baselines.json")) == {"pixels", "untrained"}
+    assert list((trained / "tensorboard").iterdir())
+
+
+def test_predict_agrees_with_the_training_table(trained, coins, tmp_path):
+    out = tmp_path / "new.csv"
+    result = run_module("deepcluster", "predict", "--run", trained, "--images", coins, "--out", out)
+    assert result.returncode == 0, result.stderr
+    new = {row["image"]: row for row in csv.DictReader(out.open())}
+    old = runs.read_csv(trained / "clusters.csv")
+    assert len(new) == 48
+    for row in old:
+        assert new[row["image"]]["cluster"] == row["predicted"]
+        assert float(new[row["image"]]["probability"]) == pytest.approx(float(row["probability"]), abs=2e-6)
+        assert new[row["image"]]["runner_up"] != row["predicted"]
+    agree = np.mean([row["predicted"] == row["cluster"] for row in old])
+    assert agree > 0.6  # chance is 0.25
+
+
+def test_predict_names_what_it_cannot_read(trained, tmp_path):
+    photograph(tmp_path / "new" / "one.jpg", 3)
+    (tmp_path / "new" / "two.jpg").write_bytes(b"broken")
+    result = run_module(
+        "deepcluster", "predict", "--run", trained, "--images", tmp_path / "new", "--out", tmp_path / "o.csv"
+    )
+    assert result.returncode == 0
+    assert "two.jpg" in result.stderr
+    assert len((tmp_path / "o.csv").read_text().splitlines()) == 2
+
+
+def test_compare_prints_and_writes(trained, coins, tmp_path):
+    table = tmp_path / "expert.csv"
+    rows = [(f"{i:02d}.jpg", f"type {'abcd'[i % 4]}") for i in range(40)]  # file names alone, some coins unknown
+    rows[0] = ("00.jpg", "type d")  # a mistake of the expert's
+    table.write_text("image,type\n" + "".join(f"{name},{label}\n" for name, label in rows) + "not-there.jpg,type a\n")
+    result = run_module("deepcluster", "compare", "--run", trained, "--labels", table)
+    assert result.returncode == 0, result.stderr
+    assert "40 of 48 images" in result.stdout
+    assert "1 rows name no image" in result.stdout
+    for words in ("k-means on the pixels", "k-means on the untrained network", "look wrong", "dendrogram"):
+        assert words in result.stdout
+    out = trained / "compare"
+    assert {path.name for path in out.iterdir()} == {
+        "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png",
+    }  # fmt: skip
+    confusion = runs.read_csv(out / "confusion.csv")
+    assert sum(int(v) for row in confusion for k, v in row.items() if k != "type") == 40
+
+
+def test_compare_finds_the_planted_mistake_and_the_useful_merge():
+    from deepcluster.compare import doubtful, merging, purity_table
+
+    assignment = np.repeat([0, 1, 2, 3], 10)
+    labels = ["axe"] * 20 + ["wheel"] * 20
+    labels[3] = "wheel"
+    table = [{"image": str(i), "predicted": str(c), "probability": "0.9"} for i, c in enumerate(assignment)]
+    found = doubtful(labels, assignment, table)
+    assert [(row["image"], row["type"], row["suggested"]) for row in found] == [("3", "wheel", "axe")]
+    assert purity_table(labels, assignment)[-1]["purity"] == "0.900"
+    x = np.array([[0, 0], [0, 1], [9, 0], [9, 1]], np.float32)[assignment]  # 0 and 1 lie together, 2 and 3 do
+    gains = {row["clusters"]: row["ami"] for row in merging(x, labels, assignment)["rows"]}
+    assert gains[2] > max(gains[3], gains[4])
+
+
+def test_init_starts_from_another_run(trained, coins, tmp_path):
+    result = run_module("deepcluster", "train", coins, "--exp", tmp_path / "next", *TRAIN, "--init", trained)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "next" / "run.json").read_text())["config"]["init"]
+
+
+def test_k_auto_recommends_and_draws(coins, tmp_path):
+    arguments = [
+        "deepcluster",
+        "train",
+        coins,
+        "--exp",
+        tmp_path / "exp",
+        "--size",
+        "64",
+        "--epochs",
+        "1",
+        "--k",
+        "auto",
+    ]
+    result = run_module(*arguments)
+    assert result.returncode == 0, result.stderr
+    assert "recommended" in result.stdout
+    assert (tmp_path / "exp" / "figures" / "k.png").stat().st_size > 5000
+    assert run_module(*arguments).returncode == 0  # the same command knows its k
+
+
+def test_small_sets_get_fewer_clusters_in_words(coins, tmp_path):
+    result = run_module("deepcluster", "train", coins, "--exp", tmp_path / "exp", "--size", "64", "--epochs", "1")
+    assert "clustering into 6 instead of 50" in result.stdout
+    assert "PCA keeps 47 dimensions instead of 64" in result.stdout
+
+
+def test_spellings_of_the_original(coins, tmp_path):
+    result = run_module(
+        "deepcluster", "train", coins, "--exp", tmp_path / "exp", "-a", "alexnet", "--sobel", "--nmb_cluster", "4", "--lr", "0.01", "--wd", "-5",
+        "--epochs", "1", "--batch", "16", "--momentum", "0.8", "--reassign", "1", "--seed", "3", "--workers", "2", "--clustering", "Kmeans", "--size", "64",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    config = json.loads((tmp_path / "exp" / "run.json").read_text())["config"]
+    assert config["weight_decay"] == pytest.approx(1e-5)
+    assert (config["sobel"], config["k"], config["clustering"], config["seed"]) == (True, 4, "kmeans", 3)
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--k", "49"], "more than the 48 usable images"),
+        (["--k", "1"], "at least 2"),
+        (["--k", "many"], "whole number"),
+        (["--size", "32"], "too small for alexnet"),
+        (["--device", "tpu9"], "--device tpu9"),
+        (["--device", "cuda"], "no such GPU"),
+        (["--clustering", "dbscan"], "not one of kmeans"),
+        (["--final-clustering", "pic"], "--final-epochs"),
+        (["--resume", "x"], "continues by itself"),
+        (["--checkpoints", "5000"], "--save-every"),
+        (["--verbose"], "leave it out"),
+        (["--lr", "-1"], "above 0"),
+        (["--epochs", "0"], "from 1"),
+        (["--colour"], "unrecognized"),
+        (["--init", "nowhere"], "not a run directory"),
+    ],
+)
+def test_wrong_options(options, words, coins, tmp_path, monkeypatch, capsys):
+    if "cuda" in options:
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    base = ["--size", "64", "--epochs", "1"]
+    code, _, sentence = call(monkeypatch, capsys, "train", coins, "--exp", tmp_path / "exp", *base, *options)
+    assert code == 2
+    assert words in sentence
+    assert not (tmp_path / "exp").exists()
+
+
+def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "x.jpg").write_bytes(b"no")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "holiday.jpg").write_bytes(b"")
+    exp = ["--exp", tmp_path / "exp", *TRAIN]
+    for arguments, words in (
+        (["train", tmp_path / "nowhere", *exp], "no such folder"),
+        (["train", tmp_path / "empty", *exp], "empty folder"),
+        (["train", tmp_path / "broken", *exp], "none of its 1 files"),
+        (["train", tmp_path / "file", *exp], "neither a folder nor a .zip"),
+        (["train", "mnist:validation", *exp], "mnist:test"),
+        (["train", "mnist", *exp, "--mnist-dir", tmp_path / "nowhere"], "no such folder"),
+        (["train", coins, "--exp", tmp_path / "other", *TRAIN], "holiday.jpg"),
+        (["train", coins, "--exp", tmp_path / "file", *TRAIN], "file is in the way"),
+        (["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--k", "5"], "--k 4 (now 5)"),
+        (
+            ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--limit", "40"],
+            "was begun with",
+        ),
+        (
+            ["predict", "--run", tmp_path / "empty", "--images", coins, "--out", tmp_path / "o.csv"],
+            "not a run directory",
+        ),
+        (["predict", "--run", trained, "--images", coins, "--out", tmp_path / "no" / "o.csv"], "no such folder"),
+        (
+            ["predict", "--run", trained, "--images", coins, "--out", tmp_path / "o.csv", "--epoch", "3"],
+            "were not kept",
+        ),
+        (["compare", "--run", trained, "--labels", tmp_path / "nowhere.csv"], "no such file"),
+        (["compare", "--run", trained, "--labels", tmp_path / "file"], "two columns"),
+        (["import", tmp_path / "empty", "--data", coins, "--out", tmp_path / "o"], "no such file"),
+    ):
+        code, _, sentence = call(monkeypatch, capsys, *arguments)
+        assert code == 2, arguments
+        assert words in sentence, (arguments, sentence)
+
+
+def test_run_of_another_dataset_is_refused(trained, tmp_path, monkeypatch, capsys):
+    for i in range(20):
+        photograph(tmp_path / "others" / f"{i}.jpg", 100 + i)
+    code, _, sentence = call(
+        monkeypatch, capsys, "train", tmp_path / "others", "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4"
+    )
+    assert code == 2
+    assert "other images (coins)" in sentence
+
+
+def test_cut_checkpoint_is_named(trained, coins, tmp_path, monkeypatch, capsys):
+    for name, arguments in (
+        ("checkpoints/epoch_0004.pt", ["predict", "--images", str(coins), "--out", str(tmp_path / "o.csv"), "--run"]),
+        ("latest.pt", ["train", str(coins), *TRAIN, "--epochs", "4", "--reassign", "4", "--exp"]),
+        ("clusters/epoch_0004.npz", ["train", str(coins), *TRAIN, "--epochs", "4", "--reassign", "4", "--exp"]),
+    ):
+        copy = tmp_path / name.replace("/", "-")
+        shutil.copytree(trained, copy)
+        whole = (copy / name).read_bytes()
+        (copy / name).write_bytes(whole[: len(whole) // 2])
+        if name.startswith("clusters"):
+            continue  # read by explain and compare alone once the run is finished
+        code, _, sentence = call(monkeypatch, capsys, *arguments, copy)
+        assert code == 2
+        assert name in sentence
+    run = runs.open_run(tmp_path / "clusters-epoch_0004.npz")
+    with pytest.raises(Exception, match="damaged"):
+        run.clusters(4)
+
+
+def test_full_disk_is_one_sentence_and_nothing_is_lost(coins, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk]).returncode:
+        pytest.skip("a small disk needs the right to mount one")
+    try:
+        sentence = refused(run_module("deepcluster", "train", coins, "--exp", disk / "exp", *TRAIN))
+        assert "no space left" in sentence
+        assert not list((disk / "exp").rglob("*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=200m", disk], check=True)
+        assert run_module("deepcluster", "train", coins, "--exp", disk / "exp", *TRAIN).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_no_write_permission_is_one_sentence(coins, tmp_path, monkeypatch, capsys):
+    home = tmp_path / "locked"
+    home.mkdir()
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied", str(home / "exp"))
+
+    if os.geteuid() == 0:  # root may write anywhere: let the system call refuse
+        monkeypatch.setattr("pathlib.Path.mkdir", refuse)
+    else:
+        home.chmod(0o500)
+    code, _, sentence = call(monkeypatch, capsys, "train", coins, "--exp", home / "exp", *TRAIN)
+    assert code == 2
+    assert "no permission" in sentence
+
+
+def test_second_training_in_one_place_is_refused(trained, coins, monkeypatch, capsys):
+    with runs.open_run(trained).locked():
+        code, _, sentence = call(
+            monkeypatch, capsys, "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4"
+        )
+    assert code == 2
+    assert "another training" in sentence
+
+
+def test_help_is_for_newcomers():
+    for arguments in ([], ["train"], ["predict"], ["compare"], ["import"]):
+        result = run_module("deepcluster", *arguments, "--help")
+        assert result.returncode == 0
+        assert "usage" in result.stdout
