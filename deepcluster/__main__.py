@@ -101,12 +101,11 @@ def add_train(commands: Any) -> None:
     net = train.add_argument_group("the network and what it sees")
     option(net, "--arch", "-a", choices=["alexnet", "vgg16"], help="network")
     option(net, "--size", type=positive, metavar="PX", help="side of the view that is clustered and explained")
-    option(net, "--train-size", type=positive, metavar="PX", help="side of the training crops (default: --size)")
     option(net, "--sobel", action=argparse.BooleanOptionalAction, help="replace colour by its gradients")
     option(
         net,
         "--neck",
-        choices=["pool", "fc"],
+        choices=["mlp", "pool", "fc"],
         help="what is clustered: the averaged last convolution, or a layer of 4096",
     )
     option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
@@ -120,13 +119,11 @@ def add_train(commands: Any) -> None:
     option(net, "--scale", type=share, help="smallest share of the image that a training crop covers")
     option(net, "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the training crops")
     option(net, "--jitter", type=share, help="largest change of brightness, contrast, saturation")
-    option(net, "--turns", type=int, choices=[1, 2, 3, 4], help="average the features over so many quarter turns")
     option(net, "--init", type=Path, metavar="RUN", help="start from another run's weights")
 
     learning = train.add_argument_group("learning")
     option(learning, "--lr", type=above_zero, help="learning rate")
     option(learning, "--head-lr", type=above_zero, metavar="TIMES", help="the head's rate, in multiples of --lr")
-    option(learning, "--head-momentum", type=share, help="the head's momentum")
     option(learning, "--head-init", choices=["random", "centroids"], help="where each epoch's fresh head starts")
     option(learning, "--batch", type=batch_size, help="images per step")
     option(learning, "--momentum", type=share, help="of the trunk")

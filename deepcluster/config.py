@@ -11,9 +11,8 @@ class Config:
     preset: str
     arch: str
     size: int  # side of the view that is clustered, predicted and explained
-    train_size: int  # side of the random crops that are trained on
     sobel: bool
-    neck: str  # "fc": two layers of 4,096; "pool": the averaged last convolution
+    neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution
     center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
     k: int
     epochs: int
@@ -21,7 +20,6 @@ class Config:
     reassign: float  # training images drawn per epoch, in multiples of N
     lr: float
     head_lr: float  # in multiples of lr
-    head_momentum: float
     head_init: str  # "random": N(0, .01); "centroids": the clusters' mean embeddings
     momentum: float
     weight_decay: float
@@ -29,7 +27,6 @@ class Config:
     schedule: str  # "constant" or "cosine"
     pca: int
     whiten: float  # power of the variance that scales a principal component: -1/2 whitens, 0 does not
-    turns: int  # the features are averaged over this many quarter turns of the view
     scale: float
     rotate: float
     flip: bool
@@ -59,7 +56,6 @@ PAPER: dict[str, Any] = {
     "reassign": 1.0,
     "lr": 0.05,
     "head_lr": 1.0,
-    "head_momentum": 0.0,
     "head_init": "random",
     "momentum": 0.9,
     "weight_decay": 1e-5,
@@ -67,7 +63,6 @@ PAPER: dict[str, Any] = {
     "schedule": "constant",
     "pca": 256,
     "whiten": -0.5,
-    "turns": 1,
     "scale": 0.08,
     "rotate": 0.0,
     "flip": True,
@@ -84,20 +79,23 @@ STABLE: dict[str, Any] = PAPER | {
     "preset": "stable",
     "size": 128,
     "sobel": False,
-    "neck": "pool",
+    "neck": "mlp",
     "center_crop": False,
     "epochs": 15,
     "batch": 64,
     "reassign": 2.0,
+    "lr": 0.03,
     "head_lr": 5.0,
+    "head_init": "centroids",
+    "weight_decay": 1e-3,
     "warmup": 1.0,
     "schedule": "cosine",
     "pca": 64,
     "whiten": -0.25,
-    "scale": 0.4,
+    "scale": 0.6,
     "rotate": None,  # what the dataset allows
     "flip": False,
-    "jitter": 0.2,
+    "jitter": 0.4,
 }
 
 PRESETS = {"stable": STABLE, "paper": PAPER}

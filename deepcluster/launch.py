@@ -97,11 +97,6 @@ def configure(options: argparse.Namespace) -> Config:
         )
     if values["warmup"] >= values["epochs"]:
         values["warmup"] = 0.0
-    values.setdefault("train_size", values["size"])
-    if values["neck"] == "fc":
-        if options.train_size not in (None, values["size"]):
-            raise UserError("--train-size: the neck fc needs crops as large as --size: leave it out or use --neck pool")
-        values["train_size"] = values["size"]
     return Config(**values)
 
 
@@ -116,11 +111,9 @@ def default_k(images: int) -> int:
 
 def check_size(config: Config, images: int) -> None:
     """Refuse what cannot work, in the user's words."""
-    for option, size in (("--size", config.size), ("--train-size", config.train_size)):
-        if map_side(config.arch, size) < 1:
-            raise UserError(
-                f"{option} {size} is too small for {config.arch}: use at least {smallest_size(config.arch)}"
-            )
+    if map_side(config.arch, config.size) < 1:
+        smallest = smallest_size(config.arch)
+        raise UserError(f"--size {config.size} is too small for {config.arch}: use at least {smallest}")
     if images < 2:
         raise UserError(f"only {images} usable image: clustering needs at least 2")
     if config.k and config.k < 2:

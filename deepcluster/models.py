@@ -18,7 +18,6 @@ Layer = tuple[int, int, int, int] | str
 ALEXNET: Sequence[Layer] = (
     (96, 11, 4, 2), "pool", (256, 5, 1, 2), "pool", (384, 3, 1, 1), (384, 3, 1, 1), (256, 3, 1, 1), "pool",
 )  # fmt: skip
-FINE: Sequence[Layer] = (*ALEXNET[:3], *ALEXNET[4:])  # no second pool: maps twice as fine, for small images
 VGG16: Sequence[Layer] = tuple(
     layer if layer == "pool" else (int(layer), 3, 1, 1)
     for layer in [
@@ -44,10 +43,10 @@ VGG16: Sequence[Layer] = tuple(
 )
 ARCHITECTURES: dict[str, tuple[Sequence[Layer], int]] = {
     "alexnet": (ALEXNET, 3),
-    "alexnet-fine": (FINE, 3),
     "vgg16": (VGG16, 2),
 }
-HIDDEN = 4096
+HIDDEN = 4096  # of the paper's classifier
+MLP_HIDDEN = 512
 
 
 class Sobel(nn.Sequential):
@@ -69,9 +68,10 @@ class Sobel(nn.Sequential):
 class ClusterNet(nn.Module):
     """Trunk (`sobel`, `features`), neck (`classifier`) and linear `head`.
 
-    The neck `fc` is the paper's: two layers of 4,096; what is clustered is the second before its ReLU. The neck
-    `pool` averages the last convolution over the picture, which is what is clustered, and normalises it without
-    affine parameters before the head.
+    Three necks; what is clustered is what `embed` returns, and `classify` takes it from there:
+    - `fc`, the paper's: two layers of 4,096; clustered is the second before its ReLU.
+    - `mlp`: one layer of 512 with batch norm and ReLU, which is clustered; batch norm without affine, head.
+    - `pool`: the last convolution's average over the picture is clustered; batch norm without affine, head.
     """
 
     def __init__(self, arch: str, size: int, k: int, sobel: bool, neck: str):
@@ -87,15 +87,22 @@ class ClusterNet(nn.Module):
         self.neck = neck
         if neck == "fc":
             flat = channels * side * side
-            drops = (nn.Dropout(), nn.Dropout()) if arch != "vgg16" else (nn.Identity(), nn.Dropout())
+            drops = (nn.Dropout(), nn.Dropout()) if arch == "alexnet" else (nn.Identity(), nn.Dropout())
             self.classifier = nn.Sequential(
                 drops[0], nn.Linear(flat, HIDDEN), nn.ReLU(), drops[1], nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
             )
             self.head = nn.Linear(HIDDEN, k)
+        elif neck == "mlp":
+            self.classifier = nn.Sequential(
+                nn.Linear(channels * side * side, MLP_HIDDEN),
+                nn.BatchNorm1d(MLP_HIDDEN),
+                nn.ReLU(),
+                nn.BatchNorm1d(MLP_HIDDEN, affine=False),
+            )
+            self.head = nn.Linear(MLP_HIDDEN, k)
         else:
-            width = channels * side * side if neck == "grid" else channels
-            self.classifier = nn.Sequential(nn.BatchNorm1d(width, affine=False))
-            self.head = nn.Linear(width, k)
+            self.classifier = nn.Sequential(nn.BatchNorm1d(channels, affine=False))
+            self.head = nn.Linear(channels, k)
         _initialise(self)
 
     @property
@@ -104,12 +111,10 @@ class ClusterNet(nn.Module):
         return self.features[-2]
 
     def embed(self, images: Tensor) -> Tensor:
-        """What is clustered: (B, 4096) for the neck `fc`, (B, channels) for `pool`."""
+        """What is clustered: (B, 4096) for the neck `fc`, (B, 512) for `mlp`, (B, channels) for `pool`."""
         maps = self.sobel(images) if self.sobel is not None else images
         if self.neck == "pool":
             return self.features[:-1](maps).mean((2, 3))
-        if self.neck == "grid":
-            return self.features(maps).flatten(1)
         return self.classifier[:-1](self.features(maps).flatten(1))
 
     def classify(self, embedding: Tensor) -> Tensor:

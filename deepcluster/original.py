@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> Weights:
 
 
 def original_config(weights: Weights, k: int) -> Config:
-    values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": k, "epochs": weights.epoch, "train_size": SIZE}
+    values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": k, "epochs": weights.epoch}
     return replace(Config(**values), size=SIZE)
 
 

@@ -153,10 +153,7 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
             images = fixed_view(frames, indices, config.size, config.center_crop)
             feature = net.embed(images)
             best.append(top_two(net.classify(feature)))
-            for quarter in range(1, config.turns):
-                turned = torch.rot90(images, quarter, (2, 3)).contiguous(memory_format=torch.channels_last)
-                feature = feature + net.embed(turned)
-            features.append(feature.float() / config.turns)
+            features.append(feature.float())
     probability, cluster = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
     return Embedding(torch.cat(features), cluster[:, 0], probability[:, 0], cluster[:, -1], probability[:, -1])
 
@@ -199,9 +196,7 @@ def train_epoch(
     model.fresh_head(k, torch.Generator().manual_seed(stream(config.seed, epoch, "head")))
     if config.head_init == "centroids":
         centroid_head(model, features, assignment)
-    head_optimizer = torch.optim.SGD(
-        model.head.parameters(), config.lr, momentum=config.head_momentum, weight_decay=config.weight_decay
-    )
+    head_optimizer = torch.optim.SGD(model.head.parameters(), config.lr, weight_decay=config.weight_decay)
     torch.manual_seed(stream(config.seed, epoch, "dropout"))
     losses = []
     steps = math.ceil(int(config.reassign * len(assignment)) / config.batch)
@@ -238,7 +233,7 @@ def training_batches(
 
     def batch(begin: int) -> tuple[Tensor, Tensor]:
         rows = slice(begin, min(begin + config.batch, len(draws)))
-        images = training_views(frames, draws[rows], crops[rows], config.train_size)
+        images = training_views(frames, draws[rows], crops[rows], config.size)
         return images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
 
     if frames.device.type == "cuda" and frames.resident is None:
@@ -263,13 +258,12 @@ def learning_rate_factor(time_in_epochs: float, config: Config) -> float:
 
 
 def centroid_head(model: ClusterNet, features: Tensor, assignment: np.ndarray) -> None:
-    """Point each non-empty cluster's weights at its mean normalised embedding, scaled so that logits start moderate."""
-    norm = model.classifier[-1]
-    with torch.inference_mode():
-        x = norm.eval()(features.to(model.head.weight.device)) if isinstance(norm, nn.BatchNorm1d) else features
+    """Point each non-empty cluster's weights at its mean standardised embedding, scaled so that logits start moderate."""
+    with torch.no_grad():
+        x = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
         for cluster in np.unique(assignment):
             mean = x[torch.as_tensor(assignment == cluster, device=x.device)].mean(0)
-            model.head.weight[cluster] = mean / mean.norm().clamp_min(1e-6) * 0.1
+            model.head.weight[cluster] = 0.1 * mean / mean.norm().clamp_min(1e-6)
 
 
 # --- what is written ----------------------------------------------------------------------------------------------

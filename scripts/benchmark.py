@@ -1,7 +1,10 @@
 #!/usr/bin/env python
-"""Time our training against the way of the original program, in one run: python scripts/benchmark.py training
+"""Measure this project: python scripts/benchmark.py training | agreement
 
-The reference loop does what the original does, at the same settings (the paper's preset): every pass decodes every
+`training` times an epoch against the way of the original program, in one run. `agreement` trains over several k and
+seeds and tabulates agreement with the labels beside its baselines: the README's tables.
+
+The reference loop of `training` does what the original does, at the same settings (the paper's preset): every pass decodes every
 file with PIL in a DataLoader and transforms it alone; float32, no channels-last, PCA by faiss, memory returned to the
 system. Absolute times depend on the machine and the hour; the ratio is the result.
 """
@@ -9,6 +12,9 @@ system. Absolute times depend on the machine and the hour; the ratio is the resu
 import argparse
 import os
 import random
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -29,6 +35,7 @@ from deepcluster.config import PRESETS, Config
 from deepcluster.models import ClusterNet, build
 from deepcluster.train import balanced_draws, model_arguments
 from deepcluster.views import MEAN, STD, Frames, decoded_side
+from runs import open_run, read_csv, write_csv
 
 PHASES = ("decode", "features", "clustering", "training")
 
@@ -160,7 +167,7 @@ def training(options: argparse.Namespace) -> None:
     names = list_files(root)
     random.Random(0).shuffle(names)
     names = sorted(names[: options.limit])
-    values = PRESETS["paper"] | {"size": options.size, "train_size": options.size, "k": 50, "batch": options.batch}
+    values = PRESETS["paper"] | {"size": options.size, "k": 50, "batch": options.batch}
     config = Config(**values)
     device = torch.device(
         "cuda" if options.device == "auto" and torch.cuda.is_available() else options.device.replace("auto", "cpu")
@@ -183,6 +190,68 @@ def training(options: argparse.Namespace) -> None:
     print(f"ratio, without our one decoding: {slow / fast:.2f}   (best of {options.epochs} epochs each)")
 
 
+def agreement(options: argparse.Namespace) -> None:
+    """Train once for each k and seed; what --out already holds is not trained again."""
+    done = read_csv(options.out) if options.out.exists() else []
+    for k in options.k:
+        for seed in options.seeds:
+            if any((row["k"], row["seed"]) == (str(k), str(seed)) for row in done):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                exp = Path(folder) / "exp"
+                arguments = [
+                    "train",
+                    options.data,
+                    "--exp",
+                    str(exp),
+                    "--k",
+                    str(k),
+                    "--seed",
+                    str(seed),
+                    *options.rest,
+                ]
+                finished = subprocess.run([sys.executable, "-m", "deepcluster", *arguments], stdout=subprocess.DEVNULL)
+                if finished.returncode:
+                    raise UserError(f"training with k {k} and seed {seed} failed: its message is above")
+                run = open_run(exp)
+                log, base, config = run.log(), run.json("baselines.json"), run.meta["config"]
+                if base is None:
+                    raise UserError(f"{options.data}: has no labels, so agreement cannot be measured")
+                seconds = sum(float(row[f"seconds_{phase}"]) for row in log for phase in ("cluster", "train", "embed"))
+                row = {
+                    "data": run.meta["dataset"]["name"],
+                    "images": len(run.ids),
+                    "preset": config["preset"],
+                    "k": k,
+                    "seed": seed,
+                }
+                row |= {
+                    "size": config["size"],
+                    "epochs": config["epochs"],
+                    "seconds": round(seconds),
+                    "device": run.meta["device"],
+                }
+                row |= {"code": run.meta["versions"]["code"], "head_share": log[-1]["head_share"]}
+                for name, values in (("run", log[-1]), ("untrained", base["untrained"]), ("pixels", base["pixels"])):
+                    row |= {
+                        f"{name}_{measure}": round(float(values[measure]), 4)
+                        for measure in ("ami", "nmi", "ari", "purity")
+                    }
+                done.append({key: str(value) for key, value in row.items()})
+                write_csv(options.out, done)
+    print("| k | DeepCluster AMI | untrained network | raw pixels | purity | head agrees | seeds |")
+    print("|---|---|---|---|---|---|---|")
+    for k in options.k:
+        rows = [row for row in done if row["k"] == str(k)]
+
+        def cell(name: str, rows: list[dict[str, str]] = rows) -> str:
+            values = [float(row[name]) for row in rows]
+            return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
+
+        cells = [cell(name) for name in ("run_ami", "untrained_ami", "pixels_ami", "run_purity", "head_share")]
+        print(f"| {k} | " + " | ".join(cells) + f" | {', '.join(row['seed'] for row in rows)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="what", required=True)
@@ -194,7 +263,19 @@ def main() -> None:
     train.add_argument("--epochs", type=int, default=2, help="epochs of each; the fastest counts (2)")
     train.add_argument("--workers", type=int, default=os.cpu_count(), help="of the reference's DataLoader (one a core)")
     train.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    training(parser.parse_args())
+    agree = commands.add_parser("agreement", help="agreement with labels over k and seeds, beside the baselines")
+    agree.add_argument("data", help="folder with class sub-folders, painted or mnist")
+    agree.add_argument("--k", type=int, nargs="+", default=[8, 40, 80])
+    agree.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    agree.add_argument("--out", type=Path, required=True, help="CSV with a row per training; continued if it exists")
+    options, rest = parser.parse_known_args()  # what is not ours goes to `python -m deepcluster train`
+    if options.what == "training":
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        training(options)
+    else:
+        options.rest = rest
+        agreement(options)
 
 
 if __name__ == "__main__":

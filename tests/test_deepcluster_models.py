@@ -4,7 +4,7 @@ from torch import nn
 
 from deepcluster.models import ARCHITECTURES, Sobel, build, folded, map_side, smallest_size
 
-SHAPES = {"alexnet": (224, 6, 13), "vgg16": (224, 7, 14), "alexnet-fine": (64, 3, 7)}
+SHAPES = {"alexnet": (224, 6, 13), "vgg16": (224, 7, 14)}
 
 
 def arguments(arch="alexnet", size=64, k=5, sobel=False, neck="pool"):
@@ -34,7 +34,7 @@ def test_initialisation_has_the_papers_deviations():
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("neck", ["pool", "fc"])
+@pytest.mark.parametrize("neck", ["pool", "mlp", "fc"])
 def test_shapes(arch, neck):
     size, flat, cam = SHAPES[arch]
     assert map_side(arch, size) == flat
@@ -62,7 +62,7 @@ def test_sobel_against_numbers_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("arch", "neck", "sobel"), [("alexnet", "fc", True), ("alexnet-fine", "pool", False), ("vgg16", "pool", True)]
+    ("arch", "neck", "sobel"), [("alexnet", "fc", True), ("alexnet", "mlp", False), ("vgg16", "pool", True)]
 )
 def test_folding_changes_nothing(arch, neck, sobel):
     model = build(arguments(arch, 64, sobel=sobel, neck=neck)).double()

@@ -32,11 +32,11 @@ KILLS = int(os.environ.get("KILLS", "5"))
 
 
 def paper(**changes) -> Config:
-    return Config(**(PAPER | {"size": 64, "train_size": 64, "k": 4, "epochs": 1, "batch": 20} | changes))
+    return Config(**(PAPER | {"size": 64, "k": 4, "epochs": 1, "batch": 20} | changes))
 
 
 def stable(**changes) -> Config:
-    values = {"size": 64, "train_size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0}
+    values = {"size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0}
     return Config(**(STABLE | values | changes))
 
 

@@ -1,0 +1,69 @@
+"""A rough check, with pytorch-grad-cam, that what the default recipe learns is on the coin and on its symbols."""
+
+import csv
+
+import numpy as np
+import torch
+from conftest import run_module
+from PIL import Image
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+import runs
+from datasets import open_dataset
+from datasets.painted import painted_folder, read_mask
+from deepcluster.predict import trained_model
+from deepcluster.views import Frames, fixed_view
+
+COUNT = 300
+
+
+def share(heat: np.ndarray, mask: np.ndarray) -> float:
+    return float((heat * mask).sum() / heat.sum())
+
+
+def test_gradcam_lies_on_the_coin_and_its_symbols(tmp_path):
+    result = run_module(
+        "deepcluster",
+        "train",
+        f"painted:{COUNT}",
+        "--exp",
+        tmp_path / "exp",
+        "--k",
+        "20",
+        "--epochs",
+        "6",
+        "--reassign",
+        "3",
+    )
+    assert result.returncode == 0, result.stderr
+    run = runs.open_run(tmp_path / "exp")
+    model, size = trained_model(run), run.meta["view"]["size"]
+    dataset = open_dataset(f"painted:{COUNT}", run.meta["view"]["decoded_side"])
+    assignment = run.clusters(6).assignment
+    truth = {row["image"]: row for row in csv.DictReader((painted_folder(COUNT) / "truth.csv").open())}
+    chosen = [
+        i for i, name in enumerate(dataset.ids) if truth[name]["quality"] == "good" and float(truth[name]["wear"]) < 0.5
+    ]
+    chosen = np.random.default_rng(0).choice(chosen, 64, replace=False)
+
+    images = fixed_view(Frames(dataset.pixels, torch.device("cpu")), chosen, size, crop=False)
+    targets = [ClassifierOutputTarget(int(assignment[i])) for i in chosen]
+    with GradCAM(model, [model.cam_layer]) as cam:
+        maps = cam(images, targets)
+    axis = np.linspace(-1, 1, size)
+    gaussian = np.exp(-(axis[None] ** 2 + axis[:, None] ** 2) / (2 * 0.5**2))
+
+    gains = {"coin": [], "symbols": []}
+    for heat, i in zip(maps, chosen, strict=True):
+        if heat.max() <= 0:
+            continue
+        masks = read_mask(painted_folder(COUNT) / "masks" / dataset.ids[i].replace(".jpg", ".png"))
+        masks["symbols"] = masks["dot"] | masks["field0"] | masks["field1"] | masks["field2"] | masks["field3"]
+        for part, gain in gains.items():
+            mask = np.asarray(Image.fromarray(masks[part]).resize((size, size), Image.Resampling.NEAREST))
+            gain.append(share(heat, mask) - share(gaussian, mask))
+    print({part: (len(gain), np.mean(gain)) for part, gain in gains.items()})
+    for part, gain in gains.items():
+        assert len(gain) > 50
+        assert np.mean(gain) > 2 * np.std(gain) / len(gain) ** 0.5, part
