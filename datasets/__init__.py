@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from datasets.cache import Pixels, content_digests, decoded, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
 
-__all__ = ["ANY_ANGLE", "SMALL_ANGLE", "Dataset", "Pixels", "open_dataset"]
+__all__ = ["Dataset", "Pixels", "open_dataset"]
 
-SMALL_ANGLE, ANY_ANGLE = 15.0, 180.0  # degrees by which a picture may be turned and stay the same thing
+# Settings of a training that follow from what the pictures are; the user's own go before them.
+LOOSE_COINS = {"rotate": 180.0}  # may lie at any angle
+PAINTED = {"rotate": 15.0, "sobel": True}  # upright; struck silver, whose colour is the light's and the background's
+DIGITS = {"rotate": 15.0}
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class Dataset:
     labels: list[str] | None  # for evaluation alone
     skipped: list[tuple[str, str]]  # (file, reason)
     pixels: Pixels
-    rotation: float  # degrees either way that do not change what a picture is
+    suggests: dict[str, Any]  # settings of a training that suit such pictures
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -90,7 +94,7 @@ def _folder(source: str, shorter_side: int, workers: int | None) -> Dataset:
             f"{source}: none of its {len(names)} files is a usable image (the first: {skipped[0][0]}: {skipped[0][1]})"
         )
     ids = [names[i] for i in kept]
-    return Dataset(name, str(path.resolve()), key, ids, class_labels(ids), skipped, pixels, ANY_ANGLE)
+    return Dataset(name, str(path.resolve()), key, ids, class_labels(ids), skipped, pixels, LOOSE_COINS)
 
 
 def _painted(source: str, detail: str, shorter_side: int, workers: int | None) -> Dataset:
@@ -100,7 +104,7 @@ def _painted(source: str, detail: str, shorter_side: int, workers: int | None) -
         raise UserError(f"{source}: write painted or painted:COUNT, COUNT a number")
     root = painted_folder(int(detail) if detail else COUNT)
     return replace(
-        _folder(str(root / "images"), shorter_side, workers), name="painted", source=source, rotation=SMALL_ANGLE
+        _folder(str(root / "images"), shorter_side, workers), name="painted", source=source, suggests=PAINTED
     )
 
 
@@ -120,4 +124,4 @@ def _mnist(source: str, split: str, shorter_side: int, workers: int | None, fold
 
     key = fingerprint(["mnist", split, str(shorter_side)])
     pixels, _, _ = decoded(key, ids, load, f"decoding {source}", workers)
-    return Dataset("mnist", source, key, ids, [str(label) for label in labels], [], pixels, SMALL_ANGLE)
+    return Dataset("mnist", source, key, ids, [str(label) for label in labels], [], pixels, DIGITS)

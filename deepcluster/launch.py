@@ -40,25 +40,22 @@ def train_command(options: argparse.Namespace) -> None:
         raise UserError(f"{exp}: was imported and cannot be continued: train into another --exp with --init {exp}")
     if old is None:
         check_free(exp)
-    config = configure(options)
+    check_options(options)
     device = prepare(options.device, old.meta["threads"] if old is not None else None)
-    dataset = open_dataset(options.data, decoded_side(config.size), options.limit, options.workers, options.mnist_dir)
+    initial, digest = (None, None) if options.init is None else initial_weights(options.init)
+    size = options.size or PRESETS[options.preset]["size"]
+    dataset = open_dataset(options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir)
+    config = replace(configure(options, dataset.suggests), init=digest)
     say_what(dataset)
-    initial = None
-    if options.init is not None:
-        initial, digest = initial_weights(options.init)
-        config = replace(config, init=digest)
-    if config.rotate is None:
-        config = replace(config, rotate=dataset.rotation)
     curve = None
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta["config"]["k"])
     elif options.k == "auto":
-        check_size(config, len(dataset))
+        check_count(config, len(dataset))
         config, curve = auto_k(config, dataset, device, initial)
     elif options.k is None:
         config = replace(config, k=default_k(len(dataset)))
-    check_size(config, len(dataset))
+    check_count(config, len(dataset))
 
     if old is None:
         run = runs.create(
@@ -77,26 +74,36 @@ def train_command(options: argparse.Namespace) -> None:
     summarise(run, state.log[-1])
 
 
-def configure(options: argparse.Namespace) -> Config:
-    """The preset with the user's options laid over it; k is still 0 where it is to be found out."""
-    values: dict[str, Any] = dict(PRESETS[options.preset])
-    given = {
+def check_options(options: argparse.Namespace) -> None:
+    """Refuse what can be seen to be wrong before the images are read."""
+    preset = PRESETS[options.preset]
+    arch, size, epochs = (getattr(options, name) or preset[name] for name in ("arch", "size", "epochs"))
+    if map_side(arch, size) < 1:
+        raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch)}")
+    if isinstance(options.k, int) and options.k < 2:
+        raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
+    if (options.final_clustering is None) != (options.final_epochs is None):
+        raise UserError(
+            "--final-clustering and --final-epochs go together: which algorithm, and for how many last epochs"
+        )
+    if options.final_epochs is not None and options.final_epochs > epochs:
+        raise UserError(f"--final-epochs {options.final_epochs}: there are only {epochs} epochs")
+
+
+def configure(options: argparse.Namespace, suggested: dict[str, object]) -> Config:
+    """The preset, over it what suits the dataset, over that the user's options; k is still 0 if it is to be found out.
+
+    The preset `paper` takes no suggestions.
+    """
+    values: dict[str, Any] = PRESETS[options.preset] | (suggested if options.preset == "stable" else {})
+    values |= {
         name: value
         for name, value in vars(options).items()
-        if name in Config.__dataclass_fields__ and value is not None
+        if name in Config.__dataclass_fields__ and name not in ("k", "init") and value is not None
     }
-    given.pop("init", None)
-    k = given.pop("k", None)
-    values |= given
-    values["k"] = k if isinstance(k, int) else 0
+    values["k"] = options.k if isinstance(options.k, int) else 0
     if values["weight_decay"] < 0:  # the original's spelling: --wd -5 is 1e-5
         values["weight_decay"] = 10.0 ** values["weight_decay"]
-    if values["final_clustering"] is not None and not 0 < values["final_epochs"] <= values["epochs"]:
-        raise UserError(
-            f"--final-epochs {values['final_epochs']}: give how many of the {values['epochs']} epochs --final-clustering takes"
-        )
-    if values["warmup"] >= values["epochs"]:
-        values["warmup"] = 0.0
     return Config(**values)
 
 
@@ -109,15 +116,10 @@ def default_k(images: int) -> int:
     return k
 
 
-def check_size(config: Config, images: int) -> None:
-    """Refuse what cannot work, in the user's words."""
-    if map_side(config.arch, config.size) < 1:
-        smallest = smallest_size(config.arch)
-        raise UserError(f"--size {config.size} is too small for {config.arch}: use at least {smallest}")
+def check_count(config: Config, images: int) -> None:
+    """Refuse a k that the images cannot fill; say where the default shrinks with them."""
     if images < 2:
         raise UserError(f"only {images} usable image: clustering needs at least 2")
-    if config.k and config.k < 2:
-        raise UserError(f"--k {config.k}: clustering needs at least 2 clusters")
     if config.k > images:
         raise UserError(f"--k {config.k} is more than the {images} usable images: use a smaller --k")
     dimension = min(config.pca, images - 1)

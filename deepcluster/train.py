@@ -250,11 +250,12 @@ def training_batches(
 
 def learning_rate_factor(time_in_epochs: float, config: Config) -> float:
     """Linear warm-up to 1, then constant or half a cosine down to 0 at the last epoch's end."""
-    if time_in_epochs < config.warmup:
-        return (time_in_epochs + 0.1) / (config.warmup + 0.1)
+    warmup = min(config.warmup, config.epochs / 2)
+    if time_in_epochs < warmup:
+        return (time_in_epochs + 0.1) / (warmup + 0.1)
     if config.schedule == "constant":
         return 1.0
-    return 0.5 * (1 + math.cos(math.pi * (time_in_epochs - config.warmup) / (config.epochs - config.warmup)))
+    return 0.5 * (1 + math.cos(math.pi * (time_in_epochs - warmup) / (config.epochs - warmup)))
 
 
 def centroid_head(model: ClusterNet, features: Tensor, assignment: np.ndarray) -> None:

@@ -7,7 +7,7 @@ from conftest import photograph
 from PIL import Image
 
 from console import UserError
-from datasets import ANY_ANGLE, open_dataset
+from datasets import open_dataset
 from datasets.folder import class_labels
 
 STRANGE = [
@@ -37,7 +37,7 @@ def test_messy_folder(messy):
     assert dataset.ids == sorted([*STRANGE, "deep/er/x.JPG"])
     assert dict(dataset.skipped).keys() == {"broken.jpg", "empty.png", "notes.txt"}
     assert dict(dataset.skipped)["empty.png"] == "empty file"
-    assert dataset.rotation == ANY_ANGLE
+    assert dataset.suggests == {"rotate": 180.0}
     assert all(dataset.pixels[i].shape == (32, 32, 3) for i in range(len(dataset)))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import SMALL_ANGLE, open_dataset
+from datasets import open_dataset
 from datasets.painted import BACKGROUNDS, MASK_BITS, SIZE, SYMBOLS, TYPES, paint, paint_coin, read_mask
 
 
@@ -121,6 +121,6 @@ def test_wear_takes_the_relief_away():
 def test_painted_opens_as_a_dataset(painted):
     dataset = open_dataset("painted:60", 48)
     assert dataset.name == "painted"
-    assert dataset.rotation == SMALL_ANGLE
+    assert dataset.suggests == {"rotate": 15.0, "sobel": True}
     assert len(dataset) == 60
     assert set(dataset.labels) == {coin.name for coin in TYPES}
