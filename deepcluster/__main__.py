@@ -77,9 +77,10 @@ def add_train(commands: Any) -> None:
 
     def option(group: Any, *names: str, help: str, **keywords: Any) -> None:
         field = keywords.get("dest") or names[0].lstrip("-").replace("-", "_")
-        if field in STABLE:
+        if field in STABLE and field != "rotate":
             ours, papers = STABLE[field], PAPER[field]
-            help += f" ({ours})" if ours == papers else f" ({ours}, {papers})"
+            if ours is not None:
+                help += f" ({ours})" if ours == papers else f" ({ours}, {papers})"
         group.add_argument(*names, help=help, **keywords)
 
     main = train.add_argument_group("what to find")
@@ -101,12 +102,17 @@ def add_train(commands: Any) -> None:
     net = train.add_argument_group("the network and what it sees")
     option(net, "--arch", "-a", choices=["alexnet", "vgg16"], help="network")
     option(net, "--size", type=positive, metavar="PX", help="side of the view that is clustered and explained")
-    option(net, "--sobel", action=argparse.BooleanOptionalAction, help="replace colour by its gradients")
+    option(
+        net,
+        "--sobel",
+        action=argparse.BooleanOptionalAction,
+        help="see relief instead of colour: the derivatives of the grey picture (painted: yes)",
+    )
     option(
         net,
         "--neck",
         choices=["mlp", "pool", "fc"],
-        help="what is clustered: the averaged last convolution, or a layer of 4096",
+        help="what is clustered: a layer of 512, the averaged last convolution, or a layer of 4096",
     )
     option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
     option(

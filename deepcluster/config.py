@@ -1,6 +1,6 @@
 """Everything that decides the result of a training, and the two presets."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -81,10 +81,10 @@ STABLE: dict[str, Any] = PAPER | {
     "sobel": False,
     "neck": "mlp",
     "center_crop": False,
-    "epochs": 15,
+    "epochs": 10,
     "batch": 64,
     "reassign": 2.0,
-    "lr": 0.03,
+    "lr": 0.01,
     "head_lr": 5.0,
     "head_init": "centroids",
     "weight_decay": 1e-3,
@@ -98,11 +98,3 @@ STABLE: dict[str, Any] = PAPER | {
 }
 
 PRESETS = {"stable": STABLE, "paper": PAPER}
-
-
-def as_dict(config: Config) -> dict[str, Any]:
-    return asdict(config)
-
-
-def from_dict(values: dict[str, Any]) -> Config:
-    return Config(**{field.name: values[field.name] for field in fields(Config)})

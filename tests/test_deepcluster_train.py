@@ -220,10 +220,10 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
 def test_pic_finds_its_own_number_and_the_head_follows(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
     run = runs.create(tmp_path / "exp", {}, dataset.ids, dataset.labels, [])
-    state = train(run, dataset, stable(k=6, epochs=3, final_clustering="pic", final_epochs=1), CPU, 1, 5)
+    state = train(run, dataset, stable(k=17, epochs=3, final_clustering="pic", final_epochs=1), CPU, 1, 5)
     found = int(run.clusters(3).assignment.max()) + 1
-    assert run.checkpoint(2)["model"]["k"] == 6
-    assert run.checkpoint(3)["model"]["k"] == found == state.model.head.out_features != 6
+    assert run.checkpoint(2)["model"]["k"] == 17
+    assert run.checkpoint(3)["model"]["k"] == found == state.model.head.out_features < 17
 
 
 def test_collapse_is_said_in_words():
