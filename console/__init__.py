@@ -1,5 +1,6 @@
 """What every command shares: one sentence and exit code 2 for bad input, and progress with the time left."""
 
+import argparse
 import errno
 import os
 import sys
@@ -32,6 +33,13 @@ def command(main: Callable[[], None]) -> None:
         if sentence is None:
             raise
         fail(sentence)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        fail(f"{message} (`{self.prog} --help` explains the options)")
 
 
 def fail(sentence: str) -> NoReturn:

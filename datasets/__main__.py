@@ -3,16 +3,8 @@
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import NoReturn
 
-from console import UserError, command, fail
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose complaint is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message} (`{self.prog} --help` explains the options)")
+from console import Parser, UserError, command
 
 
 def main() -> None:

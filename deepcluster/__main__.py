@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from console import UserError, command, fail
+from console import Parser, UserError, command, fail
 from deepcluster.config import PAPER, PRESETS, STABLE
 
 # Spellings of the original program whose meaning is another one here.
@@ -15,13 +15,6 @@ MOVED = {
     "--start-epoch": "a continued run knows its epoch: leave it out",
     "--verbose": "progress is always shown: leave it out",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse, whose complaint is one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        fail(f"{message} (`{self.prog} --help` explains the options)")
 
 
 class Moved(argparse.Action):

@@ -32,15 +32,20 @@ def draw(run: Run, log: list[dict[str, Any]], labelled: bool) -> None:
         panels.append(
             (axes[1, 1], "Cluster sizes", ["smallest", "median", "largest"], ["smallest", "median", "largest"])
         )
+    baselines = run.json("baselines.json")
     for axis, title, columns, names in panels:
         for column, name in zip(columns, names, strict=True):
             values = [float("nan") if row[column] in (None, "") else float(row[column]) for row in log]
             axis.plot(epochs, values, marker=".", label=name)
+        if "ami" in columns and baselines is not None:
+            for name, style in (("pixels", ":"), ("untrained", "--")):
+                label = f"AMI of k-means on {'the pixels' if name == 'pixels' else 'the untrained network'}"
+                axis.axhline(baselines[name]["ami"], color="tab:blue", linestyle=style, linewidth=1, label=label)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, fontsize=8)
     run.write_figure("curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
 
     k = int(log[-1]["k"])

@@ -24,7 +24,7 @@ from deepcluster.views import Augmentation, Frames, draw_crops, fixed_view, trai
 from runs import Clusters, Run
 
 EMBED_BATCH = 128
-SAVE_SHARE = 0.02  # of the time may go into saving latest.pt
+SAVE_SHARE, DRAW_SHARE = 0.02, 0.05  # of the time that may go into saving latest.pt and into figures
 
 
 @dataclass
@@ -88,7 +88,7 @@ def train(
     previous = run.clusters(state.epoch).assignment if state.epoch else None
     embedding = embed(state.model, frames, config, "embedding")
     writer = _tensorboard(run) if tensorboard else None
-    saved_at, save_seconds = time.monotonic(), 0.0
+    saving, drawing = Ration(SAVE_SHARE), Ration(DRAW_SHARE)
     with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", dynamic_ncols=True) as bar:
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock()
@@ -106,16 +106,13 @@ def train(
             keep_checkpoint(run, state, config, save_every, keep)
             run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
             run.write_log(state.log)
-            figures.draw(run, state.log, dataset.labels is not None)
+            last = epoch == config.epochs
+            drawing.spend(lambda: figures.draw(run, state.log, dataset.labels is not None), last)
             if writer is not None:
                 for name, value in row.items():
                     if isinstance(value, int | float):
                         writer.add_scalar(name, value, epoch)
-            if time.monotonic() - saved_at > save_seconds / SAVE_SHARE or epoch == config.epochs:
-                before = time.monotonic()
-                run.write_latest(snapshot(state))
-                saved_at = time.monotonic()
-                save_seconds = saved_at - before
+            saving.spend(lambda: run.write_latest(snapshot(state)), last)
             bar.set_postfix_str(_figures_of(row))
             bar.update()
             for warning in warnings_of(state.log, len(dataset)):
@@ -268,6 +265,21 @@ def centroid_head(model: ClusterNet, features: Tensor, assignment: np.ndarray) -
 
 
 # --- what is written ----------------------------------------------------------------------------------------------
+
+
+class Ration:
+    """Lets a costly act take no more than `share` of the time."""
+
+    def __init__(self, share: float):
+        self._share, self._ended, self._cost = share, time.monotonic(), 0.0
+
+    def spend(self, act: Callable[[], None], now: bool) -> None:
+        """Act if enough time has passed since the last time, or at once if `now`."""
+        begun = time.monotonic()
+        if now or begun - self._ended > self._cost / self._share:
+            act()
+            self._ended = time.monotonic()
+            self._cost = self._ended - begun
 
 
 class Clock:

@@ -1,15 +1,14 @@
 """python -m runs show DIR"""
 
-import argparse
 from pathlib import Path
 
-from console import command
+from console import Parser, command
 from runs import open_run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m runs", description="Look into a run directory.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = Parser(prog="python -m runs", description="Look into a run directory.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     show = commands.add_parser("show", help="what was trained, how far it is, and how it went")
     show.add_argument("run", type=Path, metavar="DIR")
     run = open_run(parser.parse_args().run)

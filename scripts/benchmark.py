@@ -28,7 +28,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from console import UserError, command
+from console import Parser, UserError, command
 from datasets.folder import list_files
 from datasets.painted import painted_folder
 from deepcluster.config import PRESETS, Config
@@ -253,8 +253,8 @@ def agreement(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    commands = parser.add_subparsers(dest="what", required=True)
+    parser = Parser(prog="benchmark.py", description=__doc__.splitlines()[0] if __doc__ else None)
+    commands = parser.add_subparsers(dest="what", required=True, parser_class=Parser)
     train = commands.add_parser("training", help="seconds per epoch against the original's way")
     train.add_argument("--data", help="folder of photographs (default: the painted coins)")
     train.add_argument("--limit", type=int, default=300, help="number of images (300)")
