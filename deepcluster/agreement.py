@@ -20,7 +20,12 @@ PIXEL_SIDE = 32
 
 
 def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]:
-    """NMI, ARI, AMI, accuracy under the best one-to-one matching of clusters and labels, and purity; each at most 1."""
+    """NMI, ARI, AMI, accuracy under the best one-to-one matching of clusters and labels, and purity; each at most 1.
+
+    Images whose label is '' (unknown) do not count.
+    """
+    known = [i for i, label in enumerate(labels) if label]
+    labels, assignment = [labels[i] for i in known], assignment[known]
     table = contingency_matrix(labels, assignment)  # (labels, clusters)
     matched = table[linear_sum_assignment(-table)].sum()
     return {

@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 
@@ -56,6 +57,8 @@ def train_command(options: argparse.Namespace) -> None:
     elif options.k is None:
         config = replace(config, k=default_k(len(dataset)))
     check_count(config, len(dataset))
+    if len(dataset) <= config.pca:
+        print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
 
     if old is None:
         run = runs.create(
@@ -77,7 +80,7 @@ def train_command(options: argparse.Namespace) -> None:
 def check_options(options: argparse.Namespace) -> None:
     """Refuse what can be seen to be wrong before the images are read."""
     preset = PRESETS[options.preset]
-    arch, size, epochs = (getattr(options, name) or preset[name] for name in ("arch", "size", "epochs"))
+    arch, size = (getattr(options, name) or preset[name] for name in ("arch", "size"))
     if map_side(arch, size) < 1:
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch)}")
     if isinstance(options.k, int) and options.k < 2:
@@ -86,8 +89,6 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             "--final-clustering and --final-epochs go together: which algorithm, and for how many last epochs"
         )
-    if options.final_epochs is not None and options.final_epochs > epochs:
-        raise UserError(f"--final-epochs {options.final_epochs}: there are only {epochs} epochs")
 
 
 def configure(options: argparse.Namespace, suggested: dict[str, object]) -> Config:
@@ -102,6 +103,8 @@ def configure(options: argparse.Namespace, suggested: dict[str, object]) -> Conf
         if name in Config.__dataclass_fields__ and name not in ("k", "init") and value is not None
     }
     values["k"] = options.k if isinstance(options.k, int) else 0
+    if values["final_epochs"] > values["epochs"]:
+        raise UserError(f"--final-epochs {values['final_epochs']}: there are only {values['epochs']} epochs")
     if values["weight_decay"] < 0:  # the original's spelling: --wd -5 is 1e-5
         values["weight_decay"] = 10.0 ** values["weight_decay"]
     return Config(**values)
@@ -117,14 +120,11 @@ def default_k(images: int) -> int:
 
 
 def check_count(config: Config, images: int) -> None:
-    """Refuse a k that the images cannot fill; say where the default shrinks with them."""
+    """Refuse a k that the images cannot fill."""
     if images < 2:
         raise UserError(f"only {images} usable image: clustering needs at least 2")
     if config.k > images:
         raise UserError(f"--k {config.k} is more than the {images} usable images: use a smaller --k")
-    dimension = min(config.pca, images - 1)
-    if dimension < config.pca:
-        print(f"PCA keeps {dimension} dimensions instead of {config.pca}: there are only {images} images")
 
 
 def check_free(exp: Path) -> None:
@@ -170,7 +170,7 @@ def describe_run(config: Config, dataset: Dataset, limit: int | None, device: to
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
         "memory_format": "channels_last",
         "versions": {name: version(name) for name in ("torch", "torchvision", "numpy", "scikit-learn")}
-        | {"python": platform.python_version(), "code": code_digest()},
+        | {"faiss": faiss.__version__, "python": platform.python_version(), "code": code_digest()},
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ class Run:
         except FileNotFoundError:
             raise UserError(f"{path}: epoch {epoch} was not clustered; this run has {_span(self.epochs())}") from None
         except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
-            raise UserError(f"{path}: damaged file: run the training again, it continues") from None
+            raise UserError(f"{path}: damaged file: restore a copy, or train into a new --exp") from None
 
     def checkpoint(self, epoch: int) -> dict[str, Any]:
         """The weights that learnt epoch's clusters: {"epoch", "model": arguments, "state": state_dict}."""
@@ -101,7 +101,7 @@ class Run:
         save_tensors(self.path / "latest.pt", content)
 
     def write_log(self, rows: Sequence[Mapping[str, object]]) -> None:
-        write_csv(self.path / "log.csv", rows)
+        write_csv(self.path / "log.csv", rows, None if rows else ["epoch"])
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         write_csv(self.path / name, rows)

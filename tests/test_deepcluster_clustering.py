@@ -105,6 +105,7 @@ def test_agreement_by_hand():
     assert values["purity"] == pytest.approx(5 / 6)
     assert values["accuracy"] == pytest.approx(5 / 6)
     assert agreement(labels, np.array([7, 7, 7, 2, 2, 2]))["ami"] == pytest.approx(1)
+    assert agreement([*labels, "", ""], np.array([7, 7, 7, 2, 2, 2, 7, 2]))["ami"] == pytest.approx(1)
 
 
 def test_recommended_k_is_the_true_one():

@@ -172,6 +172,7 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--device", "cuda"], "no such GPU"),
         (["--clustering", "dbscan"], "not one of kmeans"),
         (["--final-clustering", "pic"], "--final-epochs"),
+        (["--final-clustering", "pic", "--final-epochs", "2"], "only 1 epochs"),
         (["--resume", "x"], "continues by itself"),
         (["--checkpoints", "5000"], "--save-every"),
         (["--verbose"], "leave it out"),
@@ -209,6 +210,10 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
         (["train", coins, "--exp", tmp_path / "other", *TRAIN], "holiday.jpg"),
         (["train", coins, "--exp", tmp_path / "file", *TRAIN], "file is in the way"),
         (["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--k", "5"], "--k 4 (now 5)"),
+        (
+            ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--size", "72"],
+            "--size 64 (now 72)",
+        ),
         (
             ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--limit", "40"],
             "was begun with",
