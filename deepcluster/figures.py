@@ -46,6 +46,8 @@ def draw(run: Run, log: list[dict[str, Any]], labelled: bool) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
+        if title.startswith(("Stability", "Agreement")):
+            axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.02)
     run.write_figure("curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
 
     k = int(log[-1]["k"])

@@ -23,14 +23,14 @@ def predict_command(options: argparse.Namespace) -> None:
     if not options.out.parent.is_dir():
         raise UserError(f"{options.out.parent}: no such folder: --out names a file in an existing one")
     dataset = open_images(run, options.images, options.workers, options.mnist_dir)
-    found = embed(model, Frames(dataset.pixels, device), config, "predicting")
+    probability, cluster = embed(model, Frames(dataset.pixels, device), config, "predicting").best_two
     rows: list[dict[str, Any]] = [
         {
             "image": dataset.ids[i],
-            "cluster": int(found.predicted[i]),
-            "probability": f"{found.probability[i]:.6f}",
-            "runner_up": int(found.runner_up[i]),
-            "runner_up_probability": f"{found.runner_up_probability[i]:.6f}",
+            "cluster": int(cluster[i, 0]),
+            "probability": f"{probability[i, 0]:.6f}",
+            "runner_up": int(cluster[i, 1]),
+            "runner_up_probability": f"{probability[i, 1]:.6f}",
         }
         for i in range(len(dataset))
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -27,15 +28,19 @@ EMBED_BATCH = 128
 SAVE_SHARE, DRAW_SHARE = 0.02, 0.05  # of the time that may go into saving latest.pt and into figures
 
 
-@dataclass
+@dataclass(frozen=True)
 class Embedding:
     """One pass over all N images with one network."""
 
     features: Tensor  # (N, D) float32, what is clustered
-    predicted: np.ndarray  # (N,) the head's cluster
-    probability: np.ndarray  # (N,) its softmax
-    runner_up: np.ndarray  # (N,) the head's second choice (the same where there is one cluster)
-    runner_up_probability: np.ndarray
+    logits: Tensor  # (N, k) float32, the head's
+
+    @property
+    def best_two(self) -> tuple[np.ndarray, np.ndarray]:
+        """The head's first and second choice, (N, 2) each: softmax probability and cluster (the same one if k is 1)."""
+        probability, cluster = self.logits.softmax(1).topk(min(2, self.logits.shape[1]), dim=1)
+        pick = [0, -1]
+        return probability[:, pick].cpu().numpy(), cluster[:, pick].cpu().numpy()
 
 
 @dataclass
@@ -98,6 +103,8 @@ def train(
             loss, late_loss = train_epoch(state, frames, clusters.assignment, embedding.features, k, epoch, config)
             clock.lap("train")
             embedding = embed(state.model, frames, config, f"embedding {epoch}")
+            if config.head_init == "centroids":
+                embedding = calibrate(state.model, embedding, clusters.assignment)
             clock.lap("embed")
 
             row = describe(epoch, clusters, k, previous, dataset.labels, embedding, loss, late_loss) | clock.seconds
@@ -142,17 +149,15 @@ def model_arguments(config: Config) -> dict[str, Any]:
 def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
     """Features and predictions of every image, in eval mode, batch norms folded."""
     net = folded(model)
-    features, best = [], []
+    features, logits = [], []
     starts = range(0, len(frames.shape), EMBED_BATCH)
     with torch.inference_mode(), autocast(frames.device):
         for begin in progress(starts, what, unit="batch"):
             indices = np.arange(begin, min(begin + EMBED_BATCH, len(frames.shape)))
-            images = fixed_view(frames, indices, config.size, config.center_crop)
-            feature = net.embed(images)
-            best.append(top_two(net.classify(feature)))
+            feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop))
             features.append(feature.float())
-    probability, cluster = (torch.cat(part).cpu().numpy() for part in zip(*best, strict=True))
-    return Embedding(torch.cat(features), cluster[:, 0], probability[:, 0], cluster[:, -1], probability[:, -1])
+            logits.append(net.classify(feature).float())
+    return Embedding(torch.cat(features), torch.cat(logits))
 
 
 def cluster(x: np.ndarray, config: Config, epoch: int) -> tuple[Clusters, int]:
@@ -161,11 +166,6 @@ def cluster(x: np.ndarray, config: Config, epoch: int) -> tuple[Clusters, int]:
     assignment = CLUSTERINGS[name](x, config.k, stream(config.seed, epoch, "clustering"))
     k = int(assignment.max()) + 1 if name == "pic" else config.k
     return Clusters(assignment, own_distance(x, assignment, k)), k
-
-
-def top_two(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, k) logits -> probabilities and clusters of the best two (one if k is 1), best first."""
-    return tuple(logits.float().softmax(1).topk(min(2, logits.shape[1]), dim=1))  # type: ignore[return-value]
 
 
 def balanced_draws(assignment: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
@@ -264,6 +264,24 @@ def centroid_head(model: ClusterNet, features: Tensor, assignment: np.ndarray) -
             model.head.weight[cluster] = 0.1 * mean / mean.norm().clamp_min(1e-6)
 
 
+def calibrate(model: ClusterNet, embedding: Embedding, assignment: np.ndarray) -> Embedding:
+    """Scale the head so that its probabilities tell how often it is right; no prediction changes.
+
+    One temperature for all logits that minimises their cross-entropy with the clusters (Guo et al. 2017). A head that is
+    new each epoch has no time to grow to its scale, least of all at the small rates of the last epochs.
+    """
+    targets = torch.as_tensor(assignment, device=embedding.logits.device)
+
+    def loss(log_scale: float) -> float:
+        return float(nn.functional.cross_entropy(embedding.logits.double() * math.exp(log_scale), targets))
+
+    scale = math.exp(minimize_scalar(loss, bounds=(-5, 5), method="bounded").x)
+    with torch.no_grad():
+        model.head.weight.mul_(scale)
+        model.head.bias.mul_(scale)
+    return Embedding(embedding.features, embedding.logits * scale)
+
+
 # --- what is written ----------------------------------------------------------------------------------------------
 
 
@@ -320,7 +338,7 @@ def describe(
         "stability": None
         if previous is None
         else round(normalized_mutual_info_score(previous, clusters.assignment), 6),
-        "head_share": round(float((embedding.predicted == clusters.assignment).mean()), 6),
+        "head_share": round(float((embedding.best_two[1][:, 0] == clusters.assignment).mean()), 6),
         "smallest": int(sizes.min()),
         "median": float(np.median(sizes)),
         "largest": int(sizes.max()),
@@ -335,6 +353,7 @@ def cluster_table(ids: list[str], clusters: Clusters, embedding: Embedding) -> l
     """clusters.csv; rank 1 is the image nearest to its cluster's centroid."""
     order = np.lexsort((clusters.distance, clusters.assignment))
     sizes = np.bincount(clusters.assignment)
+    probability, predicted = embedding.best_two
     rank = np.empty(len(ids), np.int64)
     rank[order] = np.concatenate([np.arange(1, size + 1) for size in sizes])
     return [
@@ -343,8 +362,8 @@ def cluster_table(ids: list[str], clusters: Clusters, embedding: Embedding) -> l
             "cluster": int(clusters.assignment[i]),
             "distance": f"{clusters.distance[i]:.6f}",
             "rank": int(rank[i]),
-            "predicted": int(embedding.predicted[i]),
-            "probability": f"{embedding.probability[i]:.6f}",
+            "predicted": int(predicted[i, 0]),
+            "probability": f"{probability[i, 0]:.6f}",
         }
         for i in range(len(ids))
     ]

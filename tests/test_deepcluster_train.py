@@ -209,9 +209,11 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
         assert sorted(int(row["rank"]) for row in members) == list(range(1, len(members) + 1))
         nearest = min(members, key=lambda row: float(row["distance"]))
         assert nearest["rank"] == "1"
+    right = np.mean([float(row["probability"]) for row in rows])
     share = np.mean([row["predicted"] == row["cluster"] for row in rows])
     assert float(run.log()[-1]["head_share"]) == pytest.approx(share, abs=1e-6)
     assert share > 0.6  # chance is 0.25
+    assert right == pytest.approx(share, abs=0.15)  # the head is as sure as it is right
     for figure in ("curves.png", "sizes.png"):
         assert (run.path / "figures" / figure).stat().st_size > 5000
     assert not list(run.path.rglob("*.tmp"))
