@@ -5,7 +5,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -59,8 +59,11 @@ def disk_sentence(error: OSError) -> str | None:
     return None
 
 
+def bar_settings() -> dict[str, Any]:
+    """How our tqdm bars look: often redrawn in a terminal, seldom in a log."""
+    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
+
+
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "image") -> Iterator[Item]:
     """Iterate with a progress bar on stderr that shows count, rate and time left; silent for short work."""
-    return iter(
-        tqdm(items, desc=what, total=total, unit=f" {unit}s", delay=1, mininterval=0.5, leave=False, dynamic_ncols=True)
-    )
+    return iter(tqdm(items, desc=what, total=total, unit=f" {unit}s", delay=1, leave=False, **bar_settings()))

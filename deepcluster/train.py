@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from console import progress
+from console import bar_settings, progress
 from datasets import Dataset
 from deepcluster import figures
 from deepcluster.agreement import agreement
@@ -94,7 +94,7 @@ def train(
     embedding = embed(state.model, frames, config, "embedding")
     writer = _tensorboard(run) if tensorboard else None
     saving, drawing = Ration(SAVE_SHARE), Ration(DRAW_SHARE)
-    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", dynamic_ncols=True) as bar:
+    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", **bar_settings()) as bar:
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock()
             clusters, k = cluster(reduced(embedding.features, config.pca, config.whiten), config, epoch)

@@ -63,7 +63,7 @@ def test_predict_agrees_with_the_training_table(trained, coins, tmp_path):
     assert len(new) == 48
     for row in old:
         assert new[row["image"]]["cluster"] == row["predicted"]
-        assert float(new[row["image"]]["probability"]) == pytest.approx(float(row["probability"]), abs=2e-6)
+        assert float(new[row["image"]]["probability"]) == pytest.approx(float(row["probability"]), abs=2e-5)
         assert new[row["image"]]["runner_up"] != row["predicted"]
     agree = np.mean([row["predicted"] == row["cluster"] for row in old])
     assert agree > 0.6  # chance is 0.25
