@@ -73,6 +73,7 @@ def draw_k(run: Run, rows: list[dict[str, float]], recommended: int) -> None:
     axis.axvline(recommended, color="black", linestyle="--", linewidth=0.8, label=f"recommended: {recommended}")
     axis.set(title="How many clusters", xlabel="k", xscale="log")
     axis.set_xticks(ks, [str(int(k)) for k in ks])
+    axis.minorticks_off()
     axis.grid(alpha=0.3)
     axis.legend(frameon=False)
     run.write_figure("k.png", lambda file: figure.savefig(file, format="png", dpi=110))
