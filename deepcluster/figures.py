@@ -45,9 +45,9 @@ def draw(run: Run, log: list[dict[str, Any]], labelled: bool) -> None:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(fontsize=8, framealpha=0.85, edgecolor="none", ncols=2 if len(columns) == 3 else 1, loc="best")
         if title.startswith(("Stability", "Agreement")):
-            axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.02)
+            axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.3)  # the legend stands above 1
     run.write_figure("curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
 
     k = int(log[-1]["k"])
