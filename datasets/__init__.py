@@ -15,8 +15,7 @@ __all__ = ["Dataset", "Pixels", "open_dataset"]
 
 # Settings of a training that follow from what the pictures are; the user's own go before them.
 LOOSE_COINS = {"rotate": 180.0}  # may lie at any angle
-# Upright; struck silver, whose colour is the light's and the background's; learnt in minutes.
-PAINTED = {"rotate": 15.0, "sobel": True, "epochs": 10}
+PAINTED = {"rotate": 15.0, "sobel": True}  # upright; struck silver, whose colour is the light's and the background's
 DIGITS = {"rotate": 15.0}
 
 

@@ -85,7 +85,7 @@ def add_train(commands: Any) -> None:
         type=clusters,
         help="number of clusters, or auto (50, fewer for less than 400 images)",
     )
-    option(main, "--epochs", type=positive, help="clusterings, each followed by training; painted: 10")
+    option(main, "--epochs", type=positive, help="clusterings, each followed by training")
     option(main, "--clustering", type=algorithm, metavar="NAME", help="kmeans, pic or agglomerative")
     option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
     option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")

@@ -81,7 +81,7 @@ STABLE: dict[str, Any] = PAPER | {
     "sobel": False,
     "neck": "mlp",
     "center_crop": False,
-    "epochs": 15,
+    "epochs": 10,
     "batch": 64,
     "reassign": 2.0,
     "lr": 0.01,

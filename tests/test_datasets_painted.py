@@ -121,6 +121,6 @@ def test_wear_takes_the_relief_away():
 def test_painted_opens_as_a_dataset(painted):
     dataset = open_dataset("painted:60", 48)
     assert dataset.name == "painted"
-    assert dataset.suggests == {"rotate": 15.0, "sobel": True, "epochs": 10}
+    assert dataset.suggests == {"rotate": 15.0, "sobel": True}
     assert len(dataset) == 60
     assert set(dataset.labels) == {coin.name for coin in TYPES}
