@@ -4,10 +4,10 @@ A cache entry is a folder of shards, each the pixels of up to 1,024 images end t
 place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
 """
 
+import fcntl
 import hashlib
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -80,7 +80,11 @@ def decoded(
     """
     home = cache_root() / "pixels" / f"v{VERSION}-{key}"
     if not home.is_dir():
-        _build(home, names, load, what, workers)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with home.with_name(home.name + ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs begun at once: the second waits for the first's pixels
+            if not home.is_dir():
+                _build(home, names, load, what, workers)
     parts = [json.loads(path.read_text()) for path in sorted(home.glob("*.json"))]
     shards, shard, offset, shape, kept, skipped = [], [], [], [], [], []
     for number, part in enumerate(parts):
@@ -117,7 +121,7 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
         results = progress(_bounded_map(pool, load_or_reason, todo), what, total=len(todo))
         for start in starts:
             images, skipped = [], []
-            scratch = partial / f"{start // SHARD:05d}.{os.getpid()}.tmp"
+            scratch = partial / f"{start // SHARD:05d}.tmp"
             with scratch.open("wb") as file:
                 for index in range(start, min(start + SHARD, len(names))):
                     result = next(results)
@@ -129,12 +133,7 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
             os.replace(scratch, partial / f"{start // SHARD:05d}.bin")
             scratch.write_text(json.dumps({"images": images, "skipped": skipped}))
             os.replace(scratch, partial / f"{start // SHARD:05d}.json")  # written last: it vouches for the .bin
-    try:
-        os.rename(partial, home)
-    except OSError:  # another process finished the same entry first
-        if not home.is_dir():
-            raise
-        shutil.rmtree(partial, ignore_errors=True)
+    os.rename(partial, home)
 
 
 def _bounded_map(

@@ -110,19 +110,30 @@ class ClusterNet(nn.Module):
         """The last convolution's ReLU, before the pool: the layer that Grad-CAM reads."""
         return self.features[-2]
 
-    def embed(self, images: Tensor) -> Tensor:
-        """What is clustered: (B, 4096) for the neck `fc`, (B, 512) for `mlp`, (B, channels) for `pool`."""
-        maps = self.sobel(images) if self.sobel is not None else images
+    def maps(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, h, w), the output of `cam_layer`."""
+        return self.features[:-1](self.sobel(images) if self.sobel is not None else images)
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """From `maps` to what is clustered: (B, 4096) for the neck `fc`, (B, 512) for `mlp`, (B, channels) for `pool`."""
         if self.neck == "pool":
-            return self.features[:-1](maps).mean((2, 3))
-        return self.classifier[:-1](self.features(maps).flatten(1))
+            return maps.mean((2, 3))
+        return self.classifier[:-1](self.features[-1](maps).flatten(1))
+
+    def embed(self, images: Tensor) -> Tensor:
+        """What is clustered, (B, features)."""
+        return self.embed_maps(self.maps(images))
 
     def classify(self, embedding: Tensor) -> Tensor:
         """(B, features) from `embed` -> (B, k) logits."""
         return self.head(self.classifier[-1](embedding))
 
+    def from_maps(self, maps: Tensor) -> Tensor:
+        """From `maps` to the (B, k) logits."""
+        return self.classify(self.embed_maps(maps))
+
     def forward(self, images: Tensor) -> Tensor:
-        return self.classify(self.embed(images))
+        return self.from_maps(self.maps(images))
 
     def fresh_head(self, k: int, generator: torch.Generator) -> None:
         """Replace the head by N(0, .01) weights and zero biases for k clusters."""

@@ -1,9 +1,12 @@
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
 import pytest
-from conftest import photograph
+from conftest import ROOT, photograph
 from PIL import Image
 
 from console import UserError
@@ -151,3 +154,12 @@ def test_interrupted_decoding_continues(coins, monkeypatch, cache):
     assert len(dataset) == 48
     assert 0 < len(calls) < 48 <= first_try + len(calls)
     np.testing.assert_array_equal(dataset.pixels[5], real(coins / dataset.ids[5], 31))
+
+
+def test_two_runs_begun_at_once_decode_together(coins, tmp_path):
+    command = [sys.executable, "-m", "datasets", "prepare", str(coins), "--size", "40"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DEEPCLUSTER_CACHE": str(tmp_path)}
+    both = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    errors = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], errors
+    assert not list(tmp_path.glob("pixels/*.partial"))

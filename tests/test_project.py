@@ -13,6 +13,7 @@ ALLOWED = {
     "datasets": {"console"},
     "runs": {"console"},
     "deepcluster": {"console", "datasets", "runs"},
+    "explain": {"console", "datasets", "deepcluster", "runs"},
 }
 
 

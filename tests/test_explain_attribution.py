@@ -1,0 +1,187 @@
+"""Each method against the formula written out, pytorch-grad-cam and captum: float64, raw maps."""
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
+from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
+from torch import nn
+from torch.testing import assert_close
+
+from deepcluster.models import build, folded
+from explain.attribution import CORE, METHODS, attribute, cam, grad_cam, guided_backprop
+
+ALEXNET = {"arch": "alexnet", "size": 64, "k": 9, "sobel": True, "neck": "fc"}
+NETWORKS = {
+    "alexnet": lambda: build(ALEXNET, 1),
+    "alexnet, colour, mlp": lambda: build(ALEXNET | {"sobel": False, "neck": "mlp"}, 1),
+    "alexnet, pool": lambda: build(ALEXNET | {"neck": "pool"}, 1),
+    "vgg16": lambda: build({"arch": "vgg16", "size": 32, "k": 9, "sobel": False, "neck": "mlp"}, 1),
+    "torchvision alexnet": lambda: _of_torchvision("alexnet", lambda net: net.features[11]),
+    "torchvision resnet18": lambda: _of_torchvision("resnet18", lambda net: net.layer4),
+}
+
+
+def _of_torchvision(name, layer):
+    """With its in-place ReLUs, as people have it."""
+    net = getattr(torchvision.models, name)(weights=None, num_classes=9)
+    net.cam_layer = layer(net)
+    return net
+
+
+def network(name: str) -> nn.Module:
+    """Float64, with weights large enough that every logit depends on the image."""
+    torch.manual_seed(0)
+    net = NETWORKS[name]().double().eval()
+    with torch.no_grad():
+        for module in net.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                module.running_var.uniform_(0.5, 1.5)
+                module.running_mean.normal_(0, 0.1)
+    return net
+
+
+def side_for(name: str) -> int:
+    return 32 if name in ("vgg16", "torchvision resnet18") else 64
+
+
+def batch(count: int, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randn(count, 3, side, side, generator=generator, dtype=torch.float64)
+    return images, torch.randint(0, 9, (count,), generator=generator)
+
+
+def not_in_place(net: nn.Module) -> nn.Module:
+    """A copy for captum, whose hooks an in-place ReLU would break; its every ReLU is a module of its own."""
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return net
+
+
+@pytest.mark.parametrize("count", [1, 7, 32])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equals_pytorch_grad_cam_and_captum(name, count):
+    net = network(name)
+    images, _ = batch(count, side_for(name))
+    targets = net(images).argmax(1)  # the logit most likely to have something in its favour
+    ours = attribute(net, images, targets, CORE)
+
+    twin = not_in_place(net)
+    score = LayerGradCam(twin, twin.cam_layer)
+    raw = score.attribute(images, target=targets, relu_attributions=True).detach()
+    size = images.shape[2:]
+    upsampled = nn.functional.interpolate(raw, size, mode="bilinear")
+    assert upsampled.abs().max() > 1e-3  # the comparison is not of zeros
+    assert_close(ours["grad_cam"], upsampled, rtol=1e-6, atol=1e-6 * upsampled.max().item())
+
+    with GradCAM(twin, [twin.cam_layer]) as theirs:
+        theirs.activations_and_grads(images.clone().requires_grad_()).gather(1, targets[:, None]).sum().backward()
+        store = theirs.activations_and_grads
+        wanted = theirs.get_cam_image(
+            images, twin.cam_layer, None, store.activations[0].numpy(), store.gradients[0].numpy()
+        )
+    assert_close(raw[:, 0], torch.tensor(wanted).relu(), rtol=1e-6, atol=1e-6 * raw.max().item())
+
+    guided = GuidedBackprop(twin).attribute(images, target=targets)
+    assert guided.abs().max() > 0
+    assert_close(ours["guided_backprop"], guided, rtol=1e-6, atol=1e-6 * float(guided.abs().max()))
+    if count == 1:  # it handles image 0 only
+        first = torch.tensor(GuidedBackpropReLUModel(copy.deepcopy(twin))(images.clone(), int(targets[0])))
+        tolerance = 1e-6 * float(guided.abs().max())
+        assert_close(ours["guided_backprop"][0], first.permute(2, 0, 1), rtol=1e-6, atol=tolerance, check_dtype=False)
+
+    product = GuidedGradCam(twin, twin.cam_layer).attribute(images, target=targets, interpolate_mode="bilinear")
+    assert_close(ours["guided_grad_cam"], product, rtol=1e-6, atol=1e-6 * float(product.abs().max()))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("method", METHODS)
+def test_no_trace_is_left_and_a_batch_is_its_images(name, method):
+    if method in ("score_cam", "ablation_cam") and name != "alexnet, pool":
+        pytest.skip("a forward for each channel: once is enough")
+    net = network(name).train()
+    net.requires_grad_(True)
+    dropout = next((module for module in net.modules() if isinstance(module, nn.Dropout)), None)
+    if dropout is not None:
+        dropout.eval()  # a mode of its own must survive
+    modes = [module.training for module in net.modules()]
+    images, targets = batch(2, side_for(name))
+    before, state = images.clone(), copy.deepcopy(net.state_dict())
+    maps = METHODS[method](net, images, targets)
+
+    assert maps.shape[0] == 2
+    assert maps.shape[1] == (3 if method in ("gradient", "guided_backprop", "guided_grad_cam") else 1)
+    assert maps.shape[2:] == images.shape[2:]
+    assert not maps.requires_grad
+    assert_close(images, before, rtol=0, atol=0)
+    assert_close(net.state_dict(), state, rtol=0, atol=0)
+    assert [module.training for module in net.modules()] == modes
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters() if parameter.is_leaf)  # fmt: skip
+    assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
+    for i in range(2):
+        alone = METHODS[method](net, images[i : i + 1], targets[i : i + 1])
+        tolerance = 1e-5 if method in ("score_cam", "ablation_cam") else 1e-6  # those two score in float32
+        assert_close(maps[i : i + 1], alone, rtol=tolerance, atol=tolerance * max(float(maps.abs().max()), 1e-9))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_everything_comes_back_after_an_error(method):
+    net = network("alexnet").train()
+    images, targets = batch(2)
+    with pytest.raises(Exception):  # noqa: B017, PT011 whichever error: the target does not exist
+        METHODS[method](net, images[:, :1], targets + 100)
+    assert all(module.training for module in net.modules())
+    assert all(p.requires_grad for part in (net.features, net.head) for p in part.parameters())
+    assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
+    assert nn.ReLU()(torch.tensor([2.0], requires_grad=True)).grad_fn.name() != "_ReLUBackward"
+
+
+def test_the_worked_example():
+    gradients = torch.zeros(3, 4, 4)
+    gradients[0, [0, 0, 3, 3], [0, 1, 0, 1]] = 1
+    gradients[1, [1, 1, 2, 2], [0, 1, 0, 1]] = 4
+    gradients[2, [2, 2, 3, 3], [2, 3, 2, 3]] = 3
+    maps = torch.zeros(3, 4, 4)
+    maps[0, 0, [0, 3]] = 4
+    maps[1, 3, [1, 2]] = 1
+    maps[2, 2, [0, 3]] = 8
+    assert gradients.mean((1, 2)).tolist() == [0.25, 1, 0.75]
+    expected = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [6, 0, 0, 6], [0, 1, 1, 0]])
+    assert cam(maps[None], gradients[None])[0, 0].tolist() == expected.tolist()
+
+
+def test_a_margin_is_the_difference_of_two_logits():
+    net = network("alexnet, colour, mlp")
+    images, _ = batch(4)
+    own, rival = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 5, 6, 0])
+    weights = torch.zeros(4, 9, dtype=torch.float64)
+    weights[range(4), own], weights[range(4), rival] = 1, -1
+    plain = METHODS["gradient"]
+    assert_close(plain(net, images, weights), plain(net, images, own) - plain(net, images, rival))
+    assert not torch.allclose(grad_cam(net, images, weights), grad_cam(net, images, own))
+
+
+@pytest.mark.parametrize("name", ["alexnet", "alexnet, colour, mlp", "alexnet, pool", "vgg16"])
+def test_float32_and_folded_batch_norm_stay_within_rounding(name):
+    net = network(name)
+    images, targets = batch(8, side_for(name))
+    exact = attribute(net, images, targets, CORE)
+    rounded = attribute(folded(net.float()), images.float(), targets, CORE)
+    for method in CORE:
+        worst = float((rounded[method] - exact[method]).abs().max() / exact[method].abs().max())
+        assert worst < (1e-4 if method == "grad_cam" else 2e-2), method
+
+
+def test_guided_backprop_lets_only_positive_gradient_through():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    net[1].weight.data = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
+    net[3].weight.data = torch.tensor([[2.0, -3.0]])
+    image = torch.ones(1, 3, 1, 1)
+    assert METHODS["gradient"](net, image, torch.tensor([0])).flatten().tolist() == [2, -3, 0]
+    assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
