@@ -12,7 +12,16 @@ from console import UserError
 from deepcluster.device import prepare
 from explain import gallery
 from explain.audit import SAMPLE, against_random_weights
-from explain.stage import DEFAULT_METHODS, Choice, Record, chosen_rows, draw_missing, score_images, target_weights
+from explain.stage import (
+    DEFAULT_METHODS,
+    Choice,
+    Record,
+    check_choice,
+    chosen_rows,
+    draw_missing,
+    score_images,
+    target_weights,
+)
 from explain.subject import Subject, epochs_to_explain, find_pictures, identity
 from runs import Run
 from runs.directory import atomic
@@ -41,6 +50,7 @@ def explain_command(options: argparse.Namespace) -> None:
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
+        check_choice(subject, choice)
         claim_results(results, run, choice, subject.assignment.digest)
         explain_epoch(subject, choice, results)
     gone = len(run.ids) - len(pictures.present)

@@ -149,13 +149,21 @@ def two_dimensions(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
     return place / np.maximum(np.abs(place).max(0), 1e-12)
 
 
+def check_choice(subject: Subject, choice: Choice) -> None:
+    """Refuse clusters and targets that this epoch does not have, before anything is written."""
+    columns = subject.assignment.columns
+    asked = [("--clusters", number) for number in choice.clusters or ()]
+    asked += [("--target", int(choice.target))] if choice.target.isdigit() else []
+    for option, number in asked:
+        if number not in columns:
+            raise UserError(f"{option} {number}: this epoch has clusters {columns[0]} to {columns[-1]}")
+    if choice.target in ("rival", "margin") and len(columns) < 2:
+        raise UserError(f"--target {choice.target}: there is only one cluster: explain --target own")
+
+
 def chosen_rows(subject: Subject, choice: Choice, rank: np.ndarray) -> np.ndarray:
     """The images to explain, cluster by cluster, the most typical first."""
     cluster = subject.assignment.cluster
-    known = set(subject.assignment.columns)
-    for number in choice.clusters or ():
-        if number not in known:
-            raise UserError(f"--clusters {number}: this epoch has clusters 0 to {max(known)}")
     rows = subject.pictures.present
     rows = rows[cluster[rows] >= 0]
     if choice.clusters is not None:
@@ -221,8 +229,6 @@ def target_weights(subject: Subject, target: str, rows: np.ndarray, scores: Scor
     own = np.searchsorted(columns, subject.assignment.cluster[rows])
     at = np.arange(len(rows))
     if target in ("rival", "margin"):
-        if len(columns) < 2:
-            raise UserError(f"--target {target}: there is only one cluster: explain --target own")
         rival = np.searchsorted(columns, scores.rival[rows])
         if target == "rival":
             weights[at, rival] = 1
@@ -231,8 +237,6 @@ def target_weights(subject: Subject, target: str, rows: np.ndarray, scores: Scor
     elif target == "own":
         weights[at, own] = 1
     else:
-        if int(target) not in columns:
-            raise UserError(f"--target {target}: this epoch has clusters 0 to {columns.max()}")
         weights[:, int(np.searchsorted(columns, int(target)))] = 1
     return weights.to(subject.device)
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# bash scripts/run_deepcluster.sh [DATA] [options of `python -m deepcluster train`]
-# Without DATA: the painted coins, into exp/. With DATA (a folder, a .zip, mnist, mnist:test): into exp-<name>/.
+# bash scripts/run_deepcluster.sh [DATA] [options of `python -m deepcluster train`] [--results DIR]
+# Trains, explains, and says which page to open. Without DATA: the painted coins, into exp/ and results/.
+# With DATA (a folder, a .zip, mnist, mnist:test): into exp-<name>/ and results-<name>/.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 bash "$root/scripts/setup.sh"
@@ -17,7 +18,25 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
        exp=exp-$(printf %s "$name" | tr '[:space:]:' '-') ;;
   esac
 fi
-explicit=
-for argument in "$@"; do case $argument in --exp|--exp=*) explicit=yes ;; esac; done
-[ -n "$explicit" ] || set -- --exp "$exp" "$@"
-exec "$root/.venv/bin/python" -m deepcluster train "$data" "$@"
+train=()
+explain=()
+while [ $# -gt 0 ]; do
+  option=$1
+  shift
+  case $option in
+    --exp=*|--results=*|--device=*|--workers=*|--mnist-dir=*) value=${option#*=}; option=${option%%=*} ;;
+    --exp|--results|--device|--workers|--mnist-dir)
+      [ $# -gt 0 ] || { echo "error: $option needs a value" >&2; exit 2; }
+      value=$1
+      shift ;;
+  esac
+  case $option in
+    --exp) exp=$value ;;
+    --results) explain+=("$option" "$value") ;;
+    --device|--workers|--mnist-dir) train+=("$option" "$value"); explain+=("$option" "$value") ;;
+    *) train+=("$option") ;;
+  esac
+done
+python=$root/.venv/bin/python
+"$python" -m deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
+exec "$python" -m explain --run "$exp" ${explain[@]+"${explain[@]}"}

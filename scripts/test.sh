@@ -11,4 +11,10 @@ if [ -z "${MNIST_DIR:-}" ] && [ -d ../shared/data/mnist ]; then
   MNIST_DIR=$(cd ../shared/data/mnist && pwd)
   export MNIST_DIR
 fi
+# The gallery is tested in a real browser; without one those tests say so and are skipped.
+if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "Installing chromium for the gallery's tests." >&2
+  { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 ||
+    echo "chromium could not be installed: the gallery's tests will be skipped." >&2
+fi
 $bin/python -m pytest "$@"

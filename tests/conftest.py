@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytest_plugins = ["original_program"]
+
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
 

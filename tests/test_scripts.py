@@ -99,6 +99,8 @@ def test_gpu_gets_its_faiss(clone):
         (["mnist:test"], "train mnist:test --exp exp-mnist-test"),
         (["my coins.ZIP", "--k", "9"], "train my coins.ZIP --exp exp-my-coins --k 9"),
         (["some/folder/", "--exp", "mine"], "train some/folder/ --exp mine"),
+        (["coins", "--exp=mine", "--results", "theirs"], "train coins --exp mine"),
+        (["mnist", "--device=cpu", "--wd", "-5"], "train mnist --exp exp-mnist --device cpu --wd -5"),
     ],
 )
 def test_each_dataset_gets_a_run_of_its_own(clone, arguments, expected):
@@ -107,7 +109,19 @@ def test_each_dataset_gets_a_run_of_its_own(clone, arguments, expected):
     environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent)}
     result = subprocess.run(script, cwd=clone, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert calls(clone)[-1] == f"-m deepcluster {expected}"
+    assert calls(clone)[-2] == f"-m deepcluster {expected}"
+    explained = ["-m explain --run", expected.split("--exp ")[1].split()[0]]
+    explained += ["--results theirs"] if "--results" in arguments else []
+    explained += ["--device cpu"] if "--device=cpu" in arguments else []
+    assert calls(clone)[-1] == " ".join(explained)
+
+
+def test_an_interrupted_training_is_not_explained(clone):
+    setup(clone)
+    script = ["bash", str(clone / "scripts" / "run_deepcluster.sh")]
+    environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent), "FAIL": "130"}
+    assert subprocess.run(script, cwd=clone, env=environment, capture_output=True).returncode == 130
+    assert not any("explain" in call for call in calls(clone))
 
 
 def test_benchmark_measures_both_ways(tmp_path):

@@ -1,0 +1,315 @@
+"""`python -m explain --run`: the right picture for each image, nothing done twice, nothing mixed, nothing lost."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, photograph, refused, run_module
+from PIL import Image
+from torch.nn import functional
+
+import runs
+from datasets import open_dataset
+from deepcluster.predict import trained_model
+from deepcluster.views import Frames, fixed_view
+from explain.rendering import draw
+from explain.stage import file_names
+from explain.subject import for_the_eye
+
+CORE = ("grad_cam", "guided_backprop", "guided_grad_cam")
+TRAIN = ["--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16", "--reassign", "4"]
+
+
+def explain(run: Path, results: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return run_module("explain", "--run", run, "--results", results, *arguments)
+
+
+@pytest.fixture(scope="module")
+def trained(coins, tmp_path_factory) -> Path:
+    exp = tmp_path_factory.mktemp("explained") / "exp"
+    result = run_module("deepcluster", "train", coins, "--exp", exp, *TRAIN)
+    assert result.returncode == 0, result.stderr
+    return exp
+
+
+@pytest.fixture(scope="module")
+def results(trained) -> Path:
+    """Explained with all defaults; not to be changed."""
+    result = run_module("explain", "--run", trained)
+    assert result.returncode == 0, result.stderr
+    assert "index.html" in result.stdout
+    assert (trained.parent / "results" / "index.html").exists()  # results/ for exp/
+    return trained.parent / "results"
+
+
+def naive_maps(model: torch.nn.Module, image: torch.Tensor, cluster: int) -> dict[str, np.ndarray]:
+    """The three methods for one image, straight from the papers: plain hooks, one pass each, nothing folded."""
+    kept = {}
+    handle = model.cam_layer.register_forward_hook(lambda _, __, output: kept.update(a=output))
+    logit = model(image)[0, cluster]
+    (gradient,) = torch.autograd.grad(logit, kept["a"])
+    handle.remove()
+    heat = (gradient.mean((2, 3), keepdim=True) * kept["a"]).sum(1, keepdim=True).clamp(min=0)
+    heat = functional.interpolate(heat, image.shape[2:], mode="bilinear")
+    handles = [
+        module.register_full_backward_hook(lambda _, inputs, __: (inputs[0].clamp(min=0),))
+        for module in model.modules()
+        if isinstance(module, torch.nn.ReLU)
+    ]
+    pixels = image.clone().requires_grad_()
+    (guided,) = torch.autograd.grad(model(pixels)[0, cluster], pixels)
+    for handle in handles:
+        handle.remove()
+    maps = {"grad_cam": heat, "guided_backprop": guided, "guided_grad_cam": guided * heat}
+    return {name: value[0].detach().numpy() for name, value in maps.items()}
+
+
+def check_pictures(run_path: Path, results: Path, count: int) -> None:
+    run = runs.open_run(run_path)
+    epoch = run.checkpoints()[-1]
+    view = run.meta["view"]
+    dataset = open_dataset(run.meta["dataset"]["source"], view["decoded_side"])
+    assert dataset.ids == run.ids
+    assignment = run.clusters(epoch).assignment
+    model = trained_model(run, epoch)
+    table = {row["image"]: row for row in runs.read_csv(results / str(epoch) / "explanations.csv")}
+    assert len(table) == len(run.ids)
+    for i in np.random.default_rng(1).choice(len(run.ids), count, replace=False):
+        row = table[run.ids[i]]
+        assert row["cluster"] == str(assignment[i])
+        image = fixed_view(
+            Frames(dataset.pixels, torch.device("cpu")), np.array([i]), view["size"], view["center_crop"]
+        )
+        [eye] = for_the_eye(image)
+        with torch.no_grad():
+            logits = model(image)[0]
+        others = logits.clone()
+        others[assignment[i]] = -torch.inf
+        assert float(row["score"]) == pytest.approx(float(logits[assignment[i]]), rel=1e-3, abs=1e-4)
+        assert row["rival"] == str(int(others.argmax()))
+        assert float(row["margin"]) == pytest.approx(float(logits[assignment[i]] - others.max()), rel=1e-3, abs=1e-3)
+        naive = naive_maps(model, image, int(assignment[i]))
+        for method in ("original", *CORE):
+            path = results / str(epoch) / row[method]
+            assert path.parent.name == str(assignment[i])
+            shown = np.asarray(Image.open(path)).astype(float)
+            wanted = eye if method == "original" else draw(method, naive[method], eye)
+            times = len(shown) // len(wanted)
+            wanted = wanted.repeat(times, 0).repeat(times, 1)
+            different = (np.abs(shown - wanted) > 8).mean()  # rounding may flip a ReLU or a pool's choice
+            assert different < 0.03, (run.ids[i], method, different)
+
+
+def test_every_picture_is_the_map_of_its_image_for_its_clusters_logit(trained, results):
+    check_pictures(trained, results, 12)
+
+
+def test_an_import_with_an_empty_cluster_is_explained_by_the_right_logits(original, tmp_path):
+    arguments = ["--data", original["data"], "--out", tmp_path / "exp", "--clusters", original["root"] / "triples"]
+    imported = run_module("deepcluster", "import", original["root"] / "checkpoint.pth.tar", *arguments)
+    assert imported.returncode == 0, imported.stderr
+    result = explain(tmp_path / "exp", tmp_path / "results")
+    assert result.returncode == 0, result.stderr
+    assert not (tmp_path / "results" / "9" / "2").exists()  # the empty one
+    check_pictures(tmp_path / "exp", tmp_path / "results", 5)
+
+
+def test_what_lands_in_results(trained, results, coins):
+    folder = results / "3"
+    clusters = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    table = runs.read_csv(folder / "explanations.csv")
+    assert {path.name for path in clusters} == {row["cluster"] for row in table}
+    wanted = ["image", "cluster", "label", "score", "rival", "margin", "distance", "rank", "target"]
+    assert list(table[0]) == [*wanted, "original", *CORE, "flags"]
+    for cluster in clusters:
+        for name in ("_sheet.jpg", "_mean.png", "_mean-grad_cam.png", "index.html"):
+            assert (cluster / name).stat().st_size > 500
+        members = [row for row in table if row["cluster"] == cluster.name]
+        assert [int(row["rank"]) for row in members] == list(range(1, len(members) + 1))
+        distances = [float(row["distance"]) for row in members]
+        assert distances == sorted(distances)
+        assert len(list(cluster.glob("*-*.png"))) == 4 * len(members) + 1
+    assert runs.read_csv(folder / "skipped.csv") == []
+
+
+def pictures(results: Path) -> dict[str, bytes]:
+    kept = (".png", ".jpg", ".csv", ".html", ".js", ".css", ".webp")
+    return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("*") if path.suffix in kept}
+
+
+def test_a_second_call_does_only_what_is_missing(trained, results, tmp_path):
+    mine = tmp_path / "results"
+    shutil.copytree(results, mine)
+    before = pictures(mine)
+    victims = sorted(path for path in mine.rglob("*-grad_cam.png") if not path.name.startswith("_"))
+    victims[0].unlink()
+    victims[1].write_bytes(b"")
+    drawn = {path: path.stat().st_mtime_ns for path in mine.rglob("*-*.png") if not path.name.startswith("_")}
+    assert explain(trained, mine).returncode == 0
+    assert pictures(mine) == before
+    again = {path for path, when in drawn.items() if path.stat().st_mtime_ns != when}
+    assert again == {victims[1]}
+    assert victims[0].exists()
+    assert explain(trained, mine, "--methods", "layer-cam").returncode == 0  # another method joins
+    row = runs.read_csv(mine / "3" / "explanations.csv")[0]
+    assert (mine / "3" / row["layer_cam"]).exists()
+    assert (mine / "3" / row["grad_cam"]).exists()
+
+
+def test_killed_at_any_instant_it_continues_to_the_same_pictures(trained, results, tmp_path):
+    command = [sys.executable, "-m", "explain", "--run", trained, "--results", tmp_path / "torn"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    rng = random.Random(5)
+    begin = time.monotonic()
+    assert explain(trained, tmp_path / "whole").returncode == 0
+    duration = time.monotonic() - begin
+    killed = 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            [str(part) for part in command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(duration * rng.uniform(0.4, 0.95))
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1
+    assert explain(trained, tmp_path / "torn").returncode == 0
+    assert pictures(tmp_path / "torn") == pictures(results)
+
+
+def test_a_choice_of_clusters_images_methods_and_formats(trained, tmp_path):
+    out = tmp_path / "some"
+    arguments = ["--clusters", "1,2", "--per-cluster", "3", "--methods", "hires_cam,gradient", "--format", "webp"]
+    result = explain(trained, out, *arguments, "--pick", "atypical", "--epoch", "2", "--map", "tsne")
+    assert result.returncode == 0, result.stderr
+    table = runs.read_csv(out / "2" / "explanations.csv")
+    assert {row["cluster"] for row in table} <= {"1", "2"}
+    assignment = runs.open_run(trained).clusters(2).assignment
+    for cluster in {row["cluster"] for row in table}:
+        size = int((assignment == int(cluster)).sum())
+        ranks = [int(row["rank"]) for row in table if row["cluster"] == cluster]
+        assert ranks == list(range(size - len(ranks) + 1, size + 1))
+        assert len(ranks) == min(3, size)
+    assert Image.open(out / "2" / table[0]["gradient"]).format == "WEBP"
+    assert "grad_cam" not in table[0]
+
+
+def test_all_kept_epochs_and_another_target(trained, tmp_path):
+    out = tmp_path / "margin"
+    result = explain(trained, out, "--epoch", "all", "--target", "margin", "--per-cluster", "2")
+    assert result.returncode == 0, result.stderr
+    assert {path.parent.name for path in out.glob("*/explanations.csv")} == {"2", "3"}
+    assert "margin" in (out / "index.html").read_text()
+    assert 'href="./2/index.html"' in (out / "index.html").read_text()
+    sentence = refused(explain(trained, out, "--target", "rival"))
+    assert "--target margin" in sentence
+
+
+def test_the_margins_picture_differs_from_the_owns(trained, results, tmp_path):
+    assert explain(trained, tmp_path / "m", "--target", "margin").returncode == 0
+    table = runs.read_csv(results / "3" / "explanations.csv")
+    paths = [row["guided_backprop"] for row in table]
+    assert any((results / "3" / path).read_bytes() != (tmp_path / "m" / "3" / path).read_bytes() for path in paths)
+    same = [row["original"] for row in table]
+    assert all((results / "3" / path).read_bytes() == (tmp_path / "m" / "3" / path).read_bytes() for path in same)
+
+
+def test_images_that_are_gone_are_named_counted_and_skipped(trained, coins, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(coins, moved)
+    gone = sorted(path.relative_to(moved).as_posix() for path in moved.rglob("*.jpg"))[:3]
+    for name in gone:
+        (moved / name).unlink()
+    photograph(moved / "new.jpg", 99)  # newer than the run: none of its business
+    out = tmp_path / "results"
+    result = explain(trained, out, "--data", moved)
+    assert result.returncode == 0, result.stderr
+    assert f"3 of 48 images are not there any more (the first: {gone[0]!r})" in result.stdout
+    assert [row["image"] for row in runs.read_csv(out / "3" / "skipped.csv")] == gone
+    table = runs.read_csv(out / "3" / "explanations.csv")
+    assert len(table) == 45
+    assert not {row["image"] for row in table} & {*gone, "new.jpg"}
+    assert explain(trained, out).returncode == 0  # they are back: only they are drawn
+    assert len(runs.read_csv(out / "3" / "explanations.csv")) == 48
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--epoch", "1"], "kept the weights of epochs 2, 3"),
+        (["--epoch", "soon"], "whole number"),
+        (["--methods", "grad-camm"], "did you mean grad_cam?"),
+        (["--clusters", "77"], "--clusters 77"),
+        (["--target", "77"], "--target 77"),
+        (["--data", "/no/such/folder"], "no such folder"),
+        (["--assignments", "/no/such.csv"], "no such file"),
+    ],
+)
+def test_bad_input_is_one_sentence(trained, tmp_path, arguments, words):
+    assert words in refused(explain(trained, tmp_path / "results", *arguments))
+    assert not (tmp_path / "results").exists()
+
+
+def test_no_run_no_epoch_another_runs_results(trained, results, coins, tmp_path):
+    assert "not a run directory" in refused(explain(tmp_path / "nowhere", tmp_path / "r"))
+    shutil.copytree(trained, tmp_path / "young")
+    shutil.rmtree(tmp_path / "young" / "checkpoints")
+    assert "no epoch is finished" in refused(explain(tmp_path / "young", tmp_path / "r"))
+    shutil.copytree(trained, tmp_path / "other")
+    meta = json.loads((trained / "run.json").read_text()) | {"seed": 7}
+    (tmp_path / "other" / "run.json").write_text(json.dumps(meta))
+    before = pictures(results)
+    assert "another run (exp)" in refused(explain(tmp_path / "other", results))
+    assert pictures(results) == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("mine")
+    assert "thesis.txt" in refused(explain(trained, tmp_path / "mine"))
+    empty = tmp_path / "empty"
+    photograph(empty / "a.jpg", 1)
+    assert "none of the run's 48 images" in refused(explain(trained, tmp_path / "r", "--data", empty))
+
+
+def test_full_disk_is_one_sentence_and_it_continues(trained, results, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]).returncode:
+        pytest.skip("filling a real disk needs the right to mount a small tmpfs: run as root, as CI does")
+    try:
+        assert "no space left" in refused(explain(trained, disk / "results"))
+        subprocess.run(["mount", "-o", "remount,size=100m", disk], check=True)
+        assert explain(trained, disk / "results").returncode == 0
+        assert pictures(disk / "results") == pictures(results)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_file_names_are_safe_unique_and_legible():
+    ids = [
+        "a/b.jpg",
+        "a_b.jpg",
+        "c.png",
+        "c.tif",
+        "A/B.jpg",
+        "<img onerror=alert(1)>.jpg",
+        "m\u00fcnze 1.jpg",
+        "..",
+        "x" * 300,
+    ]
+    ids += ["\u94b1" * 200, "new\nline.jpg", "odd\udce9.jpg", "-rf.jpg", "_sheet.jpg", "d.e/f.g.h.jpg"]
+    names = file_names(ids)
+    assert len({name.casefold() for name in names}) == len(ids)
+    assert names[6] == "m\u00fcnze_1"
+    assert names[-1] == "d.e_f.g.h"
+    for name in names:
+        assert len(f".{name}-guided_backprop.png.tmp".encode()) < 255
+        assert not set(name) & set("/\\<>:\"|?*\n'% ")
+        assert not name.startswith(("-", "_", "."))
+    assert file_names(ids) == names
