@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import runs
 from console import progress
-from explain.rendering import SUFFIX, coloured, contact_sheet, put, write_picture
+from explain.rendering import SUFFIX, contact_sheet, overlay, put, write_picture
 from explain.stage import Choice, Paths, Record, Scores, file_names
 from explain.subject import Subject
 
@@ -103,15 +103,16 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
                 total += photographs.sum(0, dtype=np.float64)
                 sheet += list(photographs[: max(0, SHEET - len(sheet))])
             _write_jpeg(home / "_sheet.jpg", contact_sheet(sheet))
-            write_picture(home / "_mean.png", (total / len(members)).astype(np.uint8), "png")
+            mean = Image.fromarray((total / len(members)).round().astype(np.uint8))
+            write_picture(home / "_mean.png", mean, "png")
         heat = [record.heat[row] for row in members.tolist() if row in record.heat]
         if heat:
             size = subject.config.size
-            mean = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
-            smooth = functional.interpolate(mean, (size, size), mode="bilinear")[0, 0].numpy()
-            grey = np.asarray(Image.open(home / "_mean.png").convert("L").resize((size, size)))[..., None]
-            picture = (grey * 0.5 + coloured(smooth, (size, size, 3)) * 0.5).astype(np.uint8)
-            write_picture(home / "_mean-grad_cam.png", picture, "png")
+            cells = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
+            smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
+            with Image.open(home / "_mean.png") as mean:
+                photograph = np.asarray(mean.convert("RGB").resize((size, size)))
+            write_picture(home / "_mean-grad_cam.png", overlay(smooth, photograph), "png")
 
 
 def cards(subject: Subject, record: Record, rows: Sequence[int]) -> list[Card]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -270,7 +271,11 @@ def hand_over(
         for method, wanted in absent.items():
             if row not in wanted:
                 continue
-            picture = photographs[i] if method == "original" else draw(method, maps[method][i], photographs[i])
+            photograph = photographs[i]
+            if method == "original":
+                picture = Image.fromarray(photograph)
+            else:
+                picture = draw(method, maps[method][i], photograph)
             write_picture(paths.of(row, method), picture, kind)
 
     for cluster in {int(subject.assignment.cluster[row]) for row in rows}:

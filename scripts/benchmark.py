@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Measure this project: python scripts/benchmark.py training | agreement
+"""Measure this project: python scripts/benchmark.py training | agreement | explain
 
 `training` times an epoch against the way of the original program, in one run. `agreement` trains over several k and
-seeds and tabulates agreement with the labels beside its baselines: the README's tables.
+seeds and tabulates agreement with the labels beside its baselines: the README's tables. `explain` times the three core
+methods, pictures included, against the recipes of pytorch-grad-cam and captum.
 
 The reference loop of `training` does what the original does, at the same settings (the paper's preset): every pass decodes every
 file with PIL in a DataLoader and transforms it alone; float32, no channels-last, PCA by faiss, memory returned to the
@@ -10,6 +11,7 @@ system. Absolute times depend on the machine and the hour; the ratio is the resu
 """
 
 import argparse
+import copy
 import os
 import random
 import statistics
@@ -17,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -252,6 +255,161 @@ def agreement(options: argparse.Namespace) -> None:
         print(f"| {k} | " + " | ".join(cells) + f" | {', '.join(row['seed'] for row in rows)} |")
 
 
+def a_run(folder: Path, root: Path, limit: int, size: int) -> Path:
+    """A run directory of the paper's AlexNet, untrained, with images dealt to 50 clusters: enough to be explained."""
+    from dataclasses import asdict
+
+    import runs
+    from datasets import open_dataset
+    from deepcluster.train import start
+
+    config = Config(**(PRESETS["paper"] | {"size": size, "k": 50}))
+    dataset = open_dataset(str(root), decoded_side(size), limit)
+    meta = {
+        "kind": "deepcluster",
+        "dataset": {"name": dataset.name, "source": dataset.source, "key": dataset.key, "limit": limit, "images": len(dataset)},
+        "view": {"size": size, "center_crop": True, "decoded_side": decoded_side(size)},
+        "model": model_arguments(config),
+        "config": asdict(config),
+        "threads": torch.get_num_threads(),
+    }  # fmt: skip
+    run = runs.create(folder / "exp", meta, dataset.ids, dataset.labels, dataset.skipped)
+    run.write_clusters(1, runs.Clusters(np.arange(len(dataset)) % 50, np.arange(len(dataset), dtype=np.float32)))
+    state = start(config, torch.device("cpu")).model.state_dict()
+    run.write_checkpoint(1, {"epoch": 1, "model": model_arguments(config), "state": state})
+    return run.path
+
+
+def explaining(options: argparse.Namespace) -> None:
+    """Images a second: ours, pytorch-grad-cam's recipe for each image, captum in batches, and the arithmetic's floor."""
+    from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
+    from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
+    from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    import runs
+    from deepcluster.device import prepare
+    from deepcluster.predict import trained_model
+    from explain.rendering import draw, write_picture
+    from explain.stage import DEFAULT_METHODS, Choice, draw_missing, score_images
+    from explain.subject import Subject, find_pictures, for_the_eye
+
+    warnings.filterwarnings("ignore", module="captum")
+    root = Path(options.data) if options.data else painted_folder() / "images"
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder: --data names a folder of photographs")
+    core = DEFAULT_METHODS[1:]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        run = runs.open_run(a_run(folder, root, options.limit, options.size))
+        device = prepare(options.device)
+        subject = Subject(run, 1, find_pictures(run, None, None, None, device), None, device)
+        model = trained_model(run).to(device)
+        rows = np.arange(len(run.ids))
+        targets = torch.tensor(subject.assignment.cluster, device=device)
+        batches = [rows[begin : begin + options.batch] for begin in range(0, len(rows), options.batch)]
+        choice = Choice(DEFAULT_METHODS, "own", None, None, "typical", "png", "pca")
+        (folder / "1" / ".pieces").mkdir(parents=True)
+        scores = score_images(subject, folder / "1", "pca", 0)  # the one forward for tables and map, timed apart
+        (folder / "theirs").mkdir()
+
+        def ordinary(row: int, eye: np.ndarray, mask: np.ndarray, guided: np.ndarray, product: np.ndarray) -> None:
+            """The pictures as pytorch-grad-cam's examples make them; mask (H, W) in 0..1, gradients (H, W, 3)."""
+            shown = show_cam_on_image(eye.astype(np.float32) / 255, mask, use_rgb=True)
+            named = {
+                "grad_cam": shown,
+                "guided_backprop": deprocess_image(guided),
+                "guided_grad_cam": deprocess_image(product),
+            }
+            for name, pixels in named.items():
+                Image.fromarray(pixels).save(folder / "theirs" / f"{row}-{name}.png")
+
+        def ours() -> None:
+            draw_missing(subject, choice, rows, scores, folder / "1")
+
+        def look() -> None:
+            score_images(subject, Path(tempfile.mkdtemp(dir=scratch)), "pca", 0)
+
+        def recipe() -> None:
+            with GradCAM(model, [model.cam_layer]) as cam:
+                guided_model = GuidedBackpropReLUModel(copy.deepcopy(model), device)  # it swaps modules
+                for row in rows:
+                    image, target = subject.images(rows[row : row + 1]), int(targets[row])
+                    mask = cam(image, [ClassifierOutputTarget(target)])[0]
+                    guided = guided_model(image, target_category=target)
+                    ordinary(row, for_the_eye(image)[0], mask, guided, mask[..., None] * guided)
+
+        def captum(by_hand: bool, ours: bool = False) -> None:
+            guided_method, cam_method = GuidedBackprop(model), LayerGradCam(model, model.cam_layer)
+            whole_method = GuidedGradCam(model, model.cam_layer)
+            for some in batches:
+                images = subject.images(some).requires_grad_()
+                target = targets[torch.as_tensor(some, device=device)]
+                heat = cam_method.attribute(images, target, relu_attributions=True)
+                heat = nn.functional.interpolate(heat, images.shape[2:], mode="bilinear")
+                guided = guided_method.attribute(images, target)
+                product = (
+                    guided * heat if by_hand else whole_method.attribute(images, target, interpolate_mode="bilinear")
+                )
+                maps = [found.detach().cpu().numpy() for found in (heat, guided, product)]
+                eye = for_the_eye(images.detach())
+                for at, row in enumerate(some):
+                    if ours:
+                        for method, found in zip(core, maps, strict=True):
+                            write_picture(
+                                folder / "theirs" / f"{row}-{method}.png", draw(method, found[at], eye[at]), "png"
+                            )
+                    else:
+                        mask, guided_one, product_one = (
+                            maps[0][at, 0],
+                            *(found[at].transpose(1, 2, 0) for found in maps[1:]),
+                        )
+                        ordinary(row, eye[at], mask / max(mask.max(), 1e-9), guided_one, product_one)
+
+        def floor() -> None:
+            for some in batches:
+                images = subject.images(some).requires_grad_()
+                logits = model(images)
+                torch.autograd.grad(
+                    logits.gather(1, targets[torch.as_tensor(some, device=device)][:, None]).sum(), images
+                )
+
+        contestants = [
+            ("one forward, one backward, nothing drawn", floor),
+            ("explain: three methods and the photograph", ours),
+            ("  its forward over all images for tables and map", look),
+            ("captum, product by hand, our pictures", lambda: captum(True, ours=True)),
+            ("captum, product by hand", lambda: captum(True)),
+            ("captum's GuidedGradCam", lambda: captum(False)),
+            ("pytorch-grad-cam's recipe, image by image", recipe),
+        ]
+        where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+        print(
+            f"{len(rows)} images at {options.size} px, AlexNet of the paper, batch {options.batch}; {where}, torch {torch.__version__}"
+        )
+        floor()  # warm up
+        spent = {}
+        for name, work in contestants:
+            begin = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            spent[name] = time.perf_counter() - begin
+            print(
+                f"{name:<52}{len(rows) / spent[name]:>8.1f} images/s {spent[name] / len(rows) * 1000:>8.1f} ms an image",
+                flush=True,
+            )
+        _, mine, look_too, same_pictures, by_hand, _, recipes = spent.values()
+        for title, seconds in (
+            ("pytorch-grad-cam's recipe", recipes),
+            ("captum's product form", by_hand),
+            ("captum's product form with our pictures", same_pictures),
+        ):
+            print(
+                f"ratio to {title}: {seconds / mine:.2f}; with the forward for tables and map: {seconds / (mine + look_too):.2f}"
+            )
+
+
 def main() -> None:
     parser = Parser(prog="benchmark.py", description=__doc__.splitlines()[0] if __doc__ else None)
     commands = parser.add_subparsers(dest="what", required=True, parser_class=Parser)
@@ -268,11 +426,17 @@ def main() -> None:
     agree.add_argument("--k", type=int, nargs="+", default=[8, 40, 80])
     agree.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     agree.add_argument("--out", type=Path, required=True, help="CSV with a row per training; continued if it exists")
+    why = commands.add_parser("explain", help="images a second, pictures included, against other libraries")
+    why.add_argument("--data", help="folder of photographs (default: the painted coins)")
+    why.add_argument("--limit", type=int, default=96, help="number of images (96)")
+    why.add_argument("--size", type=int, default=224, help="side of the images (224)")
+    why.add_argument("--batch", type=int, default=32, help="images per batch of the others (32)")
+    why.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     options, rest = parser.parse_known_args()  # what is not ours goes to `python -m deepcluster train`
-    if options.what == "training":
+    if options.what != "agreement":
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
-        training(options)
+        (training if options.what == "training" else explaining)(options)
     else:
         options.rest = rest
         agreement(options)

@@ -3,7 +3,18 @@ import pytest
 import torch
 from PIL import Image
 
-from explain.rendering import EMPTY, LOOK_UP, contact_sheet, draw, enlarged, overlay, says_nothing, unit, write_picture
+from explain.rendering import (
+    EMPTY,
+    LOOK_UP,
+    coloured,
+    contact_sheet,
+    draw,
+    enlarged,
+    overlay,
+    says_nothing,
+    unit,
+    write_picture,
+)
 from explain.stage import summary
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
@@ -13,6 +24,10 @@ NOTHING = {
     "nan": np.where(np.eye(8) > 0, np.nan, 1).astype(np.float32)[None],
     "infinite": np.where(np.eye(8) > 0, np.inf, 1).astype(np.float32)[None],
 }
+
+
+def rgb(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB"))
 
 
 def test_the_look_up_table_goes_from_violet_over_turquoise_to_red():
@@ -32,7 +47,7 @@ def test_the_look_up_table_goes_from_violet_over_turquoise_to_red():
 def test_a_map_that_says_nothing_is_drawn_empty_and_never_divided_by_zero(kind, method):
     values = NOTHING[kind] if method == "grad_cam" else np.repeat(NOTHING[kind], 3, 0)
     assert says_nothing(values)
-    picture = draw(method, values, PHOTOGRAPH)
+    picture = rgb(draw(method, values, PHOTOGRAPH))
     assert picture.shape == (8, 8, 3)
     if method == "grad_cam":
         grey = PHOTOGRAPH @ np.array([0.299, 0.587, 0.114])
@@ -49,37 +64,37 @@ def test_only_the_positive_part_is_heat_and_its_maximum_is_red():
     heat = np.array([[-5.0, 0.0], [1.0, 2.0]])
     assert unit(heat).tolist() == [[0, 0], [0.5, 1]]
     assert unit(np.array([[-2.0, -1.0]])) is None  # nothing speaks for it
-    picture = overlay(unit(heat), np.zeros((2, 2, 3), np.uint8))
+    picture = rgb(overlay(unit(heat), np.zeros((2, 2, 3), np.uint8)))
     assert picture[1, 1].tolist() == [127, 0, 0]
 
 
 def test_equal_channels_make_a_grey_gradient_and_signs_lie_on_either_side():
     values = np.repeat(np.array([[[-1.0, 0.0], [0.5, 1.0]]]), 3, 0)
-    picture = draw("guided_backprop", values, PHOTOGRAPH[:2, :2])
+    picture = rgb(draw("guided_backprop", values, PHOTOGRAPH[:2, :2]))
     assert (picture == picture[..., :1]).all()
     assert picture[0, 0, 0] < picture[0, 1, 0] == EMPTY < picture[1, 0, 0] < picture[1, 1, 0]
     values[0] = 0
-    assert not (
-        draw("gradient", values, PHOTOGRAPH[:2, :2])[..., :1] == draw("gradient", values, PHOTOGRAPH[:2, :2])
-    ).all()
+    picture = rgb(draw("gradient", values, PHOTOGRAPH[:2, :2]))
+    assert picture[1, 1, 0] == EMPTY < picture[1, 1, 1]  # colours, where the channels differ
 
 
 def test_a_products_heat_is_the_maximum_over_the_channels():
     values = np.zeros((3, 4, 4))
     values[0, 0, 0], values[2, 3, 3], values[1, 1, 1] = 2.0, 2.0, -9.0
-    picture = draw("guided_grad_cam", values, PHOTOGRAPH[:4, :4])
+    picture = rgb(draw("guided_grad_cam", values, PHOTOGRAPH[:4, :4]))
     assert picture[0, 0].tolist() == picture[3, 3].tolist() == LOOK_UP[255].tolist()
     assert picture[1, 1].tolist() == LOOK_UP[0].tolist()
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_pictures_are_written_whole_and_tiny_ones_enlarged(kind, tmp_path):
-    write_picture(tmp_path / "a", np.full((28, 28, 3), 200, np.uint8), kind)
+    write_picture(tmp_path / "a", coloured(np.full((28, 28), 0.5), (28, 28)), kind)
     with Image.open(tmp_path / "a") as picture:
         assert picture.size == (112, 112)
         assert picture.format == kind.upper()
+        assert np.abs(rgb(picture).astype(int) - LOOK_UP[128]).max() < 9
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert enlarged(np.zeros((128, 128, 3), np.uint8)).shape == (128, 128, 3)
+    assert enlarged(Image.new("L", (128, 128))).size == (128, 128)
 
 
 def test_a_contact_sheet_reads_from_left_to_right():

@@ -101,8 +101,8 @@ def check_pictures(run_path: Path, results: Path, count: int) -> None:
         for method in ("original", *CORE):
             path = results / str(epoch) / row[method]
             assert path.parent.name == str(assignment[i])
-            shown = np.asarray(Image.open(path)).astype(float)
-            wanted = eye if method == "original" else draw(method, naive[method], eye)
+            shown = np.asarray(Image.open(path).convert("RGB")).astype(float)
+            wanted = eye if method == "original" else np.asarray(draw(method, naive[method], eye).convert("RGB"))
             times = len(shown) // len(wanted)
             wanted = wanted.repeat(times, 0).repeat(times, 1)
             different = (np.abs(shown - wanted) > 8).mean()  # rounding may flip a ReLU or a pool's choice
