@@ -54,6 +54,8 @@ def disk_sentence(error: OSError) -> str | None:
         return f"no space left while writing {where}: free some space and run the same command again, it continues"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission for {where}: choose another place or change its permissions"
+    if error.errno in (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT):
+        return f"{where} does not answer: mount the drive again and run the same command, it continues"
     if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
         return f"{where}: {os.strerror(error.errno).lower()}: choose another name"
     return None

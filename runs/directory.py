@@ -5,11 +5,13 @@ complete at some time. Nothing that is read can run code: JSON, CSV, npz without
 """
 
 import csv
+import errno
 import fcntl
 import io
 import json
 import os
 import pickle
+import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,9 @@ import torch
 from console import UserError
 
 SCHEMA = 1
+# What a mounted Drive answers while its connection hiccups; worth another try after so many seconds each.
+HICCUPS = {errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO}
+WAITS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -180,7 +185,21 @@ def _span(epochs: Sequence[int]) -> str:
 
 
 def atomic(path: Path, write: Callable[[Any], object]) -> None:
-    """Call `write` with an open binary file that takes the place of `path` when it is whole and on the disk."""
+    """Call `write` with an open binary file that takes the place of `path` when it is whole and on the disk.
+
+    A mounted Drive that hiccups is tried again, so `write` may be called more than once.
+    """
+    for wait in (*WAITS, None):
+        try:
+            _replace(path, write)
+            return
+        except OSError as error:
+            if error.errno not in HICCUPS or wait is None:
+                raise
+            time.sleep(wait)
+
+
+def _replace(path: Path, write: Callable[[Any], object]) -> None:
     scratch = path.with_name(f".{path.name}.tmp")
     try:
         with scratch.open("wb") as file:

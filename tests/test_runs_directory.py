@@ -45,6 +45,27 @@ def test_arrays_and_weights_survive(run):
     assert run.latest() is None
 
 
+def test_a_drive_that_hiccups_is_tried_again(run, monkeypatch):
+    waited = []
+    monkeypatch.setattr("runs.directory.time.sleep", waited.append)
+    answers = [OSError(errno.ENOTCONN, "Transport endpoint is not connected"), OSError(errno.EIO, "I/O error"), None]
+
+    def write(file):
+        answer = answers.pop(0)
+        file.write(b"half" if answer else b"whole")
+        if answer:
+            raise answer
+
+    atomic(run.path / "x", write)
+    assert (run.path / "x").read_bytes() == b"whole"
+    assert waited == [1, 2]
+    answers[:] = [OSError(errno.EIO, "I/O error")] * 99
+    with pytest.raises(OSError, match="I/O error"):
+        atomic(run.path / "x", write)
+    assert (run.path / "x").read_bytes() == b"whole"
+    assert not list(run.path.rglob("*.tmp"))
+
+
 def test_a_failing_write_leaves_the_old_file(run):
     path = run.path / "log.csv"
     run.write_log([{"epoch": 1}])

@@ -1,0 +1,110 @@
+"""The notebook, really executed: a session that dies while it trains, and the next one that goes on."""
+
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+from conftest import ROOT, photograph
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+import runs
+
+NOTEBOOK = ROOT / "scripts" / "deepcluster_colab.ipynb"
+
+
+def session(folder: Path, local: Path, **changed: object) -> str:
+    """Execute the notebook in `folder` (which stands for Drive) with other parameters; what it said."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    at = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
+    lines = "\n".join(f"{name} = {value!r}" for name, value in changed.items())
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
+    os.environ["TMPDIR"], before = str(local), os.environ.get("TMPDIR")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    cache = os.environ.pop("DEEPCLUSTER_CACHE")  # the notebook's own, on the runtime's disk
+    try:
+        NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
+    finally:
+        os.environ["DEEPCLUSTER_CACHE"] = cache
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
+        said = "".join(
+            output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output
+        )
+    return said
+
+
+def kill_training(exp: Path, killed: list[int]) -> None:
+    """Wait until an epoch is finished and saved, then kill the process that trains into `exp`."""
+    while not killed:
+        time.sleep(0.1)
+        if not ((exp / "latest.pt").exists() and (exp / "log.csv").exists() and runs.read_csv(exp / "log.csv")):
+            continue
+        for process in Path("/proc").iterdir():
+            try:
+                words = (process / "cmdline").read_bytes() if process.name.isdigit() else b""
+            except OSError:
+                continue
+            if b"deepcluster" in words and b"train" in words and str(exp).encode() in words:
+                os.kill(int(process.name), signal.SIGKILL)
+                killed.append(int(process.name))
+
+
+def test_a_session_dies_and_the_next_one_goes_on(tmp_path):
+    drive, local = tmp_path / "drive", tmp_path / "local"
+    for i in range(60):
+        photograph(tmp_path / "coins" / f"{i:02d}.jpg", i, hue=i % 3)
+    drive.mkdir()
+    local.mkdir()
+    shutil.make_archive(str(drive / "coins"), "zip", tmp_path / "coins")
+    settings = {"DATA": "coins.zip", "NAME": "small", "CLUSTERS": 3, "EPOCHS": 20, "SIZE": 64, "FOLDER": "kept"}
+    exp = drive / "kept" / "exp-small"
+
+    killed: list[int] = []
+    watcher = threading.Thread(target=kill_training, args=(exp, killed), daemon=True)
+    watcher.start()
+    with pytest.raises(CellExecutionError, match="did not finish"):
+        session(drive, local, **settings)
+    watcher.join(5)
+    assert killed
+    reached = runs.read_csv(exp / "log.csv")
+    assert 1 <= len(reached) < 20
+    saved = runs.open_run(exp).latest()["epoch"]
+
+    shutil.rmtree(local)  # the runtime is gone, and with it all that was not in Drive
+    local.mkdir()
+    said = session(drive, local, **settings)
+    log = runs.read_csv(exp / "log.csv")
+    assert len(log) == 20
+    assert log[:saved] == reached[:saved]  # seconds and all: continued, not begun again
+    assert "20 of 20 finished" in said
+    assert "epoch 20: 60 images in" in said
+    kept = drive / "kept" / "results-small.zip"
+    shutil.unpack_archive(kept, tmp_path / "unpacked")
+    assert len(runs.read_csv(tmp_path / "unpacked" / "20" / "explanations.csv")) == 60
+    assert (tmp_path / "unpacked" / "index.html").exists()
+
+    shutil.rmtree(local)
+    local.mkdir()
+    assert session(drive, local, **settings | {"COPY_PICTURES": True})  # finished: looks, unpacks, copies
+    assert runs.read_csv(exp / "log.csv") == log
+    copied = {
+        path.relative_to(drive / "kept" / "results-small") for path in (drive / "kept" / "results-small").rglob("*.png")
+    }
+    assert copied == {path.relative_to(tmp_path / "unpacked") for path in (tmp_path / "unpacked").rglob("*.png")}
+
+
+def test_the_notebook_is_committed_without_output_and_names_no_place_of_ours():
+    notebook = nbformat.read(NOTEBOOK, 4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+    assert "@param" in notebook.cells[1].source
