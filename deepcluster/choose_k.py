@@ -9,8 +9,9 @@ from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 from console import progress
 from deepcluster.clustering import kmeans, reduced
 from deepcluster.config import Config
-from deepcluster.train import cluster, embed, start, stream, train_epoch
+from deepcluster.train import cluster, embed, start, train_epoch
 from deepcluster.views import Frames
+from machine import stream
 
 CANDIDATES = (5, 8, 12, 16, 24, 32, 50, 80, 120, 200, 400)
 PILOT_EPOCHS = 3

@@ -52,6 +52,7 @@ def _largest_eigenpairs(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor,
 
 def kmeans(x: np.ndarray, k: int, seed: int, tries: int = 1) -> np.ndarray:
     """faiss k-means on all points, 20 iterations, the best of `tries`; (N, d) float32 -> (N,) int64 in 0..k-1."""
+    faiss.omp_set_num_threads(torch.get_num_threads())  # a run records one number of threads
     gpu = bool(getattr(faiss, "get_num_gpus", lambda: 0)())
     model = faiss.Kmeans(
         x.shape[1], k, niter=KMEANS_ITERATIONS, nredo=tries, seed=seed, gpu=gpu,
@@ -83,6 +84,7 @@ def power_iteration(
     """
     n = len(x)
     reach = min(neighbours, n - 1) + 1
+    faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatL2(x.shape[1])
     index.add(x)
     distance, nearest = index.search(x, reach)

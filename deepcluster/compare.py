@@ -14,12 +14,12 @@ import runs
 from console import UserError
 from deepcluster.agreement import agreement, feature_baseline, pixel_baseline
 from deepcluster.clustering import centroids, reduced
-from deepcluster.device import prepare
 from deepcluster.launch import open_images, run_config
 from deepcluster.models import build
 from deepcluster.predict import trained_model
-from deepcluster.train import embed, model_arguments, stream
+from deepcluster.train import embed, model_arguments
 from deepcluster.views import Frames
+from machine import prepare, stream
 from runs import Run
 
 PURE = 0.6  # a cluster of which this share has one label may cast doubt on another label in it

@@ -19,15 +19,15 @@ from deepcluster import figures
 from deepcluster.agreement import agreement, feature_baseline, pixel_baseline
 from deepcluster.choose_k import choose_k
 from deepcluster.config import PRESETS, Config
-from deepcluster.device import prepare
 from deepcluster.models import map_side, smallest_size
-from deepcluster.train import embed, model_arguments, start, stream, train
+from deepcluster.train import embed, model_arguments, start, train
 from deepcluster.views import Frames, decoded_side
+from machine import prepare, stream
 from runs import Run
 
 DEFAULT_K = 50
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
-SHIPPED = ("console", "deepcluster", "datasets", "runs")
+SHIPPED = ("console", "datasets", "deepcluster", "machine", "runs")
 OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
 
 

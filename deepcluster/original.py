@@ -20,11 +20,11 @@ from console import UserError
 from datasets import Dataset, open_dataset
 from deepcluster.clustering import own_distance, reduced
 from deepcluster.config import PAPER, Config
-from deepcluster.device import prepare
 from deepcluster.launch import check_free, describe_run
 from deepcluster.models import HIDDEN, ClusterNet, build
 from deepcluster.train import cluster_table, describe, embed, model_arguments
 from deepcluster.views import Frames, decoded_side
+from machine import prepare
 from runs import Clusters
 from runs.directory import load_tensors
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import runs
 from console import UserError
-from deepcluster.device import prepare
 from deepcluster.launch import open_images, run_config
 from deepcluster.models import ClusterNet, build
 from deepcluster.train import embed
 from deepcluster.views import Frames
+from machine import prepare
 from runs import Run
 
 

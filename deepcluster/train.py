@@ -19,9 +19,9 @@ from deepcluster import figures
 from deepcluster.agreement import agreement
 from deepcluster.clustering import CLUSTERINGS, own_distance, reduced
 from deepcluster.config import Config
-from deepcluster.device import autocast
 from deepcluster.models import ClusterNet, build, folded
 from deepcluster.views import Augmentation, Frames, draw_crops, fixed_view, training_views
+from machine import autocast, stream
 from runs import Clusters, Run
 
 EMBED_BATCH = 128
@@ -51,15 +51,6 @@ class State:
     optimizer: torch.optim.SGD
     epoch: int = 0  # the last finished one
     log: list[dict[str, Any]] = field(default_factory=list)
-
-
-def stream(seed: int, epoch: int, purpose: str) -> int:
-    """The seed of one use of chance in one epoch.
-
-    Every random number derives from (seed, epoch, purpose), so there is no generator state to save or to forget.
-    """
-    words = [seed, epoch, *purpose.encode()]
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint32)[0] >> 1)
 
 
 def train(

@@ -99,7 +99,7 @@ def attribute(model: nn.Module, images: Tensor, targets: Tensor, methods: Iterab
     """
     chosen = list(methods)
     maps: dict[str, Tensor] = {}
-    if {"guided_backprop", "guided_grad_cam"} & {*chosen}:
+    if "guided_grad_cam" in chosen or {"grad_cam", "guided_backprop"} <= {*chosen}:
         pass_ = _split_pass if hasattr(model, "from_maps") else _hooked_pass
         with _frozen(model):
             activation, plain, guided = pass_(model, images, targets)

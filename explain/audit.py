@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
-from deepcluster.models import build, folded
 from explain.attribution import CORE, attribute
-from explain.subject import Grouped, Subject
+from explain.subject import Subject
 
 SAMPLE = 32
 
@@ -21,10 +20,8 @@ def against_random_weights(subject: Subject, rows: np.ndarray, weights: torch.Te
         rows: (B,) images of the run.
         weights: (B, K) of the logits that are explained.
     """
-    net = subject.model.model
-    random = Grouped(folded(build(net.arguments, subject.config.seed).to(subject.device)), subject.model.groups)
     images = subject.images(rows)
-    learnt, unlearnt = (attribute(model, images, weights, CORE) for model in (subject.model, random))
+    learnt, unlearnt = (attribute(model, images, weights, CORE) for model in (subject.model, subject.untrained()))
     found = {}
     for method in CORE:
         pairs = [

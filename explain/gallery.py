@@ -22,6 +22,7 @@ from explain.subject import Subject
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHEET = 40  # images on a cluster's contact sheet
+PANEL = 4  # ... and on the one with their explanations
 VIEWS = 128  # images in memory at a time while means are taken
 TITLES = {
     "original": "Photograph",
@@ -96,10 +97,10 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
         members = present[cluster[present] == number]
         members = members[np.argsort(scores.rank[members], kind="stable")]
         if not ((home / "_sheet.jpg").exists() and (home / "_mean.png").exists()):
-            total = np.zeros((subject.config.size, subject.config.size, 3))
+            total = np.zeros((subject.size, subject.size, 3))
             sheet: list[np.ndarray] = []
             for start in range(0, len(members), VIEWS):
-                photographs = subject.photographs(members[start : start + VIEWS])
+                photographs = subject.photographs(subject.images(members[start : start + VIEWS]))
                 total += photographs.sum(0, dtype=np.float64)
                 sheet += list(photographs[: max(0, SHEET - len(sheet))])
             _write_jpeg(home / "_sheet.jpg", contact_sheet(sheet))
@@ -107,12 +108,29 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
             write_picture(home / "_mean.png", mean, "png")
         heat = [record.heat[row] for row in members.tolist() if row in record.heat]
         if heat:
-            size = subject.config.size
+            size = subject.size
             cells = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
             smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
             with Image.open(home / "_mean.png") as mean:
                 photograph = np.asarray(mean.convert("RGB").resize((size, size)))
             write_picture(home / "_mean-grad_cam.png", overlay(smooth, photograph), "png")
+
+
+def write_panels(subject: Subject, choice: Choice, record: Record, rows: Sequence[int], folder: Path) -> None:
+    """_why.jpg of each cluster: its most typical coins in rows, the methods in columns; for folders seen without a browser."""
+    paths = Paths(folder, file_names(subject.run.ids), subject.assignment.cluster, choice.format)
+    methods = [method for method in TITLES if method in choice.methods]
+    by_cluster: dict[int, list[int]] = {}
+    for row in rows:
+        if all(record.done[method][row] for method in methods):
+            by_cluster.setdefault(int(subject.assignment.cluster[row]), []).append(row)
+    for number, members in by_cluster.items():
+        pictures = []
+        for row in members[:PANEL]:
+            for method in methods:
+                with Image.open(paths.of(row, method)) as picture:
+                    pictures.append(np.asarray(picture.convert("RGB")))
+        _write_jpeg(folder / str(number) / "_why.jpg", contact_sheet(pictures, len(methods)))
 
 
 def cards(subject: Subject, record: Record, rows: Sequence[int]) -> list[Card]:

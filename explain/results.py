@@ -9,7 +9,6 @@ import numpy as np
 
 import runs
 from console import UserError
-from deepcluster.device import prepare
 from explain import gallery
 from explain.audit import SAMPLE, against_random_weights
 from explain.stage import (
@@ -23,15 +22,19 @@ from explain.stage import (
     target_weights,
 )
 from explain.subject import Subject, epochs_to_explain, find_pictures, identity
+from machine import prepare
 from runs import Run
 from runs.directory import atomic
 
 SCHEMA = 1
+KINDS = ("deepcluster", "supervised")
 
 
 def explain_command(options: argparse.Namespace) -> None:
     """`python -m explain --run`."""
     run = runs.open_run(options.run)
+    if run.meta.get("kind") not in KINDS:
+        raise UserError(f"{run.path}: a run of an unknown kind ({run.meta.get('kind')}): update this program")
     epochs = epochs_to_explain(run, options.epoch)
     if options.assignments is not None and len(epochs) > 1:
         raise UserError("--assignments belongs to one epoch: name it with --epoch")
@@ -63,11 +66,12 @@ def explain_command(options: argparse.Namespace) -> None:
 def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
     folder = results / str(subject.epoch)
     (folder / ".pieces").mkdir(parents=True, exist_ok=True)
-    scores = score_images(subject, folder, choice.map, subject.config.seed)
+    scores = score_images(subject, folder, choice.map, subject.seed)
     rows = chosen_rows(subject, choice, scores.rank)
     record = draw_missing(subject, choice, rows, scores, folder)
     drawn = gallery.write_tables(subject, choice, record, scores, folder)
     gallery.write_cluster_pictures(subject, record, scores, folder)
+    gallery.write_panels(subject, choice, record, drawn, folder)
     caveat = random_weights_figure(subject, choice, scores, rows, folder)
     epochs = sorted({int(path.parent.name) for path in results.glob("*/explanations.csv")})
     gallery.write_pages(subject, choice, record, scores, drawn, caveat, results, epochs)
@@ -91,7 +95,7 @@ def random_weights_figure(
     """The run's own figure for the caveat beside Guided Backprop, measured once on a few images."""
     path = folder / ".random-weights.json"
     if not path.exists():
-        sample = np.random.default_rng(subject.config.seed).permutation(rows)[:SAMPLE]
+        sample = np.random.default_rng(subject.seed).permutation(rows)[:SAMPLE]
         if not len(sample):
             return {}
         found = against_random_weights(subject, sample, target_weights(subject, choice.target, sample, scores))

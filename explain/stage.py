@@ -22,8 +22,8 @@ from torch.nn import functional
 
 from console import UserError, progress
 from explain.attribution import CORE, attribute
-from explain.rendering import SUFFIX, draw, says_nothing, unit, write_picture
-from explain.subject import Assignment, Subject, for_the_eye
+from explain.rendering import GRADIENTS, SUFFIX, draw, says_nothing, unit, write_picture
+from explain.subject import Assignment, Subject
 from runs.directory import atomic
 
 PIECE = 256
@@ -158,6 +158,8 @@ def check_choice(subject: Subject, choice: Choice) -> None:
     for option, number in asked:
         if number not in columns:
             raise UserError(f"{option} {number}: this epoch has clusters {columns[0]} to {columns[-1]}")
+    if not {*choice.methods} <= {"original", *GRADIENTS}:
+        _ = subject.model.cam_layer  # refuses a network without convolutions
     if choice.target in ("rival", "margin") and len(columns) < 2:
         raise UserError(f"--target {choice.target}: there is only one cluster: explain --target own")
 
@@ -180,7 +182,7 @@ def chosen_rows(subject: Subject, choice: Choice, rank: np.ndarray) -> np.ndarra
         elif choice.pick == "atypical":
             kept.append(members[-choice.per_cluster :])
         else:
-            rng = np.random.default_rng([subject.config.seed, int(number)])
+            rng = np.random.default_rng([subject.seed, int(number)])
             drawn = rng.permutation(len(members))[: choice.per_cluster]
             kept.append(members[np.sort(drawn)])
     return np.concatenate(kept) if kept else rows
@@ -265,7 +267,7 @@ def hand_over(
     kind: str,
 ) -> list[Future[None]]:
     """Let the pool draw and write a batch while the next one is computed."""
-    photographs = for_the_eye(images)
+    photographs = subject.photographs(images)
 
     def one(i: int, row: int) -> None:
         for method, wanted in absent.items():

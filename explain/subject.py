@@ -12,14 +12,19 @@ import torch
 from torch import Tensor, nn
 
 import runs
-from console import UserError
+from console import UserError, progress
 from datasets import open_dataset
-from deepcluster.launch import run_config
+from deepcluster import predict as deepcluster
 from deepcluster.models import ClusterNet, folded
-from deepcluster.predict import trained_model
-from deepcluster.train import embed
+from deepcluster.models import build as build_clusters
 from deepcluster.views import MEAN, STD, Frames, fixed_view
+from machine import autocast
 from runs import Run
+from supervised import predict as supervised
+from supervised.models import DigitNet
+from supervised.models import build as build_digits
+
+LOOKED_AT = 128  # images in a batch of the first look
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Grouped(nn.Module):
     The log-sum-exp of logits is the logit of "one of them".
     """
 
-    def __init__(self, model: ClusterNet, groups: Sequence[tuple[int, ...]]):
+    def __init__(self, model: ClusterNet | DigitNet, groups: Sequence[tuple[int, ...]]):
         super().__init__()
         self.model, self.groups = model, groups
 
@@ -77,30 +82,57 @@ class Subject:
 
     def __init__(self, run: Run, epoch: int, pictures: "Pictures", assignments: Path | None, device: torch.device):
         self.run, self.epoch, self.pictures, self.device = run, epoch, pictures, device
-        self.config = run_config(run)
-        self._net = trained_model(run, epoch).to(device)
-        k: int = self._net.head.out_features
+        self.supervised = run.meta["kind"] == "supervised"
+        self.size: int = run.meta["view"]["size"]
+        self.seed: int = run.meta["config"]["seed"]
+        self._net = (supervised.trained_model if self.supervised else deepcluster.trained_model)(run, epoch).to(device)
+        k = self._net(self.images(pictures.present[:1])).shape[1]
         self.assignment = (
             own_assignment(run, epoch, k) if assignments is None else read_assignments(assignments, run, epoch, k)
         )
-        groups = [self.assignment.logits[cluster] for cluster in self.assignment.columns]
-        self.model = Grouped(folded(self._net), groups)
+        self.groups = [self.assignment.logits[cluster] for cluster in self.assignment.columns]
+        self.model = Grouped(self._folded(self._net), self.groups)
+
+    def untrained(self) -> Grouped:
+        """The same network before any training."""
+        net: DigitNet | ClusterNet
+        if self.supervised:
+            net = build_digits(**self._net.arguments, seed=self.seed).eval()
+        else:
+            net = build_clusters(self._net.arguments, self.seed).eval()
+        return Grouped(self._folded(net.to(self.device)), self.groups)
 
     def images(self, rows: np.ndarray) -> Tensor:
-        """The fixed view of images `rows` of the run, normalised: (B, 3, H, W)."""
-        frames, config = self.pictures.frames, self.config
-        return fixed_view(frames, self.pictures.position[rows], config.size, config.center_crop)
+        """The view of images `rows` of the run that the network sees: (B, C, H, W)."""
+        at = self.pictures.position[rows]
+        if self.supervised:
+            return supervised.view(self.pictures.frames.pixels, at, self.device)
+        return fixed_view(self.pictures.frames, at, self.size, self.run.meta["view"]["center_crop"])
 
-    def photographs(self, rows: np.ndarray) -> np.ndarray:
-        """The same for the eye: (B, H, W, 3) uint8."""
-        return for_the_eye(self.images(rows))
+    def photographs(self, images: Tensor) -> np.ndarray:
+        """What `images` gave, for the eye: (B, H, W, 3) uint8."""
+        if not self.supervised:
+            mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+            images = images * std + mean
+        pixels = (images * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+        return pixels.repeat(3 // pixels.shape[3], 3)
 
     def look(self) -> tuple[np.ndarray, np.ndarray]:
-        """What is clustered (M, features) and the logits (M, columns) of the M images that are there, float32."""
-        found = embed(self._net, self.pictures.frames, self.config, "looking")
-        there = self.pictures.position[self.pictures.present]
-        logits = grouped(found.logits, self.model.groups)
-        return found.features.cpu().numpy()[there], logits.cpu().numpy()[there]
+        """Features (M, D) and the logits (M, columns) of the M images that are there, float32."""
+        features, logits = [], []
+        rows = self.pictures.present
+        with torch.inference_mode(), autocast(self.device):
+            for begin in progress(range(0, len(rows), LOOKED_AT), "looking", unit="batch"):
+                feature = self.model.model.embed(self.images(rows[begin : begin + LOOKED_AT]))
+                features.append(feature.float().cpu())
+                logits.append(self.model.model.classify(feature).float().cpu())
+        return torch.cat(features).numpy(), grouped(torch.cat(logits), self.groups).numpy()
+
+    def _folded(self, net: ClusterNet | DigitNet) -> ClusterNet | DigitNet:
+        """For inference: batch norms folded into the convolutions before them, where that can be."""
+        if isinstance(net, ClusterNet):
+            return folded(net)
+        return net.requires_grad_(False).to(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)
@@ -132,12 +164,6 @@ def find_pictures(
         dataset = dataset.take(used)
         position = np.where(position >= 0, np.searchsorted(used, position), -1)
     return Pictures(Frames(dataset.pixels, device), position)
-
-
-def for_the_eye(images: Tensor) -> np.ndarray:
-    """Normalised (B, 3, H, W) -> (B, H, W, 3) uint8."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((images * std + mean) * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def own_assignment(run: Run, epoch: int, k: int) -> Assignment:

@@ -131,8 +131,8 @@ def our_epoch(root: Path, names: list[str], config: Config, device_name: str, ep
     """Seconds per phase of each epoch; decoding happens once, before the first."""
     from datasets import open_dataset
     from deepcluster.clustering import reduced
-    from deepcluster.device import prepare
     from deepcluster.train import cluster, embed, start, train_epoch
+    from machine import prepare
 
     with tempfile.TemporaryDirectory() as cache:  # a cold cache: decoding is counted
         os.environ["DEEPCLUSTER_CACHE"] = cache
@@ -288,11 +288,11 @@ def explaining(options: argparse.Namespace) -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     import runs
-    from deepcluster.device import prepare
     from deepcluster.predict import trained_model
     from explain.rendering import draw, write_picture
     from explain.stage import DEFAULT_METHODS, Choice, draw_missing, score_images
-    from explain.subject import Subject, find_pictures, for_the_eye
+    from explain.subject import Subject, find_pictures
+    from machine import prepare
 
     warnings.filterwarnings("ignore", module="captum")
     root = Path(options.data) if options.data else painted_folder() / "images"
@@ -337,7 +337,7 @@ def explaining(options: argparse.Namespace) -> None:
                     image, target = subject.images(rows[row : row + 1]), int(targets[row])
                     mask = cam(image, [ClassifierOutputTarget(target)])[0]
                     guided = guided_model(image, target_category=target)
-                    ordinary(row, for_the_eye(image)[0], mask, guided, mask[..., None] * guided)
+                    ordinary(row, subject.photographs(image)[0], mask, guided, mask[..., None] * guided)
 
         def captum(by_hand: bool, ours: bool = False) -> None:
             guided_method, cam_method = GuidedBackprop(model), LayerGradCam(model, model.cam_layer)
@@ -352,7 +352,7 @@ def explaining(options: argparse.Namespace) -> None:
                     guided * heat if by_hand else whole_method.attribute(images, target, interpolate_mode="bilinear")
                 )
                 maps = [found.detach().cpu().numpy() for found in (heat, guided, product)]
-                eye = for_the_eye(images.detach())
+                eye = subject.photographs(images.detach())
                 for at, row in enumerate(some):
                     if ours:
                         for method, found in zip(core, maps, strict=True):

@@ -21,12 +21,12 @@ from deepcluster.train import (
     embed,
     learning_rate_factor,
     start,
-    stream,
     train,
     train_epoch,
     warnings_of,
 )
 from deepcluster.views import MEAN, STD, Augmentation, Frames, decoded_side, draw_crops, training_views
+from machine import stream
 
 CPU = torch.device("cpu")
 KILLS = int(os.environ.get("KILLS", "5"))

@@ -12,12 +12,14 @@ from torch.testing import assert_close
 
 from deepcluster.models import build, folded
 from explain.attribution import CORE, METHODS, attribute, cam, grad_cam, guided_backprop
+from supervised import models as digits
 
 ALEXNET = {"arch": "alexnet", "size": 64, "k": 9, "sobel": True, "neck": "fc"}
 NETWORKS = {
     "alexnet": lambda: build(ALEXNET, 1),
     "alexnet, colour, mlp": lambda: build(ALEXNET | {"sobel": False, "neck": "mlp"}, 1),
     "alexnet, pool": lambda: build(ALEXNET | {"neck": "pool"}, 1),
+    "mnist cnn": lambda: digits.build("cnn101", 1),
     "vgg16": lambda: build({"arch": "vgg16", "size": 32, "k": 9, "sobel": False, "neck": "mlp"}, 1),
     "torchvision alexnet": lambda: _of_torchvision("alexnet", lambda net: net.features[11]),
     "torchvision resnet18": lambda: _of_torchvision("resnet18", lambda net: net.layer4),
@@ -45,13 +47,15 @@ def network(name: str) -> nn.Module:
     return net
 
 
-def side_for(name: str) -> int:
-    return 32 if name in ("vgg16", "torchvision resnet18") else 64
+def shape_for(name: str) -> tuple[int, int, int]:
+    if name == "mnist cnn":
+        return 1, 28, 28
+    return (3, 32, 32) if name in ("vgg16", "torchvision resnet18") else (3, 64, 64)
 
 
-def batch(count: int, side: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(count: int, shape: tuple[int, int, int] = (3, 64, 64)) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(count)
-    images = torch.randn(count, 3, side, side, generator=generator, dtype=torch.float64)
+    images = torch.randn(count, *shape, generator=generator, dtype=torch.float64)
     return images, torch.randint(0, 9, (count,), generator=generator)
 
 
@@ -68,7 +72,7 @@ def not_in_place(net: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_equals_pytorch_grad_cam_and_captum(name, count):
     net = network(name)
-    images, _ = batch(count, side_for(name))
+    images, _ = batch(count, shape_for(name))
     targets = net(images).argmax(1)  # the logit most likely to have something in its favour
     ours = attribute(net, images, targets, CORE)
 
@@ -111,12 +115,12 @@ def test_no_trace_is_left_and_a_batch_is_its_images(name, method):
     if dropout is not None:
         dropout.eval()  # a mode of its own must survive
     modes = [module.training for module in net.modules()]
-    images, targets = batch(2, side_for(name))
+    images, targets = batch(2, shape_for(name))
     before, state = images.clone(), copy.deepcopy(net.state_dict())
     maps = METHODS[method](net, images, targets)
 
     assert maps.shape[0] == 2
-    assert maps.shape[1] == (3 if method in ("gradient", "guided_backprop", "guided_grad_cam") else 1)
+    assert maps.shape[1] == (images.shape[1] if method in ("gradient", "guided_backprop", "guided_grad_cam") else 1)
     assert maps.shape[2:] == images.shape[2:]
     assert not maps.requires_grad
     assert_close(images, before, rtol=0, atol=0)
@@ -170,7 +174,7 @@ def test_a_margin_is_the_difference_of_two_logits():
 @pytest.mark.parametrize("name", ["alexnet", "alexnet, colour, mlp", "alexnet, pool", "vgg16"])
 def test_float32_and_folded_batch_norm_stay_within_rounding(name):
     net = network(name)
-    images, targets = batch(8, side_for(name))
+    images, targets = batch(8, shape_for(name))
     exact = attribute(net, images, targets, CORE)
     rounded = attribute(folded(net.float()), images.float(), targets, CORE)
     for method in CORE:
