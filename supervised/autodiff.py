@@ -1,0 +1,224 @@
+"""A small reverse-mode automatic differentiation on numpy arrays: enough for a CNN, and an oracle for the big one.
+
+Each operation returns a Tensor that remembers its inputs and how a gradient flows back to them; `backward` walks the
+graph once, from the end. Shapes: images B x C x H x W, kernels out x in x kh x kw.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+Backward = Callable[[np.ndarray], Sequence[np.ndarray]]  # gradient of the output -> gradients of the inputs
+
+
+class Tensor:
+    """An array, the gradient of a later scalar with respect to it, and where it came from."""
+
+    def __init__(self, data: Any, inputs: tuple["Tensor", ...] = (), backward: Backward | None = None):
+        self.data = np.asarray(data)
+        self.grad = np.zeros_like(self.data, dtype=np.result_type(self.data, np.float32))
+        self._inputs, self._backward = inputs, backward
+
+    def backward(self, seed: np.ndarray | None = None) -> None:
+        """Add to `grad` of this and every earlier tensor. Without `seed` this must be a scalar (d self / d self = 1).
+
+        Raises: ValueError if it is not a scalar and no seed is given.
+        """
+        if seed is None and self.data.size != 1:
+            raise ValueError(f"backward from shape {self.data.shape}: only a scalar needs no seed")
+        self.grad = self.grad + (np.ones_like(self.grad) if seed is None else seed)
+        for tensor in _last_first(self):
+            if tensor._backward is not None:
+                for source, gradient in zip(tensor._inputs, tensor._backward(tensor.grad), strict=True):
+                    source.grad = source.grad + gradient
+
+
+def _last_first(end: Tensor) -> list[Tensor]:
+    """Every tensor that `end` depends on, each before its inputs."""
+    order: list[Tensor] = []
+    seen: set[int] = set()
+    stack = [(end, iter(end._inputs))]
+    seen.add(id(end))
+    while stack:
+        following = next((source for source in stack[-1][1] if id(source) not in seen), None)
+        if following is None:
+            order.append(stack.pop()[0])
+        else:
+            seen.add(id(following))
+            stack.append((following, iter(following._inputs)))
+    return order[::-1]
+
+
+# --- operations -----------------------------------------------------------------------------------------------------
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x (B, in), weight (out, in), bias (out,) -> x weight^T + bias, (B, out)."""
+    return Tensor(
+        x.data @ weight.data.T + bias.data,
+        (x, weight, bias),
+        lambda g: (g @ weight.data, g.T @ x.data, g.sum(0)),
+    )
+
+
+def relu(x: Tensor) -> Tensor:
+    return Tensor(np.maximum(x.data, 0), (x,), lambda g: (g * (x.data > 0),))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(B, ...) -> (B, all the rest)."""
+    return Tensor(x.data.reshape(len(x.data), -1), (x,), lambda g: (g.reshape(x.data.shape),))
+
+
+def conv2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """Cross-correlation, stride 1, no padding: x (B, C, H, W), kernel (O, C, kh, kw) -> (B, O, H-kh+1, W-kw+1).
+
+    out[b, o, i, j] = sum_{c, u, v} x[b, c, i+u, j+v] kernel[o, c, u, v]. The kernel's gradient is the same sum with the
+    output's gradient in the kernel's place; the image's is the full correlation with the kernel turned by 180 degrees.
+    Raises: ValueError if the kernel's sides are even, or its channels or size do not fit.
+    """
+    kh, kw = kernel.data.shape[2:]
+    if kh % 2 == 0 or kw % 2 == 0:
+        raise ValueError(f"kernel {kh} x {kw}: its sides must be odd")
+    if x.data.shape[1] != kernel.data.shape[1]:
+        raise ValueError(f"images of {x.data.shape[1]} channels, kernel for {kernel.data.shape[1]}")
+    if x.data.shape[2] < kh or x.data.shape[3] < kw:
+        raise ValueError(f"images {x.data.shape[2]} x {x.data.shape[3]} are smaller than the kernel {kh} x {kw}")
+
+    def backward(g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        padded = np.pad(g, ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
+        turned = kernel.data[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)  # (C, O, kh, kw)
+        windows = sliding_window_view(x.data, (kh, kw), (2, 3))  # (B, C, h, w, kh, kw)
+        return _correlate(padded, turned), np.tensordot(g, windows, ((0, 2, 3), (0, 2, 3)))
+
+    return Tensor(_correlate(x.data, kernel.data), (x, kernel), backward)
+
+
+def _correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    windows = sliding_window_view(x, kernel.shape[2:], (2, 3))  # (B, C, h, w, kh, kw)
+    return np.tensordot(windows, kernel, ((1, 4, 5), (1, 2, 3))).transpose(0, 3, 1, 2)  # (B, h, w, O) -> (B, O, h, w)
+
+
+def add_channels(x: Tensor, bias: Tensor) -> Tensor:
+    """x (B, C, H, W) + bias (C,)."""
+    return Tensor(x.data + bias.data[:, None, None], (x, bias), lambda g: (g, g.sum((0, 2, 3))))
+
+
+def softmax_cross_entropy(logits: Tensor, targets: np.ndarray) -> Tensor:
+    """Mean over the batch of log sum exp(logits) - logits[target]: (B, K), (B,) -> scalar.
+
+    The largest logit is taken out before the exponential, so no logit is too large.
+    """
+    rows = np.arange(len(logits.data))
+    shifted = logits.data - logits.data.max(1, keepdims=True)
+    total = np.log(np.exp(shifted).sum(1))
+
+    def backward(g: np.ndarray) -> tuple[np.ndarray]:
+        slope = np.exp(shifted - total[:, None])  # softmax
+        slope[rows, targets] -= 1
+        return (g * slope / len(rows),)
+
+    return Tensor((total - shifted[rows, targets]).mean(), (logits,), backward)
+
+
+def cross_entropy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """-sum_i truth_i ln predicted_i, of two distributions (K,)."""
+    said = np.asarray(truth) > 0
+    return float(-(np.asarray(truth)[said] * np.log(np.asarray(predicted)[said])).sum())
+
+
+# --- layers ---------------------------------------------------------------------------------------------------------
+
+
+class Linear:
+    def __init__(self, inputs: int, outputs: int, rng: np.random.Generator):
+        """Weights N(0, sqrt(2 / inputs)) (He et al. 2015), float32; biases 0."""
+        self.weight = Tensor(rng.normal(0, np.sqrt(2 / inputs), (outputs, inputs)).astype(np.float32))
+        self.bias = Tensor(np.zeros(outputs, np.float32))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+    def parameters(self) -> list[Tensor]:
+        return [self.weight, self.bias]
+
+
+class Conv2D:
+    def __init__(self, channels: int, outputs: int, kernel: int, rng: np.random.Generator):
+        """An odd kernel x kernel, weights N(0, sqrt(2 / fan in)), float32; biases 0."""
+        scale = np.sqrt(2 / (channels * kernel * kernel))
+        self.weight = Tensor(rng.normal(0, scale, (outputs, channels, kernel, kernel)).astype(np.float32))
+        self.bias = Tensor(np.zeros(outputs, np.float32))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return add_channels(conv2d(x, self.weight), self.bias)
+
+    def parameters(self) -> list[Tensor]:
+        return [self.weight, self.bias]
+
+
+class SmallCNN:
+    """Two 5x5 convolutions and a linear layer: 28 x 28 -> 24 x 24 -> 20 x 20 -> 10 logits."""
+
+    def __init__(self, seed: int, channels: int = 8):
+        rng = np.random.default_rng(seed)
+        self.first, self.second = Conv2D(1, channels, 5, rng), Conv2D(channels, channels, 5, rng)
+        self.dense = Linear(channels * 20 * 20, 10, rng)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """(B, 1, 28, 28) -> the second convolution's ReLU, (B, channels, 20, 20)."""
+        return relu(self.second(relu(self.first(images))))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.dense(flatten(self.maps(images)))
+
+    def parameters(self) -> list[Tensor]:
+        return [*self.first.parameters(), *self.second.parameters(), *self.dense.parameters()]
+
+
+class SGD:
+    """v <- momentum v + gradient; parameter <- parameter - rate v."""
+
+    def __init__(self, parameters: Iterable[Tensor], rate: float, momentum: float = 0.9):
+        self.parameters, self.rate, self.momentum = list(parameters), rate, momentum
+        self._speed = [np.zeros_like(parameter.data) for parameter in self.parameters]
+
+    def zero_grad(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = np.zeros_like(parameter.data)
+
+    def step(self) -> None:
+        for parameter, speed in zip(self.parameters, self._speed, strict=True):
+            speed *= self.momentum
+            speed += parameter.grad
+            parameter.data = parameter.data - self.rate * speed
+
+
+def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    order = rng.permutation(count)
+    for begin in range(0, count, size):
+        yield order[begin : begin + size]
+
+
+def train(
+    images: np.ndarray, digits: np.ndarray, epochs: int, seed: int, batch: int = 32, rate: float = 0.01
+) -> SmallCNN:
+    """A SmallCNN trained on images (N, 28, 28) uint8 and digits (N,)."""
+    net, rng = SmallCNN(seed), np.random.default_rng(seed)
+    optimiser = SGD(net.parameters(), rate)
+    pixels = images[:, None].astype(np.float32) / 255
+    for epoch in range(epochs):
+        optimiser.rate = rate * (1 - epoch / epochs)
+        for rows in batches(len(pixels), batch, rng):
+            optimiser.zero_grad()
+            softmax_cross_entropy(net(Tensor(pixels[rows])), digits[rows]).backward()
+            optimiser.step()
+    return net
+
+
+def accuracy(net: SmallCNN, images: np.ndarray, digits: np.ndarray) -> float:
+    pixels = images[:, None].astype(np.float32) / 255
+    said = [net(Tensor(pixels[begin : begin + 500])).data.argmax(1) for begin in range(0, len(pixels), 500)]
+    return float((np.concatenate(said) == digits).mean())
