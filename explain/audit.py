@@ -1,16 +1,20 @@
 """Whether an explanation depends on what was learnt."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
-from explain.attribution import CORE, attribute
+from explain.attribution import attribute
 from explain.subject import Subject
 
 SAMPLE = 32
 
 
-def against_random_weights(subject: Subject, rows: np.ndarray, weights: torch.Tensor) -> dict[str, float]:
-    """Rank correlation of each core method's maps with those of the same network before any training.
+def against_random_weights(
+    subject: Subject, rows: np.ndarray, weights: torch.Tensor, methods: Sequence[str]
+) -> dict[str, float]:
+    """Rank correlation of each method's maps with those of the same network before any training.
 
     Adebayo et al. 2018 (section 3, with all layers randomised at once): a map that hardly changes cannot tell what the
     network learnt. Spearman's correlation over pixels of the absolute maps (maximum over channels), mean over the images
@@ -21,9 +25,9 @@ def against_random_weights(subject: Subject, rows: np.ndarray, weights: torch.Te
         weights: (B, K) of the logits that are explained.
     """
     images = subject.images(rows)
-    learnt, unlearnt = (attribute(model, images, weights, CORE) for model in (subject.model, subject.untrained()))
+    learnt, unlearnt = (attribute(model, images, weights, methods) for model in (subject.model, subject.untrained()))
     found = {}
-    for method in CORE:
+    for method in methods:
         pairs = [
             (a.abs().amax(0).flatten(), b.abs().amax(0).flatten())
             for a, b in zip(learnt[method], unlearnt[method], strict=True)

@@ -76,7 +76,10 @@ def write_tables(subject: Subject, choice: Choice, record: Record, scores: Score
             "target": choice.target,
         }
         line |= {method: paths.file(row, method) if record.done[method][row] else "" for method in methods}
-        line["flags"] = ";".join(f"empty:{method}" for method in methods if record.empty[method][row])
+        flags = [f"empty:{method}" for method in methods if record.empty[method][row]]
+        if subject.supervised and run.labels is not None and run.labels[row] != str(assignment.cluster[row]):
+            flags.append("wrong")
+        line["flags"] = ";".join(flags)
         table.append(line)
     runs.write_csv(folder / "explanations.csv", table, None if table else ["image", "cluster"])
     gone = [
@@ -240,6 +243,7 @@ def common(
         "target": choice.target,
         "caveat": caveat,
         "numbers": [card.number for card in found],
+        "supervised": subject.supervised,
         "edited": subject.assignment.digest is not None,
     }
 

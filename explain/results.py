@@ -10,6 +10,7 @@ import numpy as np
 import runs
 from console import UserError
 from explain import gallery
+from explain.attribution import CORE
 from explain.audit import SAMPLE, against_random_weights
 from explain.stage import (
     DEFAULT_METHODS,
@@ -98,7 +99,10 @@ def random_weights_figure(
         sample = np.random.default_rng(subject.seed).permutation(rows)[:SAMPLE]
         if not len(sample):
             return {}
-        found = against_random_weights(subject, sample, target_weights(subject, choice.target, sample, scores))
+        weights = target_weights(subject, choice.target, sample, scores)
+        found = against_random_weights(
+            subject, sample, weights, [method for method in CORE if method in choice.methods]
+        )
         atomic(path, lambda file: file.write(json.dumps(found).encode()))
     return json.loads(path.read_text())
 

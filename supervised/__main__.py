@@ -1,4 +1,4 @@
-"""python -m supervised train"""
+"""python -m supervised train | test | ensemble | compare | speedrun | report"""
 
 import argparse
 from pathlib import Path
@@ -30,7 +30,44 @@ def build_parser() -> Parser:
     train.add_argument("--limit", type=positive, metavar="N", help="use N training images only")
     train.add_argument("--seed", type=natural, default=2, help="everything random comes from it (2)")
     add_machine(train)
+
+    test = commands.add_parser("test", help="accuracy on another test set", allow_abbrev=False)
+    test.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_test(test)
+
+    ensemble = commands.add_parser("ensemble", help="several networks vote", allow_abbrev=False)
+    ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+    add_test(ensemble)
+
+    compare = commands.add_parser("compare", help="a table of runs beside the published figures", allow_abbrev=False)
+    compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
+
+    speedrun = commands.add_parser(
+        "speedrun", help="the fewest seconds, epochs and layers to 99 %%", allow_abbrev=False
+    )
+    speedrun.add_argument("--seeds", type=natural, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
+    speedrun.add_argument("--out", type=Path, metavar="CSV", help="write the table here too")
+    add_machine(speedrun)
+
+    report = commands.add_parser("report", help="figures/ and report.html of a run", allow_abbrev=False)
+    report.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    report.add_argument(
+        "--image", type=natural, default=0, metavar="N", help="test image whose activations are drawn (0)"
+    )
+    report.add_argument(
+        "--layer", type=natural, metavar="N", help="layer of the convolutions to draw (the first and the last)"
+    )
+    add_machine(report)
     return parser
+
+
+def add_test(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--test", default="mnist:test", metavar="DATA", help="mnist:test, or a folder with a sub-folder for each digit")  # fmt: skip
+    parser.add_argument("--rotate", type=float, default=0.0, metavar="DEGREES", help="turn its images by this much")
+    parser.add_argument(
+        "--shift", type=natural, default=0, metavar="PX", help="shift its images right and down by this much"
+    )
+    add_machine(parser)
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
@@ -59,9 +96,19 @@ not_negative = _number(float, "a number from 0", lambda x: 0 <= x < float("inf")
 
 def main() -> None:
     options = build_parser().parse_args()
-    from supervised.launch import train_command
+    if options.command == "train":
+        from supervised.launch import train_command as act
+    elif options.command == "speedrun":
+        from supervised.speedrun import speedrun_command as act
+    elif options.command == "report":
+        from supervised.report import report_command as act
+    else:
+        from supervised import judge
 
-    train_command(options)
+        act = {"test": judge.test_command, "ensemble": judge.ensemble_command, "compare": judge.compare_command}[
+            options.command
+        ]
+    act(options)
 
 
 if __name__ == "__main__":

@@ -23,9 +23,10 @@ from supervised.models import AUGMENTATIONS, Augmentation, build
 from supervised.train import Config, Split, State, as_split, fit, held_back, logits_of
 
 BEST = "best_parameters.json"
+OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
 
 
-def train_command(options: argparse.Namespace) -> Run:
+def train_command(options: argparse.Namespace) -> None:
     """`python -m supervised train`."""
     config = configure(options)
     exp: Path = options.exp
@@ -54,10 +55,6 @@ def train_command(options: argparse.Namespace) -> Run:
         f"{exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, best {result['best_epoch']}; "
         f"validation {result['validation_accuracy']:.4f}, test {result['test_accuracy']:.4f} (loss {result['test_loss']:.4f})"
     )
-    return run
-
-
-OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
 
 
 def configure(options: argparse.Namespace) -> Config:

@@ -178,7 +178,9 @@ const cluster = {
       margin: (a, b) => (a.margin ?? Infinity) - (b.margin ?? Infinity),
       name: (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }),
     };
-    this.coins = [...data.coins].sort(order[by]);
+    const apart = $("apart") ? $("apart").value : ""; // of labelled digits: the right and the wrong predictions
+    const kept = data.coins.filter((coin) => !apart || (apart === "right") === (coin.label === String(data.cluster)));
+    this.coins = kept.sort(order[by]);
     this.draw();
   },
   draw() {
@@ -310,7 +312,7 @@ const cluster = {
 };
 
 function startCluster() {
-  $("sort").addEventListener("change", () => cluster.sort());
+  for (const select of [$("sort"), $("apart")]) select?.addEventListener("change", () => cluster.sort());
   for (const button of document.querySelectorAll("[data-method]"))
     button.addEventListener("click", () => cluster.show(button.dataset.method));
   for (const button of document.querySelectorAll("[data-zoom-method]"))
