@@ -15,8 +15,7 @@ from console import UserError
 from deepcluster.agreement import agreement, feature_baseline, pixel_baseline
 from deepcluster.clustering import centroids, reduced
 from deepcluster.launch import open_images, run_config
-from deepcluster.models import build
-from deepcluster.predict import trained_model
+from deepcluster.models import build, trained_model
 from deepcluster.train import embed, model_arguments
 from deepcluster.views import Frames
 from machine import prepare, stream

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from console import UserError
+from runs import Run
 
 # (out channels, kernel, stride, padding) of a convolution; "pool" is MaxPool2d(pool_kernel, 2).
 Layer = tuple[int, int, int, int] | str
@@ -190,6 +191,20 @@ def build(arguments: dict, seed: int = 0) -> ClusterNet:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ClusterNet(**arguments)
+
+
+def trained_model(run: Run, epoch: int | None = None) -> ClusterNet:
+    """The network of an epoch (default: the last kept), in eval mode on the CPU."""
+    kept = run.checkpoints()
+    if not kept:
+        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
+    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    model = build(saved["model"])
+    try:
+        model.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    return model.eval()
 
 
 def map_side(arch: str, size: int, before_last_pool: bool = False) -> int:

@@ -7,11 +7,10 @@ from typing import Any
 import runs
 from console import UserError
 from deepcluster.launch import open_images, run_config
-from deepcluster.models import ClusterNet, build
+from deepcluster.models import trained_model
 from deepcluster.train import embed
 from deepcluster.views import Frames
 from machine import prepare
-from runs import Run
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -38,17 +37,3 @@ def predict_command(options: argparse.Namespace) -> None:
     print(f"{options.out}: {len(rows)} images")
     for name, reason in dataset.skipped:
         print(f"passed over {name!r}: {reason}", file=sys.stderr)
-
-
-def trained_model(run: Run, epoch: int | None = None) -> ClusterNet:
-    """The network of an epoch (default: the last kept), in eval mode on the CPU."""
-    kept = run.checkpoints()
-    if not kept:
-        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
-    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
-    model = build(saved["model"])
-    try:
-        model.load_state_dict(saved["state"])
-    except RuntimeError as error:
-        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
-    return model.eval()

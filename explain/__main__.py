@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from console import Parser, UserError, command
+from console import Parser, command
 
 
 def build_parser() -> Parser:
@@ -120,14 +120,9 @@ def main() -> None:
         apply_command(options)
         return
     options = build_parser().parse_args(arguments)
-    try:
-        from explain.results import explain_command
+    from explain.results import explain_command
 
-        explain_command(options)
-    except ModuleNotFoundError as error:
-        if error.name != "faiss":
-            raise
-        raise UserError("faiss is not installed: bash scripts/setup.sh installs it, or pip install faiss-cpu") from None
+    explain_command(options)
 
 
 if __name__ == "__main__":

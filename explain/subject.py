@@ -14,8 +14,7 @@ from torch import Tensor, nn
 import runs
 from console import UserError, progress
 from datasets import open_dataset
-from deepcluster import predict as deepcluster
-from deepcluster.models import ClusterNet, folded
+from deepcluster.models import ClusterNet, folded, trained_model
 from deepcluster.models import build as build_clusters
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from machine import autocast
@@ -85,7 +84,7 @@ class Subject:
         self.supervised = run.meta["kind"] == "supervised"
         self.size: int = run.meta["view"]["size"]
         self.seed: int = run.meta["config"]["seed"]
-        self._net = (supervised.trained_model if self.supervised else deepcluster.trained_model)(run, epoch).to(device)
+        self._net = (supervised.trained_model if self.supervised else trained_model)(run, epoch).to(device)
         k = self._net(self.images(pictures.present[:1])).shape[1]
         self.assignment = (
             own_assignment(run, epoch, k) if assignments is None else read_assignments(assignments, run, epoch, k)

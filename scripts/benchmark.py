@@ -288,7 +288,7 @@ def explaining(options: argparse.Namespace) -> None:
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     import runs
-    from deepcluster.predict import trained_model
+    from deepcluster.models import trained_model
     from explain.rendering import draw, write_picture
     from explain.stage import DEFAULT_METHODS, Choice, draw_missing, score_images
     from explain.subject import Subject, find_pictures

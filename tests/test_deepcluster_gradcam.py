@@ -13,7 +13,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 import runs
 from datasets import open_dataset
 from datasets.painted import painted_folder, read_mask
-from deepcluster.predict import trained_model
+from deepcluster.models import trained_model
 from deepcluster.views import Frames, fixed_view
 
 

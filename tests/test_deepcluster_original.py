@@ -11,8 +11,8 @@ from original_program import EMPTY, K, logits_of
 
 import runs
 from datasets import open_dataset
+from deepcluster.models import trained_model
 from deepcluster.original import parse_clusters, read_clusters
-from deepcluster.predict import trained_model
 from deepcluster.views import Frames, fixed_view
 
 

@@ -104,10 +104,10 @@ def test_equals_pytorch_grad_cam_and_captum(name, count):
     assert_close(ours["guided_grad_cam"], product, rtol=1e-6, atol=1e-6 * float(product.abs().max()))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["alexnet, pool", "mnist cnn", "torchvision resnet18"])
 @pytest.mark.parametrize("method", METHODS)
 def test_no_trace_is_left_and_a_batch_is_its_images(name, method):
-    if method in ("score_cam", "ablation_cam") and name != "alexnet, pool":
+    if method in ("score_cam", "ablation_cam") and name != "mnist cnn":
         pytest.skip("a forward for each channel: once is enough")
     net = network(name).train()
     net.requires_grad_(True)

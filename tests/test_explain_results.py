@@ -19,7 +19,7 @@ from torch.nn import functional
 
 import runs
 from datasets import open_dataset
-from deepcluster.predict import trained_model
+from deepcluster.models import trained_model
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from explain.rendering import draw
 from explain.stage import file_names
