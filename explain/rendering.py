@@ -16,7 +16,8 @@ from PIL import Image
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
 EMPTY = 128  # grey of a picture that says nothing
 ROBUST = 99.5  # percentile of a gradient that becomes full colour: single pixels reach ten times the rest
-GRADIENTS = ("gradient", "guided_backprop")  # drawn as they are, signed; every other method as heat
+GRADIENTS = ("gradient", "guided_backprop")  # drawn as they are, signed
+PRODUCTS = ("guided_grad_cam",)  # drawn as heat alone; every other method as heat over the photograph
 SMALLEST = 112  # side that tiny views are enlarged to, by whole pixels
 FORMATS: dict[str, dict[str, int]] = {
     "png": {"compress_level": 1, "compress_type": 3},  # run lengths: as small as level 1, in two thirds of the time
@@ -58,7 +59,7 @@ def draw(method: str, values: np.ndarray, photograph: np.ndarray) -> Image.Image
     """
     if method in GRADIENTS:
         return signed(values)
-    if len(values) > 1:
+    if method in PRODUCTS:
         return coloured(unit(values.max(0), robust=True), photograph.shape[:2])
     return overlay(unit(values[0]), photograph)
 

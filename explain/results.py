@@ -25,7 +25,7 @@ from explain.stage import (
 from explain.subject import Subject, epochs_to_explain, find_pictures, identity
 from machine import prepare
 from runs import Run
-from runs.directory import atomic
+from runs.directory import atomic, locked
 
 SCHEMA = 1
 KINDS = ("deepcluster", "supervised")
@@ -56,7 +56,8 @@ def explain_command(options: argparse.Namespace) -> None:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
         claim_results(results, run, choice, subject.assignment.digest)
-        explain_epoch(subject, choice, results)
+        with locked(results, "another explain is writing here: wait for it or choose --results"):
+            explain_epoch(subject, choice, results)
     gone = len(run.ids) - len(pictures.present)
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]

@@ -123,13 +123,7 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run for writing; a second training in the same directory is refused."""
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{self.path}: another training is writing here: wait for it or choose --exp") from None
-            except OSError:  # a mounted Drive has no locks; there is one writer there
-                pass
+        with locked(self.path, "another training is writing here: wait for it or choose --exp"):
             yield
 
 
@@ -182,6 +176,19 @@ def _span(epochs: Sequence[int]) -> str:
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def locked(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder for writing. Raises: UserError with `refusal` if another process holds it."""
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{folder}: {refusal}") from None
+        except OSError:  # a mounted Drive has no locks; there is one writer there
+            pass
+        yield
 
 
 def atomic(path: Path, write: Callable[[Any], object]) -> None:

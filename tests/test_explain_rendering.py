@@ -84,6 +84,7 @@ def test_a_products_heat_is_the_maximum_over_the_channels():
     picture = rgb(draw("guided_grad_cam", values, PHOTOGRAPH[:4, :4]))
     assert picture[0, 0].tolist() == picture[3, 3].tolist() == LOOK_UP[255].tolist()
     assert picture[1, 1].tolist() == LOOK_UP[0].tolist()
+    assert (rgb(draw("guided_grad_cam", values[:1], PHOTOGRAPH[:4, :4]))[0, 0] == LOOK_UP[255]).all()  # of a digit too
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])

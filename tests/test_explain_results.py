@@ -23,6 +23,7 @@ from deepcluster.models import trained_model
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from explain.rendering import draw
 from explain.stage import file_names
+from runs.directory import locked
 
 CORE = ("grad_cam", "guided_backprop", "guided_grad_cam")
 TRAIN = ["--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16", "--reassign", "4"]
@@ -275,6 +276,11 @@ def test_no_run_no_epoch_another_runs_results(trained, results, coins, tmp_path)
     empty = tmp_path / "empty"
     photograph(empty / "a.jpg", 1)
     assert "none of the run's 48 images" in refused(explain(trained, tmp_path / "r", "--data", empty))
+
+
+def test_a_second_explain_at_the_same_time_is_refused(trained, results):
+    with locked(results, "busy"):
+        assert "another explain is writing here" in refused(explain(trained, results))
 
 
 def test_full_disk_is_one_sentence_and_it_continues(trained, results, tmp_path):
