@@ -124,6 +124,16 @@ def test_an_interrupted_training_is_not_explained(clone):
     assert not any("explain" in call for call in calls(clone))
 
 
+def test_benchmark_explains_against_others(tmp_path):
+    for i in range(6):
+        photograph(tmp_path / "photographs" / f"{i}.jpg", i)
+    command = [sys.executable, "scripts/benchmark.py", "explain", "--data", str(tmp_path / "photographs")]
+    result = subprocess.run([*command, "--size", "96", "--batch", "3"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("images/s") == 7
+    assert result.stdout.count("ratio to") == 3
+
+
 def test_benchmark_measures_both_ways(tmp_path):
     for i in range(60):
         photograph(tmp_path / "photographs" / f"{i}.jpg", i)
