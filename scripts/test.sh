@@ -17,4 +17,5 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
   { apt-get update && apt-get install -y --no-install-recommends chromium; } >/dev/null 2>&1 ||
     echo "chromium could not be installed: the gallery's tests will be skipped." >&2
 fi
-$bin/python -m pytest "$@"
+# A file of tests on each core, one thread each: most of a test's time is one process starting.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} $bin/python -m pytest -n auto --dist loadfile "$@"
