@@ -24,21 +24,14 @@ def session(folder: Path, local: Path, **changed: object) -> str:
     at = next(i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
     lines = "\n".join(f"{name} = {value!r}" for name, value in changed.items())
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(lines))
-    os.environ["TMPDIR"], before = str(local), os.environ.get("TMPDIR")
-    os.environ["PYTHONPATH"] = str(ROOT)
-    cache = os.environ.pop("DEEPCLUSTER_CACHE")  # the notebook's own, on the runtime's disk
-    try:
+    with pytest.MonkeyPatch.context() as runtime:
+        runtime.setenv("TMPDIR", str(local))
+        runtime.setenv("PYTHONPATH", str(ROOT))
+        runtime.delenv("DEEPCLUSTER_CACHE")  # the notebook's own, on the runtime's disk
         NotebookClient(notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": folder}}).execute()
-    finally:
-        os.environ["DEEPCLUSTER_CACHE"] = cache
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
-        said = "".join(
-            output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output
-        )
-    return said
+    return "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output
+    )
 
 
 def kill_training(exp: Path, killed: list[int]) -> None:
