@@ -80,8 +80,10 @@ def decoded(
     """
     home = cache_root() / "pixels" / f"v{VERSION}-{key}"
     if not home.is_dir():
-        home.parent.mkdir(parents=True, exist_ok=True)
-        with home.with_name(home.name + ".lock").open("w") as lock:
+        locks = cache_root() / "locks"
+        for folder in (home.parent, locks):
+            folder.mkdir(parents=True, exist_ok=True)
+        with (locks / f"{key}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two runs begun at once: the second waits for the first's pixels
             if not home.is_dir():
                 _build(home, names, load, what, workers)

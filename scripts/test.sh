@@ -18,4 +18,4 @@ if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get 
     echo "chromium could not be installed: the gallery's tests will be skipped." >&2
 fi
 # A file of tests on each core, one thread each: most of a test's time is one process starting.
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} $bin/python -m pytest -n auto --dist loadfile "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} $bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder "$@"
