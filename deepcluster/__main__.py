@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from console import Parser, UserError, command, fail
+from console.options import above_zero, add_machine, natural, not_negative, number, positive
 from deepcluster.config import PAPER, PRESETS, STABLE
 
 # Spellings of the original program whose meaning is another one here.
@@ -168,34 +169,9 @@ def add_train(commands: Any) -> None:
         train.add_argument(name, nargs="?", action=Moved, help=argparse.SUPPRESS)
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
-    )
-    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
-
-
-def _number(kind: Any, wanted: str, accepts: Any) -> Any:
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accepts(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
-
-    return convert
-
-
-positive = _number(int, "a whole number from 1", lambda n: n >= 1)
-natural = _number(int, "a whole number from 0", lambda n: n >= 0)
-batch_size = _number(int, "a whole number from 2", lambda n: n >= 2)
-above_zero = _number(float, "a number above 0", lambda x: 0 < x < float("inf"))
-not_negative = _number(float, "a number from 0", lambda x: 0 <= x < float("inf"))
-share = _number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
-angle = _number(float, "an angle from 0 to 180", lambda x: 0 <= x <= 180)
+batch_size = number(int, "a whole number from 2", lambda n: n >= 2)
+share = number(float, "a number from 0 to 1", lambda x: 0 <= x <= 1)
+angle = number(float, "an angle from 0 to 180", lambda x: 0 <= x <= 180)
 
 
 def clusters(text: str) -> int | str:

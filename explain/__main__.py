@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from console import Parser, command
+from console.options import add_machine, positive
 
 
 def build_parser() -> Parser:
@@ -50,7 +51,7 @@ def build_parser() -> Parser:
     why.add_argument(
         "--assignments", type=Path, metavar="CSV", help="explain these clusters (image, cluster) instead of the run's"
     )
-    add_machine(parser)
+    add_machine(parser.add_argument_group("running"))
     return parser
 
 
@@ -63,21 +64,6 @@ def build_apply_parser() -> Parser:
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
     return parser
-
-
-def add_machine(parser: Parser) -> None:
-    machine = parser.add_argument_group("running")
-    machine.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
-    machine.add_argument(
-        "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
-    )
-    machine.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
-
-
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
 
 
 def epoch(text: str) -> str:

@@ -17,7 +17,7 @@ from torch.nn import functional
 import runs
 from console import progress
 from explain.rendering import SUFFIX, contact_sheet, overlay, put, write_picture
-from explain.stage import Choice, Paths, Record, Scores, file_names
+from explain.stage import Choice, Paths, Record, Scores
 from explain.subject import Subject
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -57,7 +57,7 @@ class Card:
 def write_tables(subject: Subject, choice: Choice, record: Record, scores: Scores, folder: Path) -> list[int]:
     """explanations.csv and skipped.csv of an epoch. Returns the images that have every picture."""
     run, assignment = subject.run, subject.assignment
-    paths = Paths(folder, file_names(run.ids), assignment.cluster, choice.format)
+    paths = Paths(folder, subject.names, assignment.cluster, choice.format)
     methods = [method for method in TITLES if method in record.done]
     drawn = np.any([record.done[method] for method in methods], axis=0) if methods else np.zeros(len(run.ids), bool)
     rows = np.flatnonzero(drawn)
@@ -99,7 +99,7 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
         home.mkdir(exist_ok=True)
         members = present[cluster[present] == number]
         members = members[np.argsort(scores.rank[members], kind="stable")]
-        if not ((home / "_sheet.jpg").exists() and (home / "_mean.png").exists()):
+        if not (_there(home / "_sheet.jpg") and _there(home / "_mean.png")):
             total = np.zeros((subject.size, subject.size, 3))
             sheet: list[np.ndarray] = []
             for start in range(0, len(members), VIEWS):
@@ -121,19 +121,26 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
 
 def write_panels(subject: Subject, choice: Choice, record: Record, rows: Sequence[int], folder: Path) -> None:
     """_why.jpg of each cluster: its most typical coins in rows, the methods in columns; for folders seen without a browser."""
-    paths = Paths(folder, file_names(subject.run.ids), subject.assignment.cluster, choice.format)
-    methods = [method for method in TITLES if method in choice.methods]
+    paths = Paths(folder, subject.names, subject.assignment.cluster, choice.format)
+    methods = [method for method in TITLES if method in record.done]
     by_cluster: dict[int, list[int]] = {}
     for row in rows:
-        if all(record.done[method][row] for method in methods):
-            by_cluster.setdefault(int(subject.assignment.cluster[row]), []).append(row)
+        members = by_cluster.setdefault(int(subject.assignment.cluster[row]), [])
+        if len(members) < PANEL and all(_there(paths.of(row, method)) for method in methods):
+            members.append(row)
     for number, members in by_cluster.items():
         pictures = []
-        for row in members[:PANEL]:
+        for row in members:
             for method in methods:
                 with Image.open(paths.of(row, method)) as picture:
                     pictures.append(np.asarray(picture.convert("RGB")))
-        _write_jpeg(folder / str(number) / "_why.jpg", contact_sheet(pictures, len(methods)))
+        if pictures:
+            _write_jpeg(folder / str(number) / "_why.jpg", contact_sheet(pictures, len(methods)))
+
+
+def _there(path: Path) -> bool:
+    """Whether a picture is there, with something in it."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def cards(subject: Subject, record: Record, rows: Sequence[int]) -> list[Card]:
@@ -173,15 +180,19 @@ def write_pages(
     results: Path,
     epochs: list[int],
 ) -> None:
-    """The pages of one epoch: overview, map and a page for each cluster."""
+    """The pages of one epoch: overview, map and a page for each cluster; of the newest also results/index.html."""
     folder = results / str(subject.epoch)
     run, assignment = subject.run, subject.assignment
     found = cards(subject, record, rows)
     methods = [method for method in TITLES if method in record.done]
-    names = file_names(run.ids)
+    names = subject.names
     shared = common(subject, choice, methods, caveat, found)
 
-    page(folder / "index.html", "overview.html", root="..", here="", cards=found, epochs=epochs, **shared)
+    for name in ("gallery.css", "gallery.js"):
+        put(results / name, (TEMPLATES / name).read_bytes())
+    page(folder / "index.html", "overview.html", root="..", cards=found, epochs=epochs, **shared)
+    if subject.epoch == epochs[-1]:
+        page(results / "index.html", "overview.html", root=".", cards=found, epochs=epochs, **shared)
     spots = [
         [run.ids[i], int(assignment.cluster[i]), *(round(float(x), 4) for x in scores.place[i]), names[i]]
         for i in subject.pictures.present.tolist()
@@ -210,18 +221,6 @@ def write_pages(
         ]
         near = {"previous": found[place - 1].number, "next": found[(place + 1) % len(found)].number}
         page(folder / str(card.number) / "index.html", "cluster.html", root="../..", card=card, coins=coins, **near, **shared)  # fmt: skip
-
-
-def write_index(results: Path, subject: Subject, choice: Choice, record: Record, rows: list[int], caveat: dict[str, float], epochs: list[int]) -> None:  # fmt: skip
-    """results/index.html: the newest epoch's overview, with ways to the others; and what every page shares."""
-    for name in ("gallery.css", "gallery.js"):
-        content = (TEMPLATES / name).read_bytes()
-        if not (results / name).exists() or (results / name).read_bytes() != content:
-            put(results / name, content)
-    methods = [method for method in TITLES if method in record.done]
-    found = cards(subject, record, rows)
-    shared = common(subject, choice, methods, caveat, found)
-    page(results / "index.html", "overview.html", root=".", here=f"{subject.epoch}/", cards=found, epochs=epochs, **shared)  # fmt: skip
 
 
 def common(

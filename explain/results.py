@@ -77,8 +77,6 @@ def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
     caveat = random_weights_figure(subject, choice, scores, rows, folder)
     epochs = sorted({int(path.parent.name) for path in results.glob("*/explanations.csv")})
     gallery.write_pages(subject, choice, record, scores, drawn, caveat, results, epochs)
-    if subject.epoch == epochs[-1]:
-        gallery.write_index(results, subject, choice, record, drawn, caveat, epochs)
     report(subject, choice, record, rows)
 
 
@@ -96,16 +94,17 @@ def random_weights_figure(
 ) -> dict[str, float]:
     """The run's own figure for the caveat beside Guided Backprop, measured once on a few images."""
     path = folder / ".random-weights.json"
-    if not path.exists():
-        sample = np.random.default_rng(subject.seed).permutation(rows)[:SAMPLE]
-        if not len(sample):
-            return {}
-        weights = target_weights(subject, choice.target, sample, scores)
-        found = against_random_weights(
-            subject, sample, weights, [method for method in CORE if method in choice.methods]
-        )
-        atomic(path, lambda file: file.write(json.dumps(found).encode()))
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        pass  # not measured yet, or damaged
+    sample = np.random.default_rng(subject.seed).permutation(rows)[:SAMPLE]
+    if not len(sample):
+        return {}
+    weights = target_weights(subject, choice.target, sample, scores)
+    found = against_random_weights(subject, sample, weights, [method for method in CORE if method in choice.methods])
+    atomic(path, lambda file: file.write(json.dumps(found).encode()))
+    return found
 
 
 def default_results(run: Path) -> Path:

@@ -5,13 +5,10 @@ was killed at any instant is continued by the next one, which does only what is 
 """
 
 import os
-import re
-import unicodedata
-from collections import Counter
+import zipfile
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +24,7 @@ from explain.subject import Assignment, Subject
 from runs.directory import atomic
 
 PIECE = 256
+DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError)  # what reading a half or broken npz raises
 BATCH = {"cpu": 32, "cuda": 256}
 SLOW = ("score_cam", "ablation_cam")  # a forward for each channel
 HEAT_CELLS = 16  # side of the Grad-CAM that a piece's record keeps of each image, for the cluster's mean
@@ -70,7 +68,7 @@ class Record:
             try:
                 with np.load(path, allow_pickle=False) as piece:
                     self._take({name: piece[name] for name in piece.files})
-            except (ValueError, KeyError, EOFError, OSError):
+            except DAMAGED:
                 path.unlink()  # damaged: its images are drawn again
                 continue
             self._pieces = int(path.stem) + 1
@@ -100,7 +98,7 @@ def score_images(subject: Subject, folder: Path, kind_of_map: str, seed: int) ->
             with np.load(path, allow_pickle=False) as kept:
                 if np.array_equal(kept["present"], present):
                     return Scores(*(kept[name] for name in Scores.__dataclass_fields__))
-        except (ValueError, KeyError, EOFError, OSError):
+        except DAMAGED:
             pass  # damaged: computed again
     features, logits = subject.look()
     assignment, columns = subject.assignment, np.array(subject.assignment.columns)
@@ -191,8 +189,7 @@ def chosen_rows(subject: Subject, choice: Choice, rank: np.ndarray) -> np.ndarra
 def draw_missing(subject: Subject, choice: Choice, rows: np.ndarray, scores: Scores, folder: Path) -> Record:
     """Draw each picture of `rows` that is not there yet."""
     record = Record(folder / ".pieces", len(subject.run.ids))
-    names = file_names(subject.run.ids)
-    paths = Paths(folder, names, subject.assignment.cluster, choice.format)
+    paths = Paths(folder, subject.names, subject.assignment.cluster, choice.format)
     missing = {method: paths.missing(method, rows, record.done.get(method)) for method in choice.methods}
     todo = rows[np.any([missing[method] for method in choice.methods], axis=0)]
     absent = {method: set(rows[missing[method]].tolist()) for method in choice.methods}
@@ -329,23 +326,4 @@ def _same_methods(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarr
     return [
         {key: same[0][key] if key == "methods" else np.concatenate([part[key] for part in same]) for key in same[0]}
         for same in groups.values()
-    ]
-
-
-def file_names(ids: Sequence[str]) -> list[str]:
-    """A safe, unique file name (without suffix) for each id: letters, digits, - and . of any script; folders become _.
-
-    Names that would meet, also where large and small letters are the same, carry a piece of their id's hash.
-    """
-    plain = []
-    for name in ids:
-        stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1][1:] else name)
-        safe = re.sub(r"[^\w.-]+", "_", stem).strip("._-").encode()[:120].decode(errors="ignore")
-        plain.append(safe or "image")
-    seen = Counter(name.casefold() for name in plain)
-    return [
-        safe
-        if seen[safe.casefold()] == 1
-        else f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
-        for safe, name in zip(plain, ids, strict=True)
     ]

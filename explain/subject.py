@@ -1,9 +1,12 @@
 """Extract: a run directory -> the network of an epoch, its images, and the cluster of each."""
 
-import hashlib
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +95,11 @@ class Subject:
         self.groups = [self.assignment.logits[cluster] for cluster in self.assignment.columns]
         self.model = Grouped(self._folded(self._net), self.groups)
 
+    @cached_property
+    def names(self) -> list[str]:
+        """A file name, without suffix, for each of the run's images."""
+        return file_names(self.run.ids)
+
     def untrained(self) -> Grouped:
         """The same network before any training."""
         net: DigitNet | ClusterNet
@@ -165,6 +173,25 @@ def find_pictures(
     return Pictures(Frames(dataset.pixels, device), position)
 
 
+def file_names(ids: Sequence[str]) -> list[str]:
+    """A safe, unique file name (without suffix) for each id: letters, digits, - and . of any script; folders become _.
+
+    Names that would meet, also where large and small letters are the same, carry a piece of their id's hash.
+    """
+    plain = []
+    for name in ids:
+        stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1][1:] else name)
+        safe = re.sub(r"[^\w.-]+", "_", stem).strip("._-").encode()[:120].decode(errors="ignore")
+        plain.append(safe or "image")
+    seen = Counter(name.casefold() for name in plain)
+    return [
+        safe
+        if seen[safe.casefold()] == 1
+        else f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+        for safe, name in zip(plain, ids, strict=True)
+    ]
+
+
 def own_assignment(run: Run, epoch: int, k: int) -> Assignment:
     clusters = run.clusters(epoch)
     return Assignment(clusters.assignment.astype(np.int64), clusters.distance, {j: (j,) for j in range(k)}, {}, None)
@@ -204,7 +231,7 @@ def read_assignments(path: Path, run: Run, epoch: int, k: int) -> Assignment:
     taken = {j for members in logits.values() for j in members}
     logits |= {j: (j,) for j in range(k) if j not in taken and j not in logits}
     distance = np.where(cluster == own.cluster, own.distance, np.nan)
-    return Assignment(cluster, distance, logits, names, hashlib.sha256(content).hexdigest()[:16])
+    return Assignment(cluster, distance, logits, names, sha256(content).hexdigest()[:16])
 
 
 def _number(path: Path, line: int, text: str, k: int) -> int:
@@ -233,7 +260,7 @@ def epochs_to_explain(run: Run, wanted: str) -> list[int]:
 
 def identity(run: Run) -> dict[str, Any]:
     """What tells one run from another, wherever they lie."""
-    sha = hashlib.sha256()
+    sha = sha256()
     for name in ("run.json", "images.csv"):
         sha.update((run.path / name).read_bytes())
     return {"run": sha.hexdigest()[:16], "name": run.path.resolve().name}

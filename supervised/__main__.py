@@ -2,9 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from console import Parser, command
+from console.options import above_zero, add_machine, natural, not_negative, positive
 
 
 def build_parser() -> Parser:
@@ -29,7 +29,7 @@ def build_parser() -> Parser:
     )
     train.add_argument("--limit", type=positive, metavar="N", help="use N training images only")
     train.add_argument("--seed", type=natural, default=2, help="everything random comes from it (2)")
-    add_machine(train)
+    add_machine(train, workers=False)
 
     test = commands.add_parser("test", help="accuracy on another test set", allow_abbrev=False)
     test.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
@@ -47,7 +47,7 @@ def build_parser() -> Parser:
     )
     speedrun.add_argument("--seeds", type=natural, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
     speedrun.add_argument("--out", type=Path, metavar="CSV", help="write the table here too")
-    add_machine(speedrun)
+    add_machine(speedrun, workers=False)
 
     report = commands.add_parser("report", help="figures/ and report.html of a run", allow_abbrev=False)
     report.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
@@ -57,7 +57,7 @@ def build_parser() -> Parser:
     report.add_argument(
         "--layer", type=natural, metavar="N", help="layer of the convolutions to draw (the first and the last)"
     )
-    add_machine(report)
+    add_machine(report, workers=False)
     return parser
 
 
@@ -67,31 +67,7 @@ def add_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shift", type=natural, default=0, metavar="PX", help="shift its images right and down by this much"
     )
-    add_machine(parser)
-
-
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
-    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
-
-
-def _number(kind: Any, wanted: str, accepts: Any) -> Any:
-    def convert(text: str) -> Any:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not accepts(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
-
-    return convert
-
-
-positive = _number(int, "a whole number from 1", lambda n: n >= 1)
-natural = _number(int, "a whole number from 0", lambda n: n >= 0)
-above_zero = _number(float, "a number above 0", lambda x: 0 < x < float("inf"))
-not_negative = _number(float, "a number from 0", lambda x: 0 <= x < float("inf"))
+    add_machine(parser, workers=False)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import nn
 
 import runs
+from console import UserError
 from datasets.mnist import load_mnist
 from machine import prepare
 from runs import Run
@@ -61,8 +62,6 @@ def report_command(options: argparse.Namespace) -> None:
 
 
 def check(options: argparse.Namespace, model: DigitNet, convolutions: list[int]) -> None:
-    from console import UserError
-
     if options.layer is not None and options.layer not in convolutions:
         raise UserError(
             f"--layer {options.layer}: the convolutions are layers {', '.join(map(str, convolutions)) or 'none'}"

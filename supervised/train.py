@@ -131,19 +131,18 @@ def train_epoch(state: State, training: Split, config: Config) -> tuple[float, f
     """Mean loss and accuracy over the epoch's batches, as they were met."""
     model = state.model.train()
     torch.manual_seed(stream(config.seed, state.epoch, "dropout"))
-    total, right, seen = torch.zeros((), device=training.images.device), 0, 0
-    hits = torch.zeros((), device=training.images.device)
+    total, hits = torch.zeros(2, device=training.images.device)
+    seen = 0
     for images, digits in batches(training, config, state.epoch):
         state.optimizer.zero_grad(set_to_none=True)
         logits = model(images)
         loss = functional.cross_entropy(logits, digits)
         loss.backward()
         state.optimizer.step()
-        total += loss.detach() * len(digits)
-        hits += (logits.argmax(1) == digits).sum()
+        total = total + loss.detach() * len(digits)
+        hits = hits + (logits.argmax(1) == digits).sum()
         seen += len(digits)
-    right = int(hits)
-    return float(total) / seen, right / seen
+    return float(total) / seen, float(hits) / seen
 
 
 def batches(training: Split, config: Config, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:

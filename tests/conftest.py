@@ -11,6 +11,10 @@ pytest_plugins = ["original_program"]
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
+needs_mnist = pytest.mark.skipif(
+    not (SHARED / "mnist").is_dir(),
+    reason="MNIST is not shipped: a user's clone has no published files beside it; CI has them, and runs these",
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -23,6 +27,26 @@ def cache(tmp_path_factory):
         del os.environ["DEEPCLUSTER_CACHE"]
     else:
         os.environ["DEEPCLUSTER_CACHE"] = before
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own that can be full: `small_disk("16m")` mounts it, or gives it another size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def of_size(size: str) -> Path:
+        remount = "remount," if os.path.ismount(disk) else ""
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"{remount}size={size}", "tmpfs", disk], capture_output=True
+        )
+        if done.returncode:
+            pytest.skip("only root may mount a disk small enough to fill; CI is root, and runs it")
+        return disk
+
+    yield of_size
+    if os.path.ismount(disk):
+        subprocess.run(["umount", disk], check=True)
 
 
 def run_module(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:

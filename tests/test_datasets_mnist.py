@@ -4,20 +4,16 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import SHARED
+from conftest import SHARED, needs_mnist
 
 from console import UserError
 from datasets import open_dataset
 from datasets.mnist import load_mnist
 
 MNIST = SHARED / "mnist"
-here = pytest.mark.skipif(
-    not MNIST.is_dir(),
-    reason="MNIST is not shipped: these two read the published files beside the clone, where CI has them",
-)
 
 
-@here
+@needs_mnist
 def test_published_files_are_read_and_verified():
     images, labels = load_mnist("train", MNIST)
     assert images.shape == (60000, 28, 28)
@@ -25,7 +21,7 @@ def test_published_files_are_read_and_verified():
     assert load_mnist("test", MNIST)[0].shape == (10000, 28, 28)
 
 
-@here
+@needs_mnist
 def test_mnist_is_a_dataset():
     dataset = open_dataset("mnist:test", 32, limit=50, mnist_dir=MNIST)
     assert len(dataset) == 50

@@ -13,7 +13,10 @@ sync_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: bash scripts/test.sh installs it"
 )
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here: apt-get install chromium")
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None,
+    reason="no browser here: `bash scripts/test.sh` installs chromium on Debian as root (CI does), else apt-get install chromium",
+)
 
 STRANGE = ["<img src=x onerror=alert(1)>.jpg", "quo\"te's & more.jpg", "m\u00fcnze 100%#1?.jpg", "new\nline, comma.jpg"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SHARED, refused, run_module
+from conftest import ROOT, SHARED, needs_mnist, refused, run_module
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
@@ -28,9 +28,6 @@ from supervised.speedrun import Trial, run_trial
 from supervised.train import Split, augmented, evaluate, held_back
 
 MNIST = SHARED / "mnist"
-here = pytest.mark.skipif(
-    not MNIST.is_dir(), reason="MNIST is not shipped: the published files are not beside the clone"
-)
 SMALL = ["--model", "drop_full_conv", "--limit", "1000", "--epochs", "4", "--mnist-dir", MNIST]
 
 
@@ -89,7 +86,6 @@ def test_cnn101_is_the_one_described():
 def test_augmentation_shifts_zooms_and_turns_by_no_more_than_it_may():
     images = torch.zeros(64, 1, 28, 28)
     images[:, :, 13:15, 13:15] = 1
-    assert augmented(images, Augmentation(), torch.Generator()) is not None
     assert torch.equal(augmented(images, Augmentation(), torch.Generator()), images)
     shifted = augmented(images, Augmentation(shift=0.1), torch.Generator().manual_seed(1))
     y = (shifted.sum((1, 3)) * torch.arange(28)).sum(1) / shifted.sum((1, 2, 3))
@@ -112,7 +108,7 @@ def test_what_is_held_back_is_apart_and_comes_from_the_seed():
     assert not np.array_equal(check, held_back(1000, 0.1, 3)[1])
 
 
-@here
+@needs_mnist
 def test_the_run_directory_is_the_contract(trained):
     run = runs.open_run(trained)
     assert run.meta["kind"] == "supervised"
@@ -137,7 +133,7 @@ def test_the_run_directory_is_the_contract(trained):
     assert {"epochs_asked", "epochs_used", "test_loss", "test_accuracy", "parameters"} <= kept.keys()
 
 
-@here
+@needs_mnist
 def test_killed_and_started_again_it_ends_the_same(trained, tmp_path):
     command = [sys.executable, "-m", "supervised", "train", *map(str, SMALL), "--exp", str(tmp_path / "torn")]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -153,7 +149,7 @@ def test_killed_and_started_again_it_ends_the_same(trained, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-@here
+@needs_mnist
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -169,7 +165,7 @@ def test_bad_input_is_one_sentence(tmp_path, arguments, words):
     assert not (tmp_path / "exp").exists()
 
 
-@here
+@needs_mnist
 def test_damaged_files_other_settings_and_unfinished_runs_are_refused(trained, tmp_path):
     broken = tmp_path / "mnist"
     shutil.copytree(MNIST, broken)
@@ -211,7 +207,7 @@ def test_moved_images_go_right_and_down():
     assert_close(moved(moved(image, 90, 0), -90, 0), image, atol=1e-4, rtol=0)
 
 
-@here
+@needs_mnist
 def test_other_test_sets_ensembles_and_the_table(trained, tmp_path):
     usps = tmp_path / "usps"
     for value in range(3):
@@ -251,7 +247,7 @@ def test_a_speedrun_learns_in_one_epoch():
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
-@here
+@needs_mnist
 def test_the_report_has_every_picture(trained):
     result = run_module("supervised", "report", "--run", trained, "--image", "3", "--mnist-dir", MNIST)
     assert result.returncode == 0, result.stderr
@@ -269,7 +265,7 @@ def test_the_report_has_every_picture(trained):
     )
 
 
-@here
+@needs_mnist
 def test_a_supervised_run_is_explained_by_the_same_command(trained, tmp_path):
     out = tmp_path / "results"
     arguments = ["--per-cluster", "4", "--pick", "atypical"]
@@ -300,7 +296,7 @@ def test_a_supervised_run_is_explained_by_the_same_command(trained, tmp_path):
     assert_close(torch.tensor(shown) / 255, image[0, 0], atol=1e-6, rtol=0)
 
 
-@here
+@needs_mnist
 def test_a_network_without_convolutions_is_explained_by_gradients_alone(trained, tmp_path):
     mlp = trained.parent / "exp-mlp"
     out = tmp_path / "results"

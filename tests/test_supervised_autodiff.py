@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from conftest import SHARED, needs_mnist
 from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
@@ -155,7 +155,7 @@ def test_sgd_equals_torchs():
     np.testing.assert_allclose(ours.data, theirs.detach(), atol=1e-12)
 
 
-@pytest.mark.skipif(not (SHARED / "mnist").is_dir(), reason="the published MNIST files are not beside the clone")
+@needs_mnist
 def test_it_learns_mnist():
     from datasets.mnist import load_mnist
 
