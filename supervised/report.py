@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import nn
 
@@ -37,7 +38,7 @@ def report_command(options: argparse.Namespace) -> None:
     test = as_split(*load_mnist("test", options.mnist_dir), device)
     logits = logits_of(model, test.images).cpu()
     convolutions = [i for i, layer in enumerate(model.features) if isinstance(layer, nn.Conv2d)]
-    layers = convolutions[:1] + convolutions[-1:] if options.layer is None else [options.layer]
+    drawn = convolutions[:1] + convolutions[-1:] if options.layer is None else [options.layer]
     check(options, model, convolutions)
 
     pictures: list[tuple[str, str]] = []  # file, caption
@@ -51,12 +52,14 @@ def report_command(options: argparse.Namespace) -> None:
     wrong = int((logits.argmax(1) != test.digits.cpu()).sum())
     if wrong:
         add("misclassified.png", misclassified(logits, test), f"The {min(wrong, WORST)} of {wrong} misclassified digits the network was surest of: predicted minus true probability falls.")  # fmt: skip
-    for layer in dict.fromkeys(layers):
+    for layer in dict.fromkeys(drawn):
         add(f"filters-{layer}.png", filters(model, layer), f"Filters of layer {layer} (blue negative, red positive).")
         add(f"activations-{layer}.png", activations(model, test, options.image, layer), f"What the channels of layer {layer} make of test image {options.image}; all of them.")  # fmt: skip
     add("embeddings.png", embeddings(model, test, run.meta["seed"]), f"{EMBEDDED} test digits: the first dense layer and the raw pixels, each in PCA and t-SNE; last the pixels' k-means clusters.")  # fmt: skip
+    layers = layers_of(model)
+    add("network.png", diagram(layers), "The network: each block is what a layer with weights or a pool puts out, channels x height x width; below it all its layers and their parameters.")  # fmt: skip
     siblings = [found for path in sorted(run.path.resolve().parent.glob("*/result.json")) if (found := runs.open_run(path.parent)).checkpoints()]  # fmt: skip
-    html = page(run, model, pictures, comparison(siblings), int((logits.argmax(1) == test.digits.cpu()).sum()))
+    html = page(run, layers, pictures, comparison(siblings), int((logits.argmax(1) == test.digits.cpu()).sum()))
     atomic(run.path / "report.html", lambda file: file.write(html.encode()))
     print(f"Open {run.path / 'report.html'}; the pictures are in {run.path / 'figures'}.")
 
@@ -89,7 +92,9 @@ def curves(run: Run) -> Figure:
             epochs, [float(row[name]) for row in log], marker=".", label="training (with dropout and augmentation)"
         )
         axis.plot(epochs, [float(row[f"validation_{name}"]) for row in log], marker=".", label="validation")
-        axis.axvline(best, color="black", linestyle="--", linewidth=0.8, label=f"best validation loss: epoch {best}")
+        axis.axvline(best, color="black", linestyle="--", linewidth=0.8)
+        reached = float(log[best - 1][f"validation_{name}"])
+        axis.plot([best], [reached], "ko", fillstyle="none", markersize=9, label=f"kept: epoch {best}, {reached:.4f}")
         axis.set(title=name.capitalize(), xlabel="epoch", ylabel="cross-entropy" if name == "loss" else "share right")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
@@ -199,10 +204,10 @@ def embeddings(model: DigitNet, test: Split, seed: int) -> Figure:
     return figure
 
 
-def diagram(model: DigitNet) -> list[dict[str, Any]]:
+def layers_of(model: DigitNet) -> list[dict[str, Any]]:
     """Each layer with the shape it puts out and its number of parameters."""
     shape = torch.zeros(1, 1, 28, 28, device=next(model.parameters()).device)
-    rows: list[dict[str, Any]] = [{"layer": "input", "shape": "1 x 28 x 28", "parameters": 0}]
+    rows: list[dict[str, Any]] = [{"layer": "input", "words": "image", "shape": "1 x 28 x 28", "parameters": 0}]
     with torch.inference_mode():
         for part in (model.features, model.classifier):
             for i, layer in enumerate(part):
@@ -211,17 +216,57 @@ def diagram(model: DigitNet) -> list[dict[str, Any]]:
                 detail = str(layer)[str(layer).index("(") :] if isinstance(layer, nn.Conv2d | nn.Linear | nn.Dropout | nn.MaxPool2d) else ""  # fmt: skip
                 count = sum(parameter.numel() for parameter in layer.parameters())
                 size = " x ".join(map(str, shape.shape[1:]))
-                rows.append({"layer": name, "detail": detail, "shape": size, "parameters": count})
+                rows.append(
+                    {"layer": name, "words": _words(layer), "detail": detail, "shape": size, "parameters": count}
+                )
     return rows
 
 
-def page(run: Run, model: DigitNet, pictures: list[tuple[str, str]], table: list[str], right: int) -> str:
+def _words(layer: nn.Module) -> str:
+    if isinstance(layer, nn.Conv2d):
+        return "{} x {} convolution".format(*layer.kernel_size)
+    words = {"MaxPool2d": "max-pool", "BatchNorm2d": "batch norm", "BatchNorm1d": "batch norm", "Linear": "dense"}
+    kind = type(layer).__name__
+    return words.get(kind, kind if kind == "ReLU" else kind.lower())
+
+
+def diagram(layers: list[dict[str, Any]]) -> Figure:
+    """A block for the input and each layer with weights or a pool; sides grow with the maps, depth with the channels."""
+    blocks: list[dict[str, Any]] = []
+    for layer in layers:
+        if layer["layer"].split()[-1] in ("input", "Conv2d", "MaxPool2d", "Linear"):
+            blocks.append({"shape": [int(n) for n in layer["shape"].split(" x ")], "names": [], "parameters": 0})
+        blocks[-1]["names"].append(layer["words"])
+        blocks[-1]["parameters"] += layer["parameters"]
+    figure = _figure(1.25 * len(blocks), 2.7)
+    axis = figure.subplots()
+    for x, block in enumerate(blocks):
+        channels, *sides = block["shape"]
+        if sides:
+            width, height, sheets = 0.6 * sides[1] / 28, 0.6 * sides[0] / 28, min(8, 1 + channels // 8)
+        else:
+            width, height, sheets = 0.1, 0.12 + 0.6 * min(1.0, channels / 512), 1
+        for sheet in reversed(range(sheets)):
+            corner = (x - width / 2 + 0.02 * sheet, -height / 2 + 0.02 * sheet)
+            colour = "#c9dbe8" if sides else "#e8d5b7"
+            axis.add_patch(Rectangle(corner, width, height, facecolor=colour, edgecolor="#44525c", linewidth=0.7))
+        size = " x ".join(map(str, block["shape"]))
+        axis.text(x, 0.55, size, ha="center", va="bottom", fontsize=9, weight="bold")
+        parameters = [f"{block['parameters']:,} parameters"] if block["parameters"] else []
+        axis.text(x, -0.45, "\n".join(block["names"] + parameters), ha="center", va="top", fontsize=8)
+    total = sum(layer["parameters"] for layer in layers)
+    axis.set_title(f"{total:,} parameters in all", fontsize=10)
+    axis.set(xlim=(-0.55, len(blocks) - 0.45), ylim=(-1.2, 0.7), aspect="equal")
+    axis.axis("off")
+    return figure
+
+
+def page(run: Run, layers: list[dict[str, Any]], pictures: list[tuple[str, str]], table: list[str], right: int) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )  # fmt: skip
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
-    layers = diagram(model)
     return environment.get_template("report.html").render(
         name=run.path.resolve().name,
         config=run.meta["config"],

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
+from tqdm import tqdm
 
 import runs
+from console import bar_settings
 from datasets.mnist import load_mnist
 from machine import prepare, stream
 from supervised.train import Split, as_split, evaluate, held_back
@@ -34,23 +36,28 @@ def speedrun_command(options: argparse.Namespace) -> None:
     images, digits = load_mnist("train", options.mnist_dir)
     test = as_split(*load_mnist("test", options.mnist_dir), device)
     whole = as_split(images, digits, device)
+    total = len(options.seeds) * sum(trial.epochs for trial in TRIALS)
     rows = []
     print("| convolutions | epochs | seconds | validation accuracy | test accuracy | 99 % |")
-    print("|---|---|---|---|---|---|")
-    for trial in TRIALS:
-        seconds, checked, tested = [], [], []
-        for seed in options.seeds:
-            learn, check = held_back(len(whole), 0.1, seed)
-            begin = time.perf_counter()
-            net = run_trial(trial, whole[learn], seed)
-            seconds.append(time.perf_counter() - begin)
-            checked.append(evaluate(net, whole[check])["accuracy"])
-            tested.append(evaluate(net, test)["accuracy"])
-        reached = bool(np.mean(checked) >= GOAL)
-        row = {"convolutions": trial.convolutions, "epochs": trial.epochs, "seconds": _spread(seconds, 1)}
-        row |= {"validation": _spread(checked, 4), "test": _spread(tested, 4), "reached": "yes" if reached else ""}
-        rows.append(row)
-        print("| " + " | ".join(str(value) for value in row.values()) + " |", flush=True)
+    print("|---|---|---|---|---|---|", flush=True)
+    with tqdm(total=total, desc="speedrun", unit=" epochs", leave=False, **bar_settings()) as bar:
+        for trial in TRIALS:
+            seconds, checked, tested = [], [], []
+            for seed in options.seeds:
+                learn, check = held_back(len(whole), 0.1, seed)
+                begin = time.perf_counter()
+                net = run_trial(trial, whole[learn], seed)
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
+                seconds.append(time.perf_counter() - begin)
+                checked.append(evaluate(net, whole[check])["accuracy"])
+                tested.append(evaluate(net, test)["accuracy"])
+                bar.update(trial.epochs)
+            reached = bool(np.mean(checked) >= GOAL)
+            row = {"convolutions": trial.convolutions, "epochs": trial.epochs, "seconds": _spread(seconds, 1)}
+            row |= {"validation": _spread(checked, 4), "test": _spread(tested, 4), "reached": "yes" if reached else ""}
+            rows.append(row)
+            bar.write("| " + " | ".join(str(value) for value in row.values()) + " |")
     if options.out is not None:
         runs.write_csv(options.out, rows)
 

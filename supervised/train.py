@@ -5,7 +5,7 @@ The network is chosen on a part of the training images held back for validation;
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,15 +103,14 @@ def fit(run: Run, training: Split, validation: Split, config: Config, device: to
     kept = run.latest()
     if kept is not None:
         restore(state, kept)
-    bar = tqdm(
-        initial=state.epoch, total=config.epochs, desc=config.model, unit=" epoch", leave=False, **bar_settings()
-    )
-    with bar:
+    steps = -(-len(training) // config.batch)
+    done, whole = state.epoch * steps, config.epochs * steps
+    with tqdm(initial=done, total=whole, desc=config.model, unit=" batches", leave=False, **bar_settings()) as bar:
         while not state.finished(config):
             begin = time.monotonic()
             state.epoch += 1
             rate = state.optimizer.param_groups[0]["lr"]
-            loss, accuracy = train_epoch(state, training, config)
+            loss, accuracy = train_epoch(state, training, config, bar.update)
             found = evaluate(state.model, validation)
             state.schedule.step(found["loss"])
             if found["loss"] < state.best["loss"]:
@@ -122,13 +121,12 @@ def fit(run: Run, training: Split, validation: Split, config: Config, device: to
             state.log.append(row | {"lr": rate, "seconds": round(time.monotonic() - begin, 2)})
             run.write_latest(snapshot(state))
             run.write_log(state.log)
-            bar.update()
-            bar.set_postfix_str(f"validation {found['accuracy']:.4f}, best epoch {state.best['epoch']}")
+            bar.set_postfix_str(f"epoch {state.epoch}, validation {found['accuracy']:.4f}, best {state.best['epoch']}")
     return state
 
 
-def train_epoch(state: State, training: Split, config: Config) -> tuple[float, float]:
-    """Mean loss and accuracy over the epoch's batches, as they were met."""
+def train_epoch(state: State, training: Split, config: Config, after_batch: Callable[[], Any]) -> tuple[float, float]:
+    """Mean loss and accuracy over the epoch's batches, as they were met; `after_batch` is called after each."""
     model = state.model.train()
     torch.manual_seed(stream(config.seed, state.epoch, "dropout"))
     total, hits = torch.zeros(2, device=training.images.device)
@@ -142,6 +140,7 @@ def train_epoch(state: State, training: Split, config: Config) -> tuple[float, f
         total = total + loss.detach() * len(digits)
         hits = hits + (logits.argmax(1) == digits).sum()
         seen += len(digits)
+        after_batch()
     return float(total) / seen, float(hits) / seen
 
 
