@@ -51,7 +51,8 @@ def report_command(options: argparse.Namespace) -> None:
     add("confusion.png", confusion(logits, test), "Test digits: rows are true, columns predicted.")
     wrong = int((logits.argmax(1) != test.digits.cpu()).sum())
     if wrong:
-        add("misclassified.png", misclassified(logits, test), f"The {min(wrong, WORST)} of {wrong} misclassified digits the network was surest of: predicted minus true probability falls.")  # fmt: skip
+        shown = f"All {wrong}" if wrong <= WORST else f"The surest {WORST} of {wrong}"
+        add("misclassified.png", misclassified(logits, test), f"{shown} misclassified digits: number, true digit and prediction, probability of the prediction minus that of the truth, which falls.")  # fmt: skip
     for layer in dict.fromkeys(drawn):
         add(f"filters-{layer}.png", filters(model, layer), f"Filters of layer {layer} (blue negative, red positive).")
         add(f"activations-{layer}.png", activations(model, test, options.image, layer), f"What the channels of layer {layer} make of test image {options.image}; all of them.")  # fmt: skip
@@ -132,12 +133,13 @@ def misclassified(logits: torch.Tensor, test: Split) -> Figure:
     worst = wrong[gap[wrong].argsort(descending=True)][:WORST].tolist()
     across = min(10, len(worst))
     down = -(-len(worst) // across)
-    figure = _figure(1.25 * across + 0.5, 1.55 * down + 0.3)
+    figure = _figure(1.25 * across + 0.5, 1.65 * down + 0.5)
     for axis, i in zip(np.ravel(figure.subplots(down, across, squeeze=False)), [*worst, *[None] * (down * across - len(worst))], strict=True):  # fmt: skip
         axis.axis("off")
         if i is not None:
             axis.imshow(test.images[i, 0].cpu(), cmap="gray_r")
-            axis.set_title(f"no. {i}\n{digits[i]} taken for {said[i]}\n{gap[i]:+.2f}", fontsize=7)
+            axis.set_title(f"no. {i}\n{digits[i]} taken for {said[i]}\n{gap[i]:+.2f}", fontsize=8)
+    figure.suptitle("Misclassified digits, the surest mistakes first", fontsize=11)
     return figure
 
 
@@ -163,7 +165,7 @@ def activations(model: DigitNet, test: Split, image: int, layer: int) -> Figure:
 def _grid(maps: np.ndarray, title: str, style: dict[str, Any]) -> Figure:
     across = 8
     down = -(-len(maps) // across)
-    figure = _figure(across * 1.05, down * 1.2 + 0.5)
+    figure = _figure(across * 1.05, down * 1.12 + 0.5)
     axes = np.ravel(figure.subplots(down, across, squeeze=False))
     for axis in axes:
         axis.axis("off")

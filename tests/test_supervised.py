@@ -259,7 +259,7 @@ def test_the_report_has_every_picture(trained):
             assert np.asarray(picture.convert("L")).std() > 10
     assert "drop_full_conv" in html
     assert "mlp" in html  # the run beside it
-    assert "592074" in html  # parameters in all
+    assert "592,074" in html  # parameters in all
     assert "layers 0" in refused(
         run_module("supervised", "report", "--run", trained, "--layer", "3", "--mnist-dir", MNIST)
     )
