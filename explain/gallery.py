@@ -243,6 +243,7 @@ def common(
         "caveat": caveat,
         "numbers": [card.number for card in found],
         "supervised": subject.supervised,
+        "group": "digit" if subject.supervised else "cluster",
         "edited": subject.assignment.digest is not None,
     }
 

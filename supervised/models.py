@@ -73,10 +73,9 @@ def cnn101() -> DigitNet:
 
 
 def _lecture(name: str, dropout: bool) -> DigitNet:
-    """One 5x5 convolution of 32, one pool, one dense layer of 128."""
-    drops = [[nn.Dropout(0.25)], [nn.Dropout(0.5)]] if dropout else [[], []]
-    features = [nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), *drops[0]]
-    dense = [nn.Flatten(), nn.Linear(32 * 12 * 12, 128), nn.ReLU(), *drops[1], nn.Linear(128, CLASSES)]
+    """One 5x5 convolution of 32, one pool, one dense layer of 128; more dropout than this underfits moved images."""
+    features = [nn.Conv2d(1, 32, 5), nn.ReLU(), nn.MaxPool2d(2), *([nn.Dropout(0.2)] if dropout else [])]
+    dense = [nn.Flatten(), nn.Linear(32 * 12 * 12, 128), nn.ReLU(), nn.Linear(128, CLASSES)]
     return DigitNet(name, features, dense)
 
 

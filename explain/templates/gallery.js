@@ -3,13 +3,17 @@
 // Names of files and clusters only ever enter the page as text.
 
 const $ = (id) => document.getElementById(id);
-const { run, epoch, root } = document.body.dataset;
+const { run, epoch, root, group } = document.body.dataset; // group: what a cluster is called here
 const data = $("data") ? JSON.parse($("data").textContent) : { page: "overview" };
 
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);
   node.append(...children);
   return node;
+}
+
+function told(label) {
+  return group === "digit" ? `in truth ${label}` : label;
 }
 
 function say(text) {
@@ -210,9 +214,9 @@ const cluster = {
   },
   caption(card, coin) {
     const edit = edits.coins.get(coin.id);
-    const mark = !edit ? "" : edit.move !== "" ? `→ cluster ${edit.move} ` : edit.wrong ? "wrong " : "noted ";
-    const label = coin.label === undefined ? "" : ` · ${coin.label}`;
-    const margin = coin.margin === null ? "" : ` · ${coin.margin.toFixed(1)} before cluster ${coin.rival}`;
+    const mark = !edit ? "" : edit.move !== "" ? `→ ${group} ${edit.move} ` : edit.wrong ? "wrong " : "noted ";
+    const label = coin.label === undefined ? "" : ` · ${told(coin.label)}`;
+    const margin = coin.margin === null ? "" : ` · ${coin.margin.toFixed(1)} before ${group} ${coin.rival}`;
     card.classList.toggle("wrong", Boolean(edit && (edit.wrong || edit.move !== "")));
     card.querySelector(".caption").replaceChildren(
       make("span", { className: "edit-mark" }, mark),
@@ -257,10 +261,10 @@ const cluster = {
     image.alt = `${title} of ${coin.id}`;
     $("zoom-title").textContent = coin.id;
     const facts = [`${title}${coin.empty.includes(this.zoomed) ? " (an empty map: it says nothing)" : ""}`];
-    facts.push(`no. ${coin.rank} of cluster ${data.cluster}`);
-    if (coin.label !== undefined) facts.push(coin.label);
+    facts.push(`no. ${coin.rank} of ${group} ${data.cluster}`);
+    if (coin.label !== undefined) facts.push(told(coin.label));
     if (coin.score !== null) facts.push(`logit ${coin.score.toFixed(2)}`);
-    if (coin.margin !== null) facts.push(`${coin.margin.toFixed(2)} before cluster ${coin.rival}`);
+    if (coin.margin !== null) facts.push(`${coin.margin.toFixed(2)} before ${group} ${coin.rival}`);
     if (coin.distance !== null) facts.push(`distance ${coin.distance.toFixed(3)}`);
     $("zoom-facts").textContent = facts.join(" · ");
     for (const button of document.querySelectorAll("[data-zoom-method]")) {
@@ -388,7 +392,7 @@ const map = {
     const more = found.length > LISTED ? `, the first ${LISTED} listed` : "";
     $("found-title").textContent = some ? `${found.length} found${more}` : `${found.length} images: type part of a name to list some`;
     $("found").replaceChildren(
-      ...(some ? shown : []).map((spot) => make("li", {}, make("a", { href: this.href(spot) }, spot[0]), ` · cluster ${spot[1]}`)),
+      ...(some ? shown : []).map((spot) => make("li", {}, make("a", { href: this.href(spot) }, spot[0]), ` · ${group} ${spot[1]}`)),
     );
   },
   dot(pen, spot, size) {
@@ -419,7 +423,7 @@ const map = {
     $("tip").style.top = `${Math.min(y + 12, $("map").clientHeight - 170)}px`;
     const picture = make("img", { alt: "", src: `${spot[1]}/${encodeURIComponent(spot[4])}-original${data.suffix}` });
     picture.onerror = () => picture.remove();
-    $("tip").replaceChildren(picture, `${spot[0]} · cluster ${spot[1]}`);
+    $("tip").replaceChildren(picture, `${spot[0]} · ${group} ${spot[1]}`);
   },
 };
 
