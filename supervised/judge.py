@@ -50,11 +50,11 @@ def ensemble_command(options: argparse.Namespace) -> None:
         logits = logits_of(trained_model(run, run.checkpoints()[-1]).to(device), test.split.images)
         votes.append(logits.argmax(1).cpu().numpy())
         weights.append(run.json("result.json")["validation_reliability"])
-        print(f"{path!s:<40}{in_words(_hits(votes[-1], test.split), len(test.split))}")
+        print(f"{path!s:<42}{in_words(_hits(votes[-1], test.split), len(test.split))}")
     equal = [[1.0] * CLASSES] * len(votes)
     for name, weight in (("majority vote", equal), ("vote weighted by each net's reliability", weights)):
         said = vote(np.stack(votes), np.array(weight))
-        print(f"{name:<40}{in_words(_hits(said, test.split), len(test.split))}")
+        print(f"{name:<42}{in_words(_hits(said, test.split), len(test.split))}")
 
 
 def vote(said: np.ndarray, weight: np.ndarray) -> np.ndarray:

@@ -280,6 +280,7 @@ def test_a_supervised_run_is_explained_by_the_same_command(trained, tmp_path):
     assert all(("wrong" in row["flags"].split(";")) == (row in wrong) for row in table)
     page = (out / str(epoch) / "3" / "index.html").read_text()
     assert "Digit 3" in page
+    assert "Cluster" not in page
     assert "wrong predictions" in page
 
     from datasets import open_dataset
