@@ -66,6 +66,6 @@ def bar_settings() -> dict[str, Any]:
     return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
 
 
-def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "image") -> Iterator[Item]:
+def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "images") -> Iterator[Item]:
     """Iterate with a progress bar on stderr that shows count, rate and time left; silent for short work."""
-    return iter(tqdm(items, desc=what, total=total, unit=f" {unit}s", delay=1, leave=False, **bar_settings()))
+    return iter(tqdm(items, desc=what, total=total, unit=f" {unit}", delay=1, leave=False, **bar_settings()))

@@ -47,7 +47,7 @@ def unpack(archive: Path) -> Path:
                         f"{archive}: unpacks to {size / 1e9:.1f} GB but {partial.parent} has {free / 1e9:.1f} GB free: "
                         "free some space or set DEEPCLUSTER_CACHE to a larger disk"
                     )
-                for entry in progress(entries, f"unpacking {archive.name}", unit="file"):
+                for entry in progress(entries, f"unpacking {archive.name}", unit="files"):
                     _extract(content, entry, partial, archive)
             os.rename(partial, home)
         except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:

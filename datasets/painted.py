@@ -95,7 +95,9 @@ def paint(out: Path, count: int = COUNT, seed: int = SEED) -> None:
     try:
         jobs = [(number, int(type_index), seed, str(partial)) for number, type_index in enumerate(chosen)]
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            rows = list(progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coin"))
+            rows = list(
+                progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins")
+            )
         with (partial / "truth.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

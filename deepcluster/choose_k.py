@@ -40,7 +40,7 @@ def recommend(x: np.ndarray, seed: int) -> tuple[int, list[dict[str, float]]]:
     """As choose_k, for reduced features x (N, d)."""
     candidates = [k for k in CANDIDATES if k <= max(2, len(x) // 8)] or [2]
     rows = []
-    for k in progress(candidates, "trying k", unit="k"):
+    for k in progress(candidates, "trying k", unit="values"):
         one, other = (kmeans(x, k, stream(seed, k, f"choose-{repeat}"), tries=5) for repeat in range(2))
         sample = min(len(x), SILHOUETTE_IMAGES)
         rows.append(

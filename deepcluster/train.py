@@ -85,7 +85,7 @@ def train(
     embedding = embed(state.model, frames, config, "embedding")
     writer = _tensorboard(run) if tensorboard else None
     saving, drawing = Ration(SAVE_SHARE), Ration(DRAW_SHARE)
-    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epoch", **bar_settings()) as bar:
+    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epochs", **bar_settings()) as bar:
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock()
             clusters, k = cluster(reduced(embedding.features, config.pca, config.whiten), config, epoch)
@@ -143,7 +143,7 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
     features, logits = [], []
     starts = range(0, len(frames.shape), EMBED_BATCH)
     with torch.inference_mode(), autocast(frames.device):
-        for begin in progress(starts, what, unit="batch"):
+        for begin in progress(starts, what, unit="batches"):
             indices = np.arange(begin, min(begin + EMBED_BATCH, len(frames.shape)))
             feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop))
             features.append(feature.float())
@@ -227,13 +227,13 @@ def training_batches(
     if frames.device.type == "cuda" and frames.resident is None:
         with ThreadPoolExecutor(1) as ahead:  # cut the next batch on the CPU while the GPU learns this one
             pending = ahead.submit(batch, starts[0])
-            for begin in progress([*starts[1:], None], f"epoch {epoch}", unit="batch"):
+            for begin in progress([*starts[1:], None], f"epoch {epoch}", unit="batches"):
                 ready = pending.result()
                 if begin is not None:
                     pending = ahead.submit(batch, begin)
                 yield ready
     else:
-        yield from map(batch, progress(starts, f"epoch {epoch}", unit="batch"))
+        yield from map(batch, progress(starts, f"epoch {epoch}", unit="batches"))
 
 
 def learning_rate_factor(time_in_epochs: float, config: Config) -> float:

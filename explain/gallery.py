@@ -94,7 +94,7 @@ def write_cluster_pictures(subject: Subject, record: Record, scores: Scores, fol
     cluster = subject.assignment.cluster
     present = subject.pictures.present
     numbers = np.unique(cluster[present][cluster[present] >= 0])
-    for number in progress(numbers, "clusters", unit="cluster"):
+    for number in progress(numbers, "clusters", unit="clusters"):
         home = folder / str(number)
         home.mkdir(exist_ok=True)
         members = present[cluster[present] == number]

@@ -129,7 +129,7 @@ class Subject:
         features, logits = [], []
         rows = self.pictures.present
         with torch.inference_mode(), autocast(self.device):
-            for begin in progress(range(0, len(rows), LOOKED_AT), "looking", unit="batch"):
+            for begin in progress(range(0, len(rows), LOOKED_AT), "looking", unit="batches"):
                 feature = self.model.model.embed(self.images(rows[begin : begin + LOOKED_AT]))
                 features.append(feature.float().cpu())
                 logits.append(self.model.model.classify(feature).float().cpu())

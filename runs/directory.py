@@ -84,9 +84,14 @@ class Run:
         return load_tensors(path) if path.exists() else None
 
     def json(self, name: str) -> Any:
-        """The content of an optional JSON file, or None."""
+        """The content of an optional JSON file, or None. Raises: UserError if it is damaged."""
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except ValueError as error:
+            raise UserError(
+                f"{path}: damaged ({error}): remove it and run the training again, which writes it"
+            ) from None
 
     # --- writing ---
 

@@ -1,6 +1,7 @@
 """Judge trained networks: other test sets, ensembles, a table of all runs."""
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,24 +127,25 @@ def comparison(found: list[Run]) -> list[str]:
     results = [run.json("result.json") for run in found]
     for model in dict.fromkeys(result["model"] for result in results):
         same = [result for result in results if result["model"] == model]
-
-        def spread(name: str, digits: int, same: list[dict] = same) -> str:
-            values = [result[name] for result in same]
-            middle = f"{np.mean(values):.{digits}f}"
-            return f"{middle} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else middle
-
+        digits = {"test_accuracy": 4, "test_loss": 4, "epochs_used": 0}
+        measured = [spread([result[name] for result in same], places) for name, places in digits.items()]
         loss, accuracy = PUBLISHED.get(model, (None, None))
         published = [f"{value:.4f}" if value is not None else "" for value in (accuracy, loss)]
-        cells = [model, str(len(same)), spread("test_accuracy", 4), spread("test_loss", 4), spread("epochs_used", 0)]
-        lines.append("| " + " | ".join(cells + published) + " |")
+        lines.append("| " + " | ".join([model, str(len(same)), *measured, *published]) + " |")
     return lines
+
+
+def spread(values: Sequence[float], places: int) -> str:
+    """Mean and standard deviation; of a single value, that value."""
+    middle = f"{np.mean(values):.{places}f}"
+    return f"{middle} ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else middle
 
 
 def finished_run(path: Path) -> Run:
     run = runs.open_run(path)
     if run.meta.get("kind") != "supervised":
         raise UserError(f"{path}: not a supervised run but {run.meta.get('kind')}")
-    if not run.checkpoints():
+    if not run.checkpoints() or run.json("result.json") is None:
         raise UserError(f"{path}: its training has not ended: run the same `supervised train` again, it continues")
     return run
 

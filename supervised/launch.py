@@ -48,7 +48,7 @@ def train_command(options: argparse.Namespace) -> None:
         learn, check = held_back(len(rows), config.validation, config.seed)
         whole = as_split(images[rows], digits[rows], device)
         state = fit(run, whole[learn], whole[check], config, device)
-        if not run.checkpoints():
+        if not run.checkpoints() or run.json("result.json") is None:
             finish(run, state, config, whole[check], as_split(test_images, test_digits, device))
     result = run.json("result.json")
     print(
@@ -141,7 +141,10 @@ def keep_best(run: Run, result: dict[str, Any], config: Config) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
         except OSError:  # a mounted Drive has no locks; there is one writer there
             pass
-        best = json.loads(path.read_text()) if path.exists() else None
+        try:
+            best = json.loads(path.read_text()) if path.exists() else None
+        except ValueError:  # damaged by somebody: it holds nothing any more
+            best = None
         if best is not None and best["validation_loss"] <= result["validation_loss"] and best["run"] != run.path.name:
             return
         content = {"run": run.path.resolve().name, **result, "parameters": asdict(config)}

@@ -14,7 +14,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import nn
 
-import runs
 from console import UserError
 from datasets.mnist import load_mnist
 from machine import prepare
@@ -59,10 +58,23 @@ def report_command(options: argparse.Namespace) -> None:
     add("embeddings.png", embeddings(model, test, run.meta["seed"]), f"{EMBEDDED} test digits: the first dense layer and the raw pixels, each in PCA and t-SNE; last the pixels' k-means clusters.")  # fmt: skip
     layers = layers_of(model)
     add("network.png", diagram(layers), "The network: each block is what a layer with weights or a pool puts out, channels x height x width; below it all its layers and their parameters.")  # fmt: skip
-    siblings = [found for path in sorted(run.path.resolve().parent.glob("*/result.json")) if (found := runs.open_run(path.parent)).checkpoints()]  # fmt: skip
-    html = page(run, layers, pictures, comparison(siblings), int((logits.argmax(1) == test.digits.cpu()).sum()))
+    siblings, damaged = readable(sorted(run.path.resolve().parent.glob("*/result.json")))
+    html = page(run, layers, pictures, comparison(siblings), len(test) - wrong)
     atomic(run.path / "report.html", lambda file: file.write(html.encode()))
     print(f"Open {run.path / 'report.html'}; the pictures are in {run.path / 'figures'}.")
+    for sentence in damaged:
+        print(f"Left out of the table: {sentence}")
+
+
+def readable(results: list[Path]) -> tuple[list[Run], list[str]]:
+    """The finished runs that these result.json belong to, and a sentence for each that cannot be read."""
+    found, damaged = [], []
+    for path in results:
+        try:
+            found.append(finished_run(path.parent))
+        except UserError as error:
+            damaged.append(str(error))
+    return found, damaged
 
 
 def check(options: argparse.Namespace, model: DigitNet, convolutions: list[int]) -> None:

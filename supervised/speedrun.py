@@ -14,6 +14,7 @@ import runs
 from console import bar_settings
 from datasets.mnist import load_mnist
 from machine import prepare, stream
+from supervised.judge import spread
 from supervised.train import Split, as_split, evaluate, held_back
 
 GOAL = 0.99
@@ -54,8 +55,8 @@ def speedrun_command(options: argparse.Namespace) -> None:
                 tested.append(evaluate(net, test)["accuracy"])
                 bar.update(trial.epochs)
             reached = bool(np.mean(checked) >= GOAL)
-            row = {"convolutions": trial.convolutions, "epochs": trial.epochs, "seconds": _spread(seconds, 1)}
-            row |= {"validation": _spread(checked, 4), "test": _spread(tested, 4), "reached": "yes" if reached else ""}
+            row = {"convolutions": trial.convolutions, "epochs": trial.epochs, "seconds": spread(seconds, 1)}
+            row |= {"validation": spread(checked, 4), "test": spread(tested, 4), "reached": "yes" if reached else ""}
             rows.append(row)
             bar.write("| " + " | ".join(str(value) for value in row.values()) + " |")
     if options.out is not None:
@@ -94,8 +95,3 @@ def run_trial(trial: Trial, training: Split, seed: int) -> nn.Sequential:
             optimiser.step()
             schedule.step()
     return net
-
-
-def _spread(values: list[float], digits: int) -> str:
-    middle = f"{np.mean(values):.{digits}f}"
-    return f"{middle} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else middle

@@ -4,13 +4,11 @@ import struct
 
 import numpy as np
 import pytest
-from conftest import SHARED, needs_mnist
+from conftest import MNIST, needs_mnist
 
 from console import UserError
 from datasets import open_dataset
 from datasets.mnist import load_mnist
-
-MNIST = SHARED / "mnist"
 
 
 @needs_mnist

@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pytest
 from conftest import photograph, run_module
+from playwright.sync_api import sync_playwright
 
 import runs
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: bash scripts/test.sh installs it"
-)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None,
-    reason="no browser here: `bash scripts/test.sh` installs chromium on Debian as root (CI does), else apt-get install chromium",
+    reason="about a real browser, and none is installed: `bash scripts/test.sh` installs chromium on Debian as root (CI does)",
 )
 
 STRANGE = ["<img src=x onerror=alert(1)>.jpg", "quo\"te's & more.jpg", "m\u00fcnze 100%#1?.jpg", "new\nline, comma.jpg"]
@@ -52,7 +50,7 @@ def gallery(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_api.sync_playwright() as playwright:
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
         )

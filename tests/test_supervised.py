@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SHARED, needs_mnist, refused, run_module
+from conftest import MNIST, ROOT, needs_mnist, refused, run_module
 from PIL import Image
 from torch import nn
 from torch.testing import assert_close
@@ -23,11 +23,10 @@ from supervised.judge import moved, vote, wilson
 from supervised.launch import reliability
 from supervised.models import MODELS, PUBLISHED, Augmentation, build
 from supervised.predict import trained_model
-from supervised.report import layers_of
+from supervised.report import layers_of, readable
 from supervised.speedrun import Trial, run_trial
 from supervised.train import Split, augmented, evaluate, held_back
 
-MNIST = SHARED / "mnist"
 SMALL = ["--model", "drop_full_conv", "--limit", "1000", "--epochs", "4", "--mnist-dir", MNIST]
 
 
@@ -176,6 +175,17 @@ def test_damaged_files_other_settings_and_unfinished_runs_are_refused(trained, t
     )
     sentence = refused(run_module("supervised", "train", *SMALL, "--seed", "7", "--exp", trained))
     assert "--seed 2 (now 7)" in sentence
+    torn = tmp_path / "torn"
+    shutil.copytree(trained, torn)
+    (torn / "result.json").write_text('{"model": ')
+    assert "result.json: damaged" in refused(run_module("supervised", "compare", torn))
+    found, damaged = readable([torn / "result.json", trained / "result.json"])
+    assert [run.path for run in found] == [trained]
+    assert "result.json: damaged" in damaged[0]
+    (torn / "result.json").unlink()
+    assert "has not ended" in refused(run_module("supervised", "compare", torn))
+    assert run_module("supervised", "train", *SMALL, "--exp", torn).returncode == 0
+    assert runs.open_run(torn).json("result.json") == runs.open_run(trained).json("result.json")
     shutil.copytree(trained, tmp_path / "young")
     shutil.rmtree(tmp_path / "young" / "checkpoints")
     assert "has not ended" in refused(run_module("supervised", "test", "--run", tmp_path / "young"))

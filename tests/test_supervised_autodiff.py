@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED, needs_mnist
+from conftest import MNIST, needs_mnist
 from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
@@ -159,7 +159,7 @@ def test_sgd_equals_torchs():
 def test_it_learns_mnist():
     from datasets.mnist import load_mnist
 
-    images, digits = load_mnist("train", SHARED / "mnist")
-    test_images, test_digits = load_mnist("test", SHARED / "mnist")
+    images, digits = load_mnist("train", MNIST)
+    test_images, test_digits = load_mnist("test", MNIST)
     net = autodiff.train(images[:10000], digits[:10000], epochs=3, seed=1)
     assert autodiff.accuracy(net, test_images, test_digits) > 0.97
