@@ -39,7 +39,7 @@ class Parser(argparse.ArgumentParser):
     """argparse, whose complaint is one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        fail(f"{message} (`{self.prog} --help` explains the options)")
+        raise UserError(f"{message} (`{self.prog} --help` explains the options)")
 
 
 def fail(sentence: str) -> NoReturn:

@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import Any
 
 
-def add_machine(parser: Any, workers: bool = True) -> None:
-    """--device, --workers where images are decoded, --mnist-dir; to a parser or a group of one."""
+def add_machine(parser: Any) -> None:
+    """--device; to a parser or a group of one."""
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
-    if workers:
-        help = "threads that decode images (default: one a core)"
-        parser.add_argument("--workers", type=positive, metavar="N", help=help)
+
+
+def add_reading(parser: Any, decodes: bool = True) -> None:
+    """--mnist-dir, and --workers where images are decoded; to a parser or a group of one."""
+    if decodes:
+        parser.add_argument(
+            "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
+        )
     parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
+
+
+def add_run(parser: Any) -> None:
+    """--run, an existing run directory; --exp names the same folder."""
+    parser.add_argument("--run", "--exp", dest="run", type=Path, required=True, metavar="DIR", help="run directory")
+
+
+def add_exp(parser: Any, default: str) -> None:
+    """--exp, the run directory to write; --run names the same folder."""
+    parser.add_argument(
+        "--exp", "--run", dest="exp", type=Path, default=Path(default), metavar="DIR", help=f"run directory ({default})"
+    )
 
 
 def number(kind: Callable[[str], Any], wanted: str, accepts: Callable[[Any], bool]) -> Callable[[str], Any]:

@@ -1,43 +1,65 @@
-"""Images with stable ids: coin folders and zips, painted coins, MNIST."""
+"""Images with stable ids: coin folders and zips, painted coins, MNIST.
 
+`SOURCES` is the one table of what DATA may be besides a folder or a zip; a new one is added there.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from console import UserError
-from datasets.cache import Pixels, content_digests, decoded, fingerprint
+from datasets.cache import Pixels, content_digests, decode_all, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
 
-__all__ = ["Dataset", "Pixels", "open_dataset"]
+__all__ = ["SOURCES", "Dataset", "Pixels", "decoded_side", "open_dataset"]
 
-# Settings of a training that follow from what the pictures are; the user's own go before them.
-LOOSE_COINS = {"rotate": 180.0}  # may lie at any angle
-PAINTED = {"rotate": 15.0, "sobel": True}  # upright; struck silver, whose colour is the light's and the background's
-DIGITS = {"rotate": 15.0}
+Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """N images, decoded. `ids[i]`, `labels[i]` and `pixels[i]` are image i."""
+    """N images, decoded. `ids[i]`, `labels[i]` and `pixels[i]` are image i.
+
+    The facts about all of them (`upright`, `colour_matters`) are there for a trainer to draw its conclusions from.
+    """
 
     name: str
     source: str  # what open_dataset was asked for, made absolute
     key: str  # identifies the content: equal keys, equal files
     ids: list[str]
-    labels: list[str] | None  # for evaluation alone
+    labels: list[str] | None
     skipped: list[tuple[str, str]]  # (file, reason)
     pixels: Pixels
-    suggests: dict[str, Any]  # settings of a training that suit such pictures
+    upright: bool = False  # else each may lie at any angle
+    colour_matters: bool = True  # else it is the light's and the background's
+    mask_of: Callable[[str], Masks] | None = None  # id -> the true parts of a picture, where they are known
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def mask(self, index: int) -> Masks | None:
+        """Where each part of image `index` is, in the file's own pixels; None where no truth is known."""
+        return None if self.mask_of is None else self.mask_of(self.ids[index])
+
     def take(self, indices: np.ndarray) -> "Dataset":
+        """The images `indices` alone."""
         labels = None if self.labels is None else [self.labels[i] for i in indices]
         return replace(self, ids=[self.ids[i] for i in indices], labels=labels, pixels=self.pixels.take(indices))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What open_dataset was asked for."""
+
+    source: str
+    detail: str  # what follows the colon
+    shorter_side: int
+    at_most: int
+    workers: int | None
+    mnist_dir: Path | None
 
 
 def open_dataset(
@@ -46,30 +68,39 @@ def open_dataset(
     limit: int | None = None,
     workers: int | None = None,
     mnist_dir: Path | None = None,
+    at_most: int | None = None,
 ) -> Dataset:
     """Find, decode (once, into the cache) and name the images of `source`.
 
     Args:
-        source: a folder, a .zip, `painted` (or `painted:COUNT`), `mnist` or `mnist:test`. A folder or zip of that very
-            name goes first when written with a slash.
+        source: a folder, a .zip, or a name in SOURCES, perhaps with a colon and more (`painted:COUNT`, `mnist:test`). A
+            folder or zip of that very name goes first when written with a slash.
         shorter_side: pixels of the shorter side of every decoded image.
         limit: keep this many images, drawn evenly from all; the same ones every time.
-    Raises: UserError if there is no such source or no usable image in it.
+        workers: threads that decode; None: one a core.
+        mnist_dir: where MNIST's files are; None: $MNIST_DIR, or fetched.
+        at_most: photographs that are larger than `shorter_side` keep their pixels up to this many on the shorter side.
+
+    Raises:
+        UserError: if there is no such source or no usable image in it.
     """
     kind, _, detail = source.partition(":")
-    if kind == "mnist":
-        dataset = _mnist(source, detail or "train", shorter_side, workers, mnist_dir)
-    elif kind == "painted":
-        dataset = _painted(source, detail, shorter_side, workers)
-    else:
-        dataset = _folder(source, shorter_side, workers)
+    dataset = SOURCES.get(kind, _folder)(
+        Request(source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir)
+    )
     if limit is not None and limit < len(dataset):
         order = np.random.default_rng(0).permutation(len(dataset))
         dataset = dataset.take(np.sort(order[:limit]))
     return dataset
 
 
-def _folder(source: str, shorter_side: int, workers: int | None) -> Dataset:
+def decoded_side(size: int) -> int:
+    """Shorter side to decode to for views of `size`: 256 for 224, the paper's ratio."""
+    return round(size * 8 / 7)
+
+
+def _folder(asked: Request) -> Dataset:
+    source = asked.source
     path = Path(source).expanduser()
     if path.suffix.lower() == ".zip" and path.is_file():
         root, name = unpack(path), path.stem
@@ -82,48 +113,59 @@ def _folder(source: str, shorter_side: int, workers: int | None) -> Dataset:
     names = list_files(root)
     if not names:
         raise UserError(f"{source}: an empty folder: put photographs into it or name another")
-    digests = content_digests(root, names, workers)
+    digests = content_digests(root, names, asked.workers)
     key = fingerprint([part for pair in zip(names, digests, strict=True) for part in pair])
-    pixels, kept, skipped = decoded(
-        f"{key}-{shorter_side}",
+    sides = f"{asked.shorter_side}" + (f"-{asked.at_most}" if asked.at_most > asked.shorter_side else "")
+    pixels, kept, skipped = decode_all(
+        f"{key}-{sides}",
         names,
-        lambda i: decode(root / names[i], shorter_side),
+        lambda i: decode(root / names[i], asked.shorter_side, asked.at_most),
         f"decoding {name}",
-        workers,
+        asked.workers,
     )
     if not kept:
         raise UserError(
             f"{source}: none of its {len(names)} files is a usable image (the first: {skipped[0][0]}: {skipped[0][1]})"
         )
     ids = [names[i] for i in kept]
-    return Dataset(name, str(path.resolve()), key, ids, class_labels(ids), skipped, pixels, LOOSE_COINS)
+    return Dataset(name, str(path.resolve()), key, ids, class_labels(ids), skipped, pixels)
 
 
-def _painted(source: str, detail: str, shorter_side: int, workers: int | None) -> Dataset:
-    from datasets.painted import COUNT, painted_folder
+def _painted(asked: Request) -> Dataset:
+    from datasets.painted import COUNT, painted_folder, read_mask
 
-    if detail and not detail.isdigit():
-        raise UserError(f"{source}: write painted or painted:COUNT, COUNT a number")
-    root = painted_folder(int(detail) if detail else COUNT)
+    if asked.detail and not asked.detail.isdigit():
+        raise UserError(f"{asked.source}: write painted or painted:COUNT, COUNT a number")
+    root = painted_folder(int(asked.detail) if asked.detail else COUNT)
     return replace(
-        _folder(str(root / "images"), shorter_side, workers), name="painted", source=source, suggests=PAINTED
+        _folder(replace(asked, source=str(root / "images"))),
+        name="painted",
+        source=asked.source,
+        upright=True,
+        colour_matters=False,  # struck silver
+        mask_of=lambda name: read_mask((root / "masks" / name).with_suffix(".png")),
     )
 
 
-def _mnist(source: str, split: str, shorter_side: int, workers: int | None, folder: Path | None) -> Dataset:
+def _mnist(asked: Request) -> Dataset:
     from PIL import Image
 
     from datasets.mnist import SPLITS, load_mnist
 
+    split = asked.detail or "train"
     if split not in SPLITS:
-        raise UserError(f"{source}: write mnist, mnist:train or mnist:test")
-    images, labels = load_mnist(split, folder)
+        raise UserError(f"{asked.source}: write mnist, mnist:train or mnist:test")
+    images, labels = load_mnist(split, asked.mnist_dir)
     ids = [f"{split}/{i:05d}" for i in range(len(images))]
+    side = asked.shorter_side
 
     def load(index: int) -> np.ndarray:
-        digit = Image.fromarray(images[index]).resize((shorter_side, shorter_side), Image.Resampling.BILINEAR)
+        digit = Image.fromarray(images[index]).resize((side, side), Image.Resampling.BILINEAR)
         return np.asarray(digit.convert("RGB"))
 
     key = fingerprint(["mnist", split])
-    pixels, _, _ = decoded(f"{key}-{shorter_side}", ids, load, f"decoding {source}", workers)
-    return Dataset("mnist", source, key, ids, [str(label) for label in labels], [], pixels, DIGITS)
+    pixels, _, _ = decode_all(f"{key}-{side}", ids, load, f"decoding {asked.source}", asked.workers)
+    return Dataset("mnist", asked.source, key, ids, [str(label) for label in labels], [], pixels, upright=True)
+
+
+SOURCES: dict[str, Callable[[Request], Dataset]] = {"painted": _painted, "mnist": _mnist}

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from console import Parser, UserError, command
+from console.options import add_reading, natural, positive
 
 
 def main() -> None:
@@ -13,17 +14,16 @@ def main() -> None:
 
     paint = commands.add_parser("paint", help="paint photographs of coins whose every cause is known")
     paint.add_argument("out", type=Path, metavar="DIR", help="new folder: images/, masks/, truth.csv")
-    paint.add_argument("--count", type=int, default=1000, help="number of coins (1000)")
-    paint.add_argument("--seed", type=int, default=11, help="the same seed paints the same coins (11)")
+    paint.add_argument("--count", type=positive, default=1000, help="number of coins (1000)")
+    paint.add_argument("--seed", type=natural, default=11, help="the same seed paints the same coins (11)")
 
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
-    prepare.add_argument("--size", type=int, default=128, help="the --size of the training to come (128)")
+    prepare.add_argument("--size", type=positive, default=128, help="the --size of the training to come (128)")
     check.add_argument("--sheet", type=Path, default=Path("contact-sheet.jpg"), help="where the contact sheet goes")
     for parser_of in (check, prepare):
         parser_of.add_argument("data", metavar="DATA", help="folder, .zip, painted, mnist or mnist:test")
-        parser_of.add_argument("--workers", type=int, help="threads that decode (default: one a core)")
-        parser_of.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files")
+        add_reading(parser_of)
 
     options = parser.parse_args()
     {"paint": paint_command, "check": check_command, "prepare": prepare_command}[options.command](options)
@@ -36,8 +36,6 @@ def paint_command(options: argparse.Namespace) -> None:
         raise UserError(f"{options.out}: already there: name a new folder")
     if options.count < len(TYPES):
         raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: a whole number from 0")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     paint(options.out, options.count, options.seed)
     print(f"{options.out}: {options.count} coins of {len(TYPES)} types in images/, their masks in masks/, truth.csv")
@@ -80,11 +78,9 @@ def check_command(options: argparse.Namespace) -> None:
 
 
 def prepare_command(options: argparse.Namespace) -> None:
-    from datasets import open_dataset
+    from datasets import decoded_side, open_dataset
 
-    if options.size < 1:
-        raise UserError(f"--size {options.size}: a whole number from 1")
-    side = round(options.size * 8 / 7)  # what deepcluster decodes to for this size
+    side = decoded_side(options.size)
     dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir)
     print(f"{dataset.name}: {len(dataset)} images ready at {side} px, {len(dataset.skipped)} files passed over")
 

@@ -64,7 +64,7 @@ def fingerprint(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-def decoded(
+def decode_all(
     key: str,
     names: Sequence[str],
     load: Callable[[int], np.ndarray],

@@ -16,7 +16,7 @@ class BadImage(Exception):
     """This file cannot be used; the message is the reason, for skipped.csv."""
 
 
-def decode(file: Path | IO[bytes], shorter_side: int | None = None) -> np.ndarray:
+def decode(file: Path | IO[bytes], shorter_side: int | None = None, at_most: int | None = None) -> np.ndarray:
     """Read an image upright and in colour.
 
     EXIF orientation is applied; grey, palette, CMYK and 16-bit become RGB; what is transparent becomes white;
@@ -26,14 +26,19 @@ def decode(file: Path | IO[bytes], shorter_side: int | None = None) -> np.ndarra
         file: path or open file.
         shorter_side: resize (bilinear, antialiased, as torchvision's Resize) so that the shorter side has this
             many pixels; None keeps the size.
-    Returns: (height, width, 3) uint8.
-    Raises: BadImage with the reason.
+        at_most: leave a larger image's shorter side as it is, up to this many pixels.
+
+    Returns:
+        (height, width, 3) uint8.
+
+    Raises:
+        BadImage: with the reason.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(file, formats=FORMATS) as image:
-                return _pixels(image, shorter_side)
+                return _pixels(image, shorter_side, at_most)
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
@@ -48,8 +53,10 @@ def decode(file: Path | IO[bytes], shorter_side: int | None = None) -> np.ndarra
         raise BadImage(f"damaged image: {error!r}") from None
 
 
-def _pixels(image: Image.Image, shorter_side: int | None) -> np.ndarray:
+def _pixels(image: Image.Image, shorter_side: int | None, at_most: int | None) -> np.ndarray:
     width, height = image.size
+    if shorter_side is not None and at_most is not None:
+        shorter_side = min(max(shorter_side, min(width, height)), max(shorter_side, at_most))
     if width * height > MAX_PIXELS:
         raise BadImage(f"{width} x {height} is more than {MAX_PIXELS // 10**6} megapixels")
     if max(width, height) > MAX_ASPECT * min(width, height):

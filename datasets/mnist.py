@@ -42,7 +42,7 @@ def load_mnist(split: str, folder: Path | None = None) -> tuple[np.ndarray, np.n
             raise UserError(f"{folder}: no such folder: MNIST_DIR or --mnist-dir must name the one with the IDX files")
         home = folder
     else:
-        home = fetched()
+        home = fetch_mnist()
     images, labels = (_read_idx(_find(home, name)) for name in SPLITS[split])
     if images.ndim != 3 or labels.shape != images.shape[:1]:
         raise UserError(f"{home}: the MNIST image and label files do not belong together: fetch them again")
@@ -73,7 +73,7 @@ def _read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
 
 
-def fetched() -> Path:
+def fetch_mnist() -> Path:
     """The folder in the cache that holds the files, fetched on the first call. Raises: UserError if no source answers."""
     home = cache_root() / "mnist"
     if home.is_dir():

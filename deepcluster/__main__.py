@@ -1,26 +1,44 @@
-"""python -m deepcluster train | predict | compare | import"""
+"""python -m deepcluster train | predict | features | compare | import"""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from console import Parser, UserError, command, fail
-from console.options import above_zero, add_machine, natural, not_negative, number, positive
+from console import Parser, UserError, command
+from console.options import (
+    above_zero,
+    add_exp,
+    add_machine,
+    add_reading,
+    add_run,
+    natural,
+    not_negative,
+    number,
+    positive,
+)
+from deepcluster.backbones import BACKBONES
 from deepcluster.config import PAPER, PRESETS, STABLE
 
-# Spellings of the original program whose meaning is another one here.
-MOVED = {
-    "--resume": "the same command started again continues by itself; for an original checkpoint use `python -m deepcluster import`",
-    "--checkpoints": "checkpoints are counted in epochs here: use --save-every EPOCHS and --keep NUMBER",
-    "--start_epoch": "a continued run knows its epoch: leave it out",
-    "--start-epoch": "a continued run knows its epoch: leave it out",
-    "--verbose": "progress is always shown: leave it out",
+# Options of the original program that mean nothing here at the values its main.sh gives them, and else another thing.
+ORIGINAL = {
+    "--resume": (
+        ("",),
+        "the same command started again continues by itself; for an original checkpoint use `python -m deepcluster import`",
+    ),
+    "--checkpoints": ((), "checkpoints are counted in epochs here: use --save-every EPOCHS and --keep NUMBER"),
+    "--start_epoch": (("0",), "a continued run knows its epoch: leave it out"),
+    "--verbose": ((None,), "progress is always shown: leave it out"),
 }
 
 
-class Moved(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, _: Any, __: Any, option: str | None = None) -> None:
-        fail(f"{option}: {MOVED[option or '']}")
+class Original(argparse.Action):
+    """Passes over an option of the original program, or says what to use instead."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, value: Any, option: str | None = None) -> None:
+        name = (option or "").replace("start-epoch", "start_epoch")
+        harmless, instead = ORIGINAL[name]
+        if value not in harmless:
+            raise UserError(f"{option}: {instead}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -29,20 +47,31 @@ def build_parser() -> argparse.ArgumentParser:
     add_train(commands)
 
     predict = commands.add_parser("predict", help="the cluster of new images, by the trained head", allow_abbrev=False)
-    predict.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(predict)
     predict.add_argument("--images", required=True, metavar="DATA", help="folder, .zip, painted, mnist or mnist:test")
     predict.add_argument("--out", type=Path, required=True, metavar="CSV")
     predict.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
     add_machine(predict)
+    add_reading(predict)
+
+    features = commands.add_parser("features", help="what is clustered, as an array", allow_abbrev=False)
+    add_run(features)
+    features.add_argument("--out", type=Path, metavar="FILE", help="where it goes (features.npz in the run)")
+    features.add_argument("--csv", action="store_true", help="as a table of text instead of npz")
+    features.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
+    features.add_argument("--data", metavar="DATA", help="these images instead of the run's own")
+    add_machine(features)
+    add_reading(features)
 
     compare = commands.add_parser("compare", help="compare the clusters with an expert's table", allow_abbrev=False)
-    compare.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(compare)
     compare.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="table with the columns image and type"
     )
     compare.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: compare/ in the run)")
     compare.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
     add_machine(compare)
+    add_reading(compare)
 
     old = commands.add_parser("import", help="read a checkpoint of the original program", allow_abbrev=False)
     old.add_argument("old", type=Path, metavar="OLD", help="the original's exp folder, or its checkpoint.pth.tar")
@@ -52,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--clusters", type=Path, metavar="FILE", help="the pickled clusters (default: `clusters` beside OLD)"
     )
     add_machine(old)
+    add_reading(old)
     return parser
 
 
@@ -64,7 +94,7 @@ def add_train(commands: Any) -> None:
         "the presets (stable, paper).",
     )
     train.add_argument("data", metavar="DATA", help="folder of photographs, .zip of one, painted, mnist or mnist:test")
-    train.add_argument("--exp", type=Path, default=Path("exp"), metavar="DIR", help="run directory (default: exp)")
+    add_exp(train, "exp")
     train.add_argument(
         "--preset", choices=sorted(PRESETS), default="stable", help="stable (default) or the paper to the letter"
     )
@@ -82,6 +112,7 @@ def add_train(commands: Any) -> None:
         main,
         "--k",
         "--nmb_cluster",
+        "--n-clusters",
         dest="k",
         type=clusters,
         help="number of clusters, or auto (50, fewer for less than 400 images)",
@@ -94,8 +125,24 @@ def add_train(commands: Any) -> None:
     option(main, "--seed", type=natural, help="everything random comes from it")
 
     net = train.add_argument_group("the network and what it sees")
-    option(net, "--arch", "-a", choices=["alexnet", "vgg16"], help="network")
-    option(net, "--size", type=positive, metavar="PX", help="side of the view that is clustered and explained")
+    option(net, "--arch", "-a", choices=sorted(BACKBONES), help="network")
+    option(
+        net,
+        "--size",
+        "--img-size",
+        dest="size",
+        type=positive,
+        metavar="PX",
+        help="side of the view that is clustered and explained",
+    )
+    option(
+        net,
+        "--decoded-side",
+        type=positive,
+        metavar="PX",
+        help="decode to at most this many pixels on the shorter side (8/7 of --size; paper: so many that no crop is "
+        "enlarged, 915 at 224, which needs much disk)",
+    )
     option(
         net,
         "--sobel",
@@ -125,7 +172,7 @@ def add_train(commands: Any) -> None:
     option(learning, "--lr", type=above_zero, help="learning rate")
     option(learning, "--head-lr", type=above_zero, metavar="TIMES", help="the head's rate, in multiples of --lr")
     option(learning, "--head-init", choices=["random", "centroids"], help="where each epoch's fresh head starts")
-    option(learning, "--batch", type=batch_size, help="images per step")
+    option(learning, "--batch", "--batch-size", dest="batch", type=batch_size, help="images per step")
     option(learning, "--momentum", type=share, help="of the trunk")
     option(
         learning,
@@ -148,6 +195,8 @@ def add_train(commands: Any) -> None:
     option(
         learning,
         "--whiten",
+        "--whiten-power",
+        dest="whiten_power",
         type=float,
         metavar="POWER",
         help="of the variance, scaling each component: -0.5 whitens, 0 not",
@@ -164,9 +213,10 @@ def add_train(commands: Any) -> None:
     )
     option(keeping, "--keep", type=positive, default=3, metavar="N", help="checkpoints kept at most, the newest (3)")
     option(keeping, "--tensorboard", action="store_true", help="write the curves for TensorBoard too")
-    add_machine(train)
-    for name in MOVED:
-        train.add_argument(name, nargs="?", action=Moved, help=argparse.SUPPRESS)
+    add_machine(keeping)
+    add_reading(keeping)
+    for name in [*ORIGINAL, "--start-epoch"]:
+        train.add_argument(name, nargs="?", action=Original, help=argparse.SUPPRESS)
 
 
 batch_size = number(int, "a whole number from 2", lambda n: n >= 2)
@@ -190,21 +240,16 @@ def main() -> None:
     options = build_parser().parse_args()
     try:  # each command imports only what it needs: --help answers at once
         if options.command == "train":
-            from deepcluster.launch import train_command
-
-            train_command(options)
+            from deepcluster.launch import train_command as act
         elif options.command == "predict":
-            from deepcluster.predict import predict_command
-
-            predict_command(options)
+            from deepcluster.predict import predict_command as act
+        elif options.command == "features":
+            from deepcluster.predict import features_command as act
         elif options.command == "compare":
-            from deepcluster.compare import compare_command
-
-            compare_command(options)
+            from deepcluster.compare import compare_command as act
         else:
-            from deepcluster.original import import_command
-
-            import_command(options)
+            from deepcluster.original import import_command as act
+        act(options)
     except ModuleNotFoundError as error:
         if error.name != "faiss":
             raise

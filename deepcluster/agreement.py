@@ -1,9 +1,8 @@
-"""Agreement of an assignment with labels, and the baselines that stand beside every such figure."""
+"""Agreement of clusters with labels: the measures, and their table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics import (
     adjusted_mutual_info_score,
@@ -12,11 +11,8 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.cluster import contingency_matrix
 
-from deepcluster.clustering import kmeans, reduced
-from deepcluster.views import Frames
-
-MEASURES = ("nmi", "ari", "ami", "accuracy", "purity")
-PIXEL_SIDE = 32
+# What `agreement` measures, in the order in which tables show it, and the heads of their columns.
+MEASURES = {"ami": "AMI", "nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
 
 def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]:
@@ -37,18 +33,10 @@ def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]
     }
 
 
-def pixel_baseline(frames: Frames, k: int, seed: int) -> np.ndarray:
-    """k-means on the raw pixels (the central square at 32 x 32, RGB): (N,) assignment."""
-    rows = []
-    for i in range(len(frames.shape)):
-        image = frames.batch(np.array([i]))[0]
-        side = min(image.shape[2:])
-        top, left = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
-        square = image[:, :, top : top + side, left : left + side]
-        rows.append(torch.nn.functional.interpolate(square, (PIXEL_SIDE, PIXEL_SIDE), mode="area").flatten().cpu())
-    return kmeans(np.ascontiguousarray(torch.stack(rows).numpy() / 255), k, seed)
-
-
-def feature_baseline(features: torch.Tensor, k: int, seed: int, pca: int, power: float) -> np.ndarray:
-    """k-means on an untrained network's features, reduced as in training: (N,) assignment."""
-    return kmeans(reduced(features, pca, power), k, seed)
+def agreement_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:
+    """Lines for the console: a head, then what was clustered and its measures."""
+    width = max(len(name) for name, _ in rows)
+    lines = [f"{'agreement with the labels':<{width + 2}}" + "".join(f"{head:>10}" for head in MEASURES.values())]
+    for name, values in rows:
+        lines.append(f"  {name:<{width}}" + "".join(f"{float(values[measure]):>10.3f}" for measure in MEASURES))
+    return lines

@@ -1,86 +1,91 @@
-"""Features -> assignments: PCA whitening, then k-means, power iteration clustering or agglomerative clustering."""
+"""Reduced features -> clusters: k-means, power iteration clustering or agglomerative clustering."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import faiss
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 import torch
 
+Algorithm = Callable[[np.ndarray, int, int, torch.device], tuple[np.ndarray, int]]
+
+CPU = torch.device("cpu")
+
 KMEANS_ITERATIONS = 20
+POWER_ITERATIONS = 200
 MICRO_CLUSTERS_ABOVE = 20_000  # images; Ward's linkage needs a distance for every pair
 
 
-def reduced(features: torch.Tensor, dimension: int, power: float) -> np.ndarray:
-    """Project on the principal components, scale each by (its variance + 1e-12) ** power, and normalise to length 1.
+@dataclass(frozen=True)
+class Clustering:
+    """What one clustering of N points found."""
 
-    power -1/2 whitens (the paper), -1/4 whitens by half, 0 is plain PCA. Eigenvectors of the covariance in float64
-    (of the Gram matrix when there are fewer images than features); each has its largest entry positive.
+    assignment: np.ndarray  # (N,) int64 in 0 .. k - 1
+    k: int  # clusters, empty ones included
+    distance: np.ndarray  # (N,) Euclidean, to the mean of the own cluster
+    objective: float  # sum of the squared distances: what k-means minimises
 
-    Args:
-        features: (N, D).
-        dimension: components wanted; min(dimension, N - 1, D) are kept.
-    Returns: (N, d) float32, C-contiguous, rows of length 1 (a row of zeros stays).
+
+def partition(x: np.ndarray, algorithm: str, k: int, seed: int, device: torch.device = CPU) -> Clustering:
+    """Cluster reduced features x (N, d) float32 by a key of CLUSTERINGS."""
+    assignment, k = CLUSTERINGS[algorithm](x, k, seed, device)
+    distance = distance_to_centroid(x, assignment, k)
+    return Clustering(assignment, k, distance, float((distance**2).sum()))
+
+
+def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device = CPU, tries: int = 1) -> np.ndarray:
+    """faiss k-means on all points, 20 iterations, the best of `tries`; on the GPU if the run is and faiss can.
+
+    Returns:
+        (N,) int64 in 0 .. k - 1.
     """
-    x = features.double()
-    x = x - x.mean(0)
-    n, d = x.shape
-    keep = min(dimension, n - 1, d)
-    gram = n < d
-    matrix = x @ x.T if gram else x.T @ x
-    values, vectors = _largest_eigenpairs(matrix / (n - 1), keep)
-    if gram:
-        vectors = torch.nn.functional.normalize(x.T @ vectors, dim=0)
-    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    projected = x @ (vectors * torch.sign(largest)) * (values + 1e-12) ** power
-    projected[:, values <= 1e-10 * values[0]] = 0  # a direction without variance holds rounding alone
-    return torch.nn.functional.normalize(projected, dim=1).float().cpu().contiguous().numpy()
-
-
-def _largest_eigenpairs(matrix: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The `count` largest eigenvalues, descending, and their eigenvectors as columns."""
-    side = len(matrix)
-    if matrix.is_cuda:
-        values, vectors = torch.linalg.eigh(matrix)
-        values, vectors = values[-count:], vectors[:, -count:]
-    else:  # LAPACK can leave the others out: of 4,096 the paper wants 256
-        found = scipy.linalg.eigh(matrix.numpy(), subset_by_index=(side - count, side - 1))
-        values, vectors = (torch.from_numpy(np.ascontiguousarray(part)) for part in found)
-    return values.flip(0).clamp_min(0), vectors.flip(1)
-
-
-def kmeans(x: np.ndarray, k: int, seed: int, tries: int = 1) -> np.ndarray:
-    """faiss k-means on all points, 20 iterations, the best of `tries`; (N, d) float32 -> (N,) int64 in 0..k-1."""
     faiss.omp_set_num_threads(torch.get_num_threads())  # a run records one number of threads
-    gpu = bool(getattr(faiss, "get_num_gpus", lambda: 0)())
     model = faiss.Kmeans(
-        x.shape[1], k, niter=KMEANS_ITERATIONS, nredo=tries, seed=seed, gpu=gpu,
-        min_points_per_centroid=1, max_points_per_centroid=len(x),
-    )  # fmt: skip
+        x.shape[1],
+        k,
+        niter=KMEANS_ITERATIONS,
+        nredo=tries,
+        seed=seed,
+        gpu=device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
+        min_points_per_centroid=1,
+        max_points_per_centroid=len(x),
+    )
     model.train(x)
     return model.index.search(x, 1)[1][:, 0].astype(np.int64)
 
 
-def agglomerative(x: np.ndarray, k: int, seed: int) -> np.ndarray:
-    """Ward's linkage; above 20,000 points on the centroids of k-means micro-clusters, each weighing the same."""
+def agglomerative(x: np.ndarray, k: int, seed: int, device: torch.device = CPU) -> np.ndarray:
+    """Ward's linkage; above 20,000 points on the centroids of k-means micro-clusters, each weighing the same.
+
+    Returns:
+        (N,) int64 in 0 .. k - 1.
+    """
     from sklearn.cluster import AgglomerativeClustering
 
     if len(x) <= MICRO_CLUSTERS_ABOVE:
         return AgglomerativeClustering(k).fit_predict(x).astype(np.int64)
-    micro = _compact(kmeans(x, max(4 * k, 2000), seed))
-    return agglomerative(centroids(x, micro, int(micro.max()) + 1), k, seed)[micro]
+    micro = _renumber(kmeans(x, max(4 * k, 2000), seed, device))
+    return agglomerative(centroids(x, micro, int(micro.max()) + 1), k, seed, device)[micro]
 
 
-def power_iteration(
-    x: np.ndarray, k: int, seed: int, neighbours: int = 5, sigma: float = 0.2, alpha: float = 0.001
-) -> np.ndarray:
-    """Power iteration clustering, which finds its own number of clusters; k and seed are not used.
+def power_iteration(x: np.ndarray, neighbours: int = 5, sigma: float = 0.2, alpha: float = 0.001) -> np.ndarray:
+    """Power iteration clustering, which finds its own number of clusters.
 
     A graph joins each point to its nearest neighbours with weights exp(-distance^2 / sigma^2). A vector is spread
     over it, v <- alpha v0 + (1 - alpha) W v (Lin & Cohen 2010); then each point climbs along the edge of steepest
     ascent, and the points that reach the same summit are a cluster (Caron et al. 2018, appendix). A cluster of one
-    joins its nearest neighbour's.
+    joins its nearest neighbour's. A variant: the paper's appendix iterates v <- L1(alpha (G + G^T) v + (1 - alpha) v0) on the
+    plain weights, here they are normalised to a random walk; in float64 both find nearly the same clusters (a test says so).
+
+    Args:
+        x: (N, d) features of length 1.
+        neighbours: of a point in the graph.
+        sigma: scale of the weights, a distance.
+        alpha: share of the start vector that comes back at each step.
+
+    Returns:
+        (N,) int64, numbered without gaps.
     """
     n = len(x)
     reach = min(neighbours, n - 1) + 1
@@ -97,7 +102,7 @@ def power_iteration(
     walk = scipy.sparse.diags_array(1 / np.maximum(degree, 1e-300)) @ graph
     start = np.full(n, 1 / n)
     v = start
-    for _ in range(200):
+    for _ in range(POWER_ITERATIONS):
         v = alpha * start + (1 - alpha) * (walk.T @ v)
         v /= v.sum()
     edges = graph.tocoo()
@@ -110,18 +115,28 @@ def power_iteration(
     uphill[edges.row[best][climbs]] = edges.col[best][climbs]
     while not np.array_equal(uphill[uphill], uphill):
         uphill = uphill[uphill]
-    assignment = _compact(uphill)
+    assignment = _renumber(uphill)
     sizes = np.bincount(assignment)
     other = np.where(nearest[:, 0] == np.arange(n), nearest[:, min(1, reach - 1)], nearest[:, 0])
     alone = sizes[assignment] == 1
     assignment = np.where(alone, assignment[other], assignment)
-    return _compact(assignment)
+    return _renumber(assignment)
 
 
-CLUSTERINGS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
-    "kmeans": kmeans,
-    "pic": power_iteration,
-    "agglomerative": agglomerative,
+def _with_k(algorithm: Callable[[np.ndarray, int, int, torch.device], np.ndarray]) -> Algorithm:
+    return lambda x, k, seed, device: (algorithm(x, k, seed, device), k)
+
+
+def _own_k(x: np.ndarray, k: int, seed: int, device: torch.device) -> tuple[np.ndarray, int]:
+    assignment = power_iteration(x)
+    return assignment, int(assignment.max()) + 1
+
+
+# (x (N, d), k wanted, seed, device) -> (assignment, k found)
+CLUSTERINGS: dict[str, Algorithm] = {
+    "kmeans": _with_k(kmeans),
+    "pic": _own_k,
+    "agglomerative": _with_k(agglomerative),
 }
 
 
@@ -134,10 +149,10 @@ def centroids(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
         return (sums / sizes).astype(np.float32)
 
 
-def own_distance(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
+def distance_to_centroid(x: np.ndarray, assignment: np.ndarray, k: int) -> np.ndarray:
     """(N,) Euclidean distance of each point to the mean of its cluster."""
     return np.linalg.norm(x.astype(np.float64) - centroids(x, assignment, k)[assignment], axis=1)
 
 
-def _compact(labels: np.ndarray) -> np.ndarray:
+def _renumber(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)

@@ -1,7 +1,10 @@
 """Everything that decides the result of a training, and the two presets."""
 
 from dataclasses import dataclass
+from math import ceil, sqrt
 from typing import Any
+
+from datasets import Dataset, decoded_side
 
 
 @dataclass(frozen=True)
@@ -9,8 +12,9 @@ class Config:
     """All of it is written to run.json; a resume with another value of any field is refused."""
 
     preset: str
-    arch: str
-    size: int  # side of the view that is clustered, predicted and explained
+    arch: str  # a key of deepcluster.backbones.BACKBONES
+    size: int  # pixels, side of the view that is clustered, predicted and explained
+    decoded_side: int  # pixels, largest shorter side of the decoded images that views are cut from
     sobel: bool
     neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution
     center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
@@ -25,17 +29,22 @@ class Config:
     weight_decay: float
     warmup: float  # epochs of linear warm-up
     schedule: str  # "constant" or "cosine"
-    pca: int
-    whiten: float  # power of the variance that scales a principal component: -1/2 whitens, 0 does not
-    scale: float
-    rotate: float
+    pca: int  # principal components that are clustered
+    whiten_power: float  # power of the variance that scales a principal component: -1/2 whitens, 0 does not
+    scale: float  # smallest share of the image's area that a training crop covers
+    rotate: float  # degrees that a training crop is turned by, at most, either way
     flip: bool
-    jitter: float
-    clustering: str
+    jitter: float  # largest relative change of brightness, contrast and saturation
+    clustering: str  # a key of deepcluster.clustering.CLUSTERINGS
     final_clustering: str | None
     final_epochs: int
     seed: int
     init: str | None  # digest of the weights that training starts from; None: random
+
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether training runs in bfloat16 on a GPU. What is clustered is float32 always."""
+        return self.preset == "stable"
 
     def clustering_of(self, epoch: int) -> str:
         """The algorithm of an epoch, counted from 1."""
@@ -62,7 +71,7 @@ PAPER: dict[str, Any] = {
     "warmup": 0.0,
     "schedule": "constant",
     "pca": 256,
-    "whiten": -0.5,
+    "whiten_power": -0.5,
     "scale": 0.08,
     "rotate": 0.0,
     "flip": True,
@@ -91,10 +100,26 @@ STABLE: dict[str, Any] = PAPER | {
     "warmup": 1.0,
     "schedule": "cosine",
     "pca": 64,
-    "whiten": -0.25,
+    "whiten_power": -0.25,
     "scale": 0.6,
     "flip": False,
     "jitter": 0.4,
 }
 
 PRESETS = {"stable": STABLE, "paper": PAPER}
+
+
+def suits(dataset: Dataset) -> dict[str, Any]:
+    """Settings that follow from what is known of the pictures; the user's own go before them."""
+    return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": not dataset.colour_matters}
+
+
+def side_to_decode(preset: str, size: int, scale: float) -> int:
+    """Shorter side in pixels to decode to for views of `size` and training crops of at least `scale` of the area.
+
+    `stable` keeps the paper's 8/7 of the view, so that a set of thousands fits everywhere. Under `paper` no crop is enlarged
+    from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
+    """
+    if preset == "stable" or scale == 0:
+        return decoded_side(size)
+    return max(decoded_side(size), ceil(size / sqrt(scale * 3 / 4)))

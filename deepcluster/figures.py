@@ -1,5 +1,6 @@
 """Curves and histograms of a training, redrawn as it goes."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,72 +9,85 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from runs import Run
+from runs.tables import AGREEMENT, HEAD, LOG
+
+DPI = 110
+BOUNDED = (HEAD, AGREEMENT)  # plots whose quantities end at 1
+PANELS = 4  # plots of curves.png
+LINES = {"pixels": ":", "untrained": "--"}
 
 
-def draw(run: Run, log: list[dict[str, Any]], labelled: bool) -> None:
-    """figures/curves.png and figures/sizes.png of the epochs so far."""
-    epochs = [row["epoch"] for row in log]
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, which draws without a display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(2, 2)
-    panels = [
-        (axes[0, 0], "Training loss", ["loss", "late_loss"], ["mean", "last quarter"]),
-        (
-            axes[0, 1],
-            "Stability and the head's share",
-            ["stability", "head_share"],
-            ["NMI to the epoch before", "head agrees"],
-        ),
-        (axes[1, 0], "k-means objective", ["objective"], ["sum of squared distances"]),
-    ]
-    if labelled:
-        panels.append((axes[1, 1], "Agreement with the labels", ["ami", "ari", "purity"], ["AMI", "ARI", "purity"]))
-    else:
-        panels.append(
-            (axes[1, 1], "Cluster sizes", ["smallest", "median", "largest"], ["smallest", "median", "largest"])
-        )
-    baselines = run.json("baselines.json")
-    for axis, title, columns, names in panels:
-        for column, name in zip(columns, names, strict=True):
-            values = [float("nan") if row[column] in (None, "") else float(row[column]) for row in log]
-            axis.plot(epochs, values, marker=".", label=name)
-        if "ami" in columns and baselines is not None:
-            for name, style in (("pixels", ":"), ("untrained", "--")):
-                label = f"AMI of k-means on {'the pixels' if name == 'pixels' else 'the untrained network'}"
-                axis.axhline(baselines[name]["ami"], color="tab:blue", linestyle=style, linewidth=1, label=label)
+    return figure
+
+
+def save(run: Run, name: str, figure: Figure) -> None:
+    """Put the figure into the run's figures/."""
+    run.write_figure(name, lambda file: figure.savefig(file, format="png", dpi=DPI))
+
+
+def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
+    """figures/curves.png and figures/sizes.png of the epochs so far."""
+    from deepcluster.baselines import BASELINES
+
+    epochs = [row["epoch"] for row in log]
+    panels: dict[str, list[Any]] = {}
+    for column in LOG:
+        if column.panel is not None and column.name in log[-1]:
+            panels.setdefault(column.panel, []).append(column)
+    if len(panels) > PANELS:  # with labels their agreement says more than the sizes, which have a picture of their own
+        panels.pop("Cluster sizes")
+    figure = new_figure(10, 6.5)
+    baselines = run.read_json("baselines.json") or {}
+    for axis, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
+        for column in columns:
+            values = [float(row.get(column.name, "nan")) for row in log]
+            axis.plot(epochs, values, marker=".", label=column.meaning)
+        if title == AGREEMENT:
+            for name, values in baselines.items():
+                label = f"AMI of {BASELINES[name].title}" if name in BASELINES else name
+                axis.axhline(values["ami"], color="tab:blue", linestyle=LINES.get(name, "-."), linewidth=1, label=label)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8, framealpha=0.85, edgecolor="none", ncols=2 if len(columns) == 3 else 1, loc="best")
-        if title.startswith(("Stability", "Agreement")):
+        if title in BOUNDED:
             axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.3)  # the legend stands above 1
-    run.write_figure("curves.png", lambda file: figure.savefig(file, format="png", dpi=110))
+    save(run, "curves.png", figure)
+    draw_sizes(run, epochs[-1], int(log[-1]["k"]))
 
-    k = int(log[-1]["k"])
-    sizes = np.sort(np.bincount(run.clusters(int(log[-1]["epoch"])).assignment, minlength=k))[::-1]
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def draw_sizes(run: Run, epoch: int, k: int) -> None:
+    """figures/sizes.png: images in each of an epoch's k clusters, the largest first."""
+    sizes = np.sort(np.bincount(run.clusters(epoch).assignment, minlength=k))[::-1]
+    figure = new_figure(8, 3.6)
     axis = figure.subplots()
     axis.bar(range(1, k + 1), sizes, width=0.85)
     axis.axhline(sizes.sum() / k, color="black", linewidth=0.8, linestyle="--", label="equal sizes")
-    axis.set(title=f"Cluster sizes, epoch {epochs[-1]}", xlabel="clusters, largest first", ylabel="images")
+    axis.set(title=f"Cluster sizes, epoch {epoch}", xlabel="clusters, largest first", ylabel="images")
     axis.legend(frameon=False)
-    run.write_figure("sizes.png", lambda file: figure.savefig(file, format="png", dpi=110))
+    save(run, "sizes.png", figure)
 
 
-def draw_k(run: Run, rows: list[dict[str, float]], recommended: int) -> None:
-    """figures/k.png: silhouette and stability over k."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+def draw_k(run: Run, rows: Sequence[Mapping[str, float]], recommended: int) -> None:
+    """figures/k.png: silhouette and agreement of two seeds over k, and the elbow of the sum of squares."""
+    figure = new_figure(11, 4)
     ks = [row["k"] for row in rows]
-    axis.plot(ks, [row["silhouette"] for row in rows], marker="o", label="silhouette")
-    axis.plot(ks, [row["stability"] for row in rows], marker="s", label="stability (AMI between two seeds)")
-    axis.axvline(recommended, color="black", linestyle="--", linewidth=0.8, label=f"recommended: {recommended}")
-    axis.set(title="How many clusters", xlabel="k", xscale="log")
-    axis.set_xticks(ks, [str(int(k)) for k in ks])
-    axis.minorticks_off()
-    axis.grid(alpha=0.3)
-    axis.legend(frameon=False)
-    run.write_figure("k.png", lambda file: figure.savefig(file, format="png", dpi=110))
+    scores, elbow = figure.subplots(1, 2)
+    scores.plot(ks, [row["silhouette"] for row in rows], marker="o", label="silhouette")
+    scores.plot(ks, [row["seed_agreement"] for row in rows], marker="s", label="AMI between two seeds")
+    scores.set(title="How many clusters", ylabel="score, at most 1")
+    elbow.plot(ks, [row["objective"] for row in rows], marker="o", label="k-means")
+    elbow.set(title="Elbow", ylabel="sum of squared distances to the centroids")
+    for axis in (scores, elbow):
+        axis.axvline(recommended, color="black", linestyle="--", linewidth=0.8, label=f"recommended: {recommended}")
+        axis.set(xlabel="number of clusters k", xscale="log")
+        axis.set_xticks(ks, [str(int(k)) for k in ks], rotation=45)
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False)
+    save(run, "k.png", figure)

@@ -17,16 +17,18 @@ from torchvision.datasets import ImageFolder
 
 import runs
 from console import UserError
-from datasets import Dataset, open_dataset
-from deepcluster.clustering import own_distance, reduced
+from datasets import Dataset, decoded_side, open_dataset
+from deepcluster.clustering import Clustering, distance_to_centroid
 from deepcluster.config import PAPER, Config
-from deepcluster.launch import check_free, describe_run
-from deepcluster.models import HIDDEN, ClusterNet, build
-from deepcluster.train import cluster_table, describe, embed, model_arguments
-from deepcluster.views import Frames, decoded_side
-from machine import prepare
+from deepcluster.features import embed, pca_whiten
+from deepcluster.journal import cluster_table, epoch_facts
+from deepcluster.launch import describe_run
+from deepcluster.models import HIDDEN, ClusterNet, build, model_arguments
+from deepcluster.views import Frames
+from machine.device import use_device
 from runs import Clusters
 from runs.directory import load_tensors
+from runs.tables import log_row
 
 SIZE = 224  # the only one the original knows
 
@@ -43,8 +45,8 @@ def import_command(options: argparse.Namespace) -> None:
             )
     if (options.out / "run.json").exists():
         raise UserError(f"{options.out}: already a run directory: choose another --out")
-    check_free(options.out)
-    device = prepare(options.device)
+    runs.find_begun(options.out, "deepcluster")
+    device = use_device(options.device)
     weights = read_checkpoint(checkpoint_path)
     log = read_clusters(clusters_path)
     dataset = open_dataset(str(options.data), decoded_side(SIZE), workers=options.workers)
@@ -62,19 +64,21 @@ def import_command(options: argparse.Namespace) -> None:
 
     frames = Frames(dataset.pixels, device)
     embedding = embed(model.to(device), frames, config, "embedding")
-    clusters = Clusters(assignment, own_distance(reduced(embedding.features, config.pca, config.whiten), assignment, k))
-    meta = describe_run(config, dataset, None, device) | {"imported": checkpoint_path.name}
-    run = runs.create(options.out, meta, dataset.ids, dataset.labels, dataset.skipped)
+    x = pca_whiten(embedding.features, config.pca, config.whiten_power)
+    distance = distance_to_centroid(x, assignment, k)
+    found = Clustering(assignment, k, distance, float((distance**2).sum()))
+    meta = replace(describe_run(config, dataset, None, device), imported=checkpoint_path.name)
+    run = runs.begin(options.out, meta, dataset.ids, dataset.labels, dataset.skipped)
     epoch = weights.epoch
-    run.write_clusters(epoch, clusters)
+    run.write_clusters(epoch, Clusters(found.assignment, found.distance))
     run.write_checkpoint(epoch, {"epoch": epoch, "model": model.arguments, "state": model.cpu().state_dict()})
-    run.write_table("clusters.csv", cluster_table(dataset.ids, clusters, embedding))
-    row = describe(epoch, clusters, k, None, dataset.labels, embedding, None, None)
+    run.write_table("clusters.csv", cluster_table(dataset.ids, found, embedding))
+    row = log_row(epoch_facts(epoch, found, None, dataset.labels, embedding, None, {}))
     run.write_log([row])
     empty = k - len(np.unique(assignment))
     print(
         f"{run.path}: epoch {epoch}, {len(dataset)} images in {k} clusters ({empty} empty); "
-        f"the head agrees with the cluster of {row['head_share']:.0%} of the images"
+        f"the head agrees with the cluster of {row['head_agreement']:.0%} of the images"
     )
 
 
@@ -118,7 +122,7 @@ def read_checkpoint(path: Path) -> Weights:
 
 def original_config(weights: Weights, k: int) -> Config:
     values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": k, "epochs": weights.epoch}
-    return replace(Config(**values), size=SIZE)
+    return Config(**values, decoded_side=decoded_side(SIZE))
 
 
 def convert(weights: Weights, k: int, occupied: list[int]) -> ClusterNet:

@@ -7,14 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datasets import Pixels
+from datasets import Pixels, decoded_side
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the paper
-
-
-def decoded_side(size: int) -> int:
-    """Shorter side to decode to for views of `size`: 256 for 224, the paper's ratio."""
-    return round(size * 8 / 7)
 
 
 def normalise(pixels: Tensor) -> Tensor:
@@ -58,13 +53,12 @@ class Frames:
 def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool) -> Tensor:
     """The view that is clustered and explained: (B, 3, size, size), normalised.
 
-    With `crop` the central `size` pixels of a shorter side of 8/7 size (the paper's centre crop), else the whole
-    central square.
+    With `crop` the central 7/8 of the shorter side (the paper's centre crop of 224 from 256), else the whole central square.
     """
     views = []
     for group in frames.batch(indices):
         height, width = group.shape[2:]
-        side = size if crop else min(height, width)
+        side = round(min(height, width) * size / decoded_side(size)) if crop else min(height, width)
         top, left = round((height - side) / 2), round((width - side) / 2)
         square = group[:, :, top : top + side, left : left + side]
         if side != size:
@@ -130,18 +124,35 @@ def draw_crops(shape: np.ndarray, augmentation: Augmentation, generator: torch.G
 def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int) -> Tensor:
     """Cut, turn, flip and resize each crop in one bilinear sampling: (B, 3, size, size), normalised.
 
-    Without rotation this equals cutting the box and resizing it bilinearly (no antialiasing, half-pixel centres).
+    Without rotation this equals cutting the box and resizing it bilinearly (half-pixel centres). A crop of twice the size or
+    more is first shrunk by a whole number, in means over blocks of pixels, so that nothing finer than a pixel aliases.
     """
     views, done = [], 0
     for group in frames.batch(indices):
         rows = slice(done, done + len(group))
         done = rows.stop
         grid = _grid(crops[rows], group.shape[2], group.shape[3], size).to(group.device)
-        views.append(
-            functional.grid_sample(group, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-        )
+        shrink = (crops.box[rows, 2:].amin(1) / size).floor().clamp_min(1).to(torch.int64)
+        sampled = torch.empty((len(group), 3, size, size), device=group.device)
+        for times in shrink.unique().tolist():
+            some = (shrink == times).to(group.device)
+            source = group[some] if times == 1 else functional.avg_pool2d(group[some], times, ceil_mode=True)
+            sampled[some] = functional.grid_sample(
+                source, _stretched(grid[some], group, source, times),
+                mode="bilinear", padding_mode="reflection", align_corners=False,
+            )  # fmt: skip
+        views.append(sampled)
     pixels = _jitter(torch.cat(views), crops.jitter)
     return normalise(pixels).contiguous(memory_format=torch.channels_last)
+
+
+def _stretched(grid: Tensor, whole: Tensor, shrunk: Tensor, times: int) -> Tensor:
+    """The grid of a picture for one that was shrunk, whose last blocks may reach over the edge."""
+    if times == 1:
+        return grid
+    sides = [(whole.shape[3], shrunk.shape[3]), (whole.shape[2], shrunk.shape[2])]
+    ratio = torch.tensor([side / (times * small) for side, small in sides], device=grid.device)
+    return (grid + 1) * ratio - 1
 
 
 def _grid(crops: Crops, height: int, width: int, size: int) -> Tensor:

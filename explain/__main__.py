@@ -1,24 +1,34 @@
-"""python -m explain --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
+"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
 
 import argparse
-import difflib
 import sys
 from pathlib import Path
-from typing import Any
 
 from console import Parser, command
-from console.options import add_machine, positive
+from console.options import add_machine, add_reading, add_run, positive
+from explain.attribution.registry import PHOTOGRAPH, Asked, described, parse
 
 
 def build_parser() -> Parser:
     parser = Parser(
         prog="python -m explain",
+        description="Why the network of a run puts each image where it does. Without a command: draw.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    add_draw(commands)
+    add_apply(commands)
+    return parser
+
+
+def add_draw(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "draw",
+        help="pictures and a gallery of what speaks for each cluster (the default)",
         allow_abbrev=False,
         description="Draw, coin by coin, why the network of a run puts it into its cluster, and make a gallery of it. "
         "Started again, it does only what is missing.",
-        epilog="`python -m explain apply --help`: turn the edits that were saved in the gallery into a table of clusters.",
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(parser)
     parser.add_argument(
         "--results",
         type=Path,
@@ -34,36 +44,36 @@ def build_parser() -> Parser:
     what.add_argument(
         "--pick", choices=["typical", "atypical", "random"], default="typical", help="which ones (typical)"
     )
-    what.add_argument(
-        "--methods", type=methods, metavar="NAME,NAME", default=None,
-        help="grad_cam, guided_backprop, guided_grad_cam (these by default), gradient, grad_cam_plus_plus, xgrad_cam, "
-        "layer_cam, hires_cam, eigen_cam, score_cam, ablation_cam",
-    )  # fmt: skip
+    what.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
     what.add_argument("--format", choices=["png", "jpeg", "webp"], default="png", help="of the pictures (png)")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
 
     why = parser.add_argument_group("what is explained")
     why.add_argument(
-        "--target", type=target, default="own", metavar="own|rival|margin|N",
+        "--target",
+        type=target,
+        default="own",
+        metavar="own|rival|margin|N",
         help="the logit of the image's own cluster (default), of the second-best, the difference of the two (what tells "
         "it from its neighbour), or of cluster N",
-    )  # fmt: skip
+    )
     why.add_argument(
         "--assignments", type=Path, metavar="CSV", help="explain these clusters (image, cluster) instead of the run's"
     )
-    add_machine(parser.add_argument_group("running"))
-    return parser
+    running = parser.add_argument_group("running")
+    add_machine(running)
+    add_reading(running)
 
 
-def build_apply_parser() -> Parser:
-    parser = Parser(
-        prog="python -m explain apply",
+def add_apply(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "apply",
+        help="turn the edits that were saved in the gallery into a table of clusters",
         allow_abbrev=False,
         description="Write clusters-edited.csv and clusters-edited.log into the run directory; nothing else is touched.",
     )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(parser)
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
-    return parser
 
 
 def epoch(text: str) -> str:
@@ -83,32 +93,25 @@ def numbers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def methods(text: str) -> tuple[str, ...]:
-    from explain.attribution import METHODS
-
-    found = []
-    for part in (part.strip() for part in text.split(",")):
-        name = part.lower().replace("-", "_")
-        if name not in METHODS and name != "original":
-            near = difflib.get_close_matches(name, METHODS, 1, 0)
-            raise argparse.ArgumentTypeError(f"{part!r} is not a method: did you mean {near[0]}?")
-        found.append(name)
-    return tuple(dict.fromkeys(["original", *found]))
+def methods(text: str) -> tuple[Asked, ...]:
+    try:
+        asked = [parse(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return tuple({one.key: one for one in [Asked(PHOTOGRAPH), *asked]}.values())
 
 
 def main() -> None:
-    arguments: list[str] = sys.argv[1:]
-    options: Any
-    if arguments[:1] == ["apply"]:
-        options = build_apply_parser().parse_args(arguments[1:])
-        from explain.edits import apply_command
-
-        apply_command(options)
-        return
-    options = build_parser().parse_args(arguments)
-    from explain.results import explain_command
-
-    explain_command(options)
+    arguments = sys.argv[1:]
+    parser = build_parser()
+    if arguments[:1] not in (["draw"], ["apply"], ["-h"], ["--help"]):
+        arguments = ["draw", *arguments]
+    options = parser.parse_args(arguments)
+    if options.command == "draw":
+        from explain.results import draw_command as act
+    else:
+        from explain.edits import apply_command as act
+    act(options)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,47 @@
 import argparse
 import sys
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 import runs
 from console import UserError
+from machine.files import read_csv, write_atomic, write_csv
 from runs import Run
-from runs.directory import atomic
 
 COLUMNS = ("epoch", "image", "cluster", "action", "value", "note")
 ACTIONS = ("name", "merge", "move", "wrong", "note")
 OUT, LOG = "clusters-edited.csv", "clusters-edited.log"
 
 
+@dataclass
+class Edited:
+    """The clusters of a run while edits are applied to them."""
+
+    run: Run
+    epoch: int
+    before: np.ndarray  # (N,) cluster
+    after: np.ndarray  # (N,) cluster, -1: none
+    names: dict[int, str] = field(default_factory=dict)  # cluster -> given by the expert
+    into: dict[int, int] = field(default_factory=dict)  # cluster -> what it is merged into
+    notes: dict[int, str] = field(default_factory=dict)  # image -> why
+    wrong: set[int] = field(default_factory=set)
+    log: list[str] = field(default_factory=list)  # what was done, in words
+
+    @property
+    def clusters(self) -> set[int]:
+        """Those with images before the edits."""
+        return set(self.before.tolist())
+
+
 def apply_command(options: argparse.Namespace) -> None:
     """`python -m explain apply`."""
     run = runs.open_run(options.run)
-    rows, log = edited(run, read_edits(options.edits))
-    runs.write_csv(run.path / OUT, rows)
-    atomic(run.path / LOG, lambda file: file.write(("\n".join(log) + "\n").encode("utf-8", "surrogateescape")))
+    rows, log = apply_edits(run, read_edits(options.edits))
+    write_csv(run.path / OUT, rows)
+    write_atomic(run.path / LOG, ("\n".join(log) + "\n").encode("utf-8", "surrogateescape"))
     print(f"{run.path / OUT}: {len(rows)} images; what was done is in {run.path / LOG}")
     print(f"Explain it: python -m explain --run {run.path} --assignments {run.path / OUT} --results results-edited")
     if sys.stdout.isatty():
@@ -30,20 +51,26 @@ def apply_command(options: argparse.Namespace) -> None:
 
 
 def read_edits(path: Path) -> list[dict[str, str]]:
+    """The rows of edits.csv, all of one epoch.
+
+    Raises:
+        UserError: naming the line that will not do.
+    """
     if not path.is_file():
         raise UserError(f"--edits {path}: no such file: save edits.csv in the gallery")
-    rows = runs.read_csv(path)
+    rows = read_csv(path)
     if not rows or set(COLUMNS) - rows[0].keys():
         raise UserError(f"--edits {path}: has no edits in it, or not the columns {', '.join(COLUMNS)}")
     for line, row in enumerate(rows, 2):
+        where = f"--edits {path}, line {line}"
         if row["action"] not in ACTIONS:
-            raise UserError(f"--edits {path}, line {line}: unknown action {row['action']!r}: {', '.join(ACTIONS)}")
+            raise UserError(f"{where}: unknown action {row['action']!r}: {', '.join(ACTIONS)}")
         if row["epoch"] != rows[0]["epoch"]:
-            raise UserError(f"--edits {path}, line {line}: edits of epochs {rows[0]['epoch']} and {row['epoch']}: save each epoch's own")  # fmt: skip
+            raise UserError(f"{where}: edits of epochs {rows[0]['epoch']} and {row['epoch']}: save each epoch's own")
     return rows
 
 
-def edited(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, object]], list[str]]:
+def apply_edits(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, object]], list[str]]:
     """The run's clusters after the edits: a row for each image, and what was done in words.
 
     Coins are moved first, then clusters merged, so a coin that was moved into a cluster goes where that one goes. A
@@ -51,68 +78,86 @@ def edited(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, object
     which of the network's outputs it stands for.
     """
     epoch = _number(edits[0]["epoch"], "epoch", "--edits")
-    before = run.clusters(epoch).assignment
-    clusters = set(before.tolist())
+    before = run.clusters(epoch).assignment.astype(np.int64)
+    edited = Edited(run, epoch, before, before.copy())
+    edited.log.append(f"edits of epoch {epoch} of {run.path}")
     index = {name: i for i, name in enumerate(run.ids)}
-    after = before.astype(np.int64)
-    notes: dict[int, str] = {}
-    wrong: set[int] = set()
-    names: dict[int, str] = {}
-    into: dict[int, int] = {}
-    log = [f"edits of epoch {epoch} of {run.path}"]
-
     for line, edit in enumerate(edits, 2):
         where = f"--edits, line {line}"
-        cluster = _cluster(edit["cluster"], clusters, where)
-        if edit["action"] == "name":
-            names[cluster] = edit["value"]
-            log.append(f"cluster {cluster} is called {edit['value']!r}")
-        elif edit["action"] == "merge":
-            into[cluster] = _cluster(edit["value"], clusters, where)
+        cluster = _cluster(edit["cluster"], edited.clusters, where)
+        if edit["action"] in ("name", "merge"):
+            _edit_cluster(edited, edit, cluster, where)
         else:
-            if edit["image"] not in index:
-                raise UserError(f"{where}: {edit['image']!r} is not an image of {run.path}")
-            i = index[edit["image"]]
-            if before[i] != cluster:
-                raise UserError(f"{where}: {edit['image']!r} is in cluster {before[i]} of epoch {epoch}, not in {cluster}: these edits belong to another run")  # fmt: skip
-            reason = f" ({edit['note']})" if edit["note"] else ""
-            if edit["action"] == "move":
-                after[i] = _cluster(edit["value"], clusters, where)
-                log.append(f"{edit['image']}: moved from cluster {cluster} to {after[i]}{reason}")
-            elif edit["action"] == "wrong":
-                after[i] = -1
-                wrong.add(i)
-                log.append(f"{edit['image']}: does not belong to cluster {cluster}{reason}")
-            else:
-                log.append(f"{edit['image']}: noted{reason}")
-            if edit["note"]:
-                notes[i] = edit["note"]
+            _edit_image(edited, edit, cluster, _image(edited, edit, cluster, index, where), where)
+    return _tabulate(edited), edited.log
 
-    root = {cluster: _end(cluster, into) for cluster in clusters}
-    for cluster, other in sorted(into.items()):
-        log.append(f"cluster {cluster} is merged into {other}" + (f", so into {root[cluster]}" if root[cluster] != other else ""))  # fmt: skip
+
+def _edit_cluster(edited: Edited, edit: dict[str, str], cluster: int, where: str) -> None:
+    if edit["action"] == "name":
+        edited.names[cluster] = edit["value"]
+        edited.log.append(f"cluster {cluster} is called {edit['value']!r}")
+    else:
+        edited.into[cluster] = _cluster(edit["value"], edited.clusters, where)
+
+
+def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, int], where: str) -> int:
+    """The image that an edit speaks of, which is in the cluster that the edit says."""
+    if edit["image"] not in index:
+        raise UserError(f"{where}: {edit['image']!r} is not an image of {edited.run.path}")
+    i = index[edit["image"]]
+    if edited.before[i] != cluster:
+        raise UserError(
+            f"{where}: {edit['image']!r} is in cluster {edited.before[i]} of epoch {edited.epoch}, not in {cluster}: "
+            "these edits belong to another run"
+        )
+    return i
+
+
+def _edit_image(edited: Edited, edit: dict[str, str], cluster: int, i: int, where: str) -> None:
+    reason = f" ({edit['note']})" if edit["note"] else ""
+    if edit["action"] == "move":
+        edited.after[i] = _cluster(edit["value"], edited.clusters, where)
+        done = f"moved from cluster {cluster} to {edited.after[i]}"
+    elif edit["action"] == "wrong":
+        edited.after[i] = -1
+        edited.wrong.add(i)
+        done = f"does not belong to cluster {cluster}"
+    else:
+        done = "noted"
+    edited.log.append(f"{edit['image']}: {done}{reason}")
+    if edit["note"]:
+        edited.notes[i] = edit["note"]
+
+
+def _tabulate(edited: Edited) -> list[dict[str, object]]:
+    """Merge, and write a row for each image."""
+    root = {cluster: _end(cluster, edited.into) for cluster in edited.clusters}
+    for cluster, other in sorted(edited.into.items()):
+        further = f", so into {root[cluster]}" if root[cluster] != other else ""
+        edited.log.append(f"cluster {cluster} is merged into {other}{further}")
     members: dict[int, list[int]] = {}
-    for cluster in sorted(clusters):
+    for cluster in sorted(edited.clusters):
         members.setdefault(root[cluster], []).append(cluster)
     sizes: Counter[int] = Counter()
     rows: list[dict[str, object]] = []
-    for i, name in enumerate(run.ids):
-        cluster = root[int(after[i])] if after[i] >= 0 else -1
+    for i, name in enumerate(edited.run.ids):
+        cluster = root[int(edited.after[i])] if edited.after[i] >= 0 else -1
         sizes[cluster] += 1
-        called = names.get(cluster) or next((names[m] for m in members.get(cluster, []) if m in names), "")
+        parts = members.get(cluster, [])
+        called = edited.names.get(cluster) or next((edited.names[m] for m in parts if m in edited.names), "")
         rows.append(
             {
                 "image": name,
                 "cluster": cluster if cluster >= 0 else "",
-                "logits": "+".join(map(str, members[cluster])) if cluster >= 0 else "",
+                "logits": "+".join(map(str, parts)),
                 "name": called,
-                "before": int(before[i]),
-                "wrong": "yes" if i in wrong else "",
-                "note": notes.get(i, ""),
+                "before": int(edited.before[i]),
+                "wrong": "yes" if i in edited.wrong else "",
+                "note": edited.notes.get(i, ""),
             }
         )
-    log.append(f"{len(clusters)} clusters became {len({*root.values()})}; {sizes[-1]} images are in none")
-    return rows, log
+    edited.log.append(f"{len(edited.clusters)} clusters became {len({*root.values()})}; {sizes[-1]} images are in none")
+    return rows
 
 
 def _end(cluster: int, into: dict[int, int]) -> int:

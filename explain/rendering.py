@@ -1,23 +1,23 @@
-"""Maps -> pictures. Normalisation happens here and nowhere else.
+"""Maps -> pictures. Normalisation happens here and nowhere else; no file is written here.
 
-A map that is zero, constant or not finite says nothing: it is `None` after `unit`, and drawn as a plain grey picture (an
-overlay: the photograph without colours). Pictures have one byte a pixel where that is enough: half the time and size.
+A map that is zero, constant or not finite is degenerate: it is `None` after `normalise_heat`, and drawn as a plain grey picture
+(an overlay: the photograph without colours). Pictures have one byte a pixel where that is enough: half the time and size.
 """
 
 import io
-import os
-from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from PIL import Image
 
+from console import UserError
+from explain.attribution.registry import Method
+
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
 EMPTY = 128  # grey of a picture that says nothing
 ROBUST = 99.5  # percentile of a gradient that becomes full colour: single pixels reach ten times the rest
-GRADIENTS = ("gradient", "guided_backprop")  # drawn as they are, signed
-PRODUCTS = ("guided_grad_cam",)  # drawn as heat alone; every other method as heat over the photograph
 SMALLEST = 112  # side that tiny views are enlarged to, by whole pixels
 FORMATS: dict[str, dict[str, int]] = {
     "png": {"compress_level": 1, "compress_type": 3},  # run lengths: as small as level 1, in two thirds of the time
@@ -27,17 +27,17 @@ FORMATS: dict[str, dict[str, int]] = {
 SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 
 
-def says_nothing(values: np.ndarray) -> bool:
+def is_degenerate(values: np.ndarray) -> bool:
     """Whether a map of any shape is zero, constant, or has a value that is not finite."""
     return not np.isfinite(values).all() or float(values.max()) == float(values.min())
 
 
-def unit(heat: np.ndarray, robust: bool = False) -> np.ndarray | None:
+def normalise_heat(heat: np.ndarray, robust: bool = False) -> np.ndarray | None:
     """(H, W) heat -> the same in 0..1, negative values 0; None if nothing is left.
 
     `robust`: 1 is the 99.5th percentile of what is positive, else the maximum.
     """
-    if says_nothing(heat):
+    if is_degenerate(heat):
         return None
     heat = np.maximum(heat, 0)
     top = percentile(heat[heat > 0]) if robust else float(heat.max())
@@ -50,23 +50,22 @@ def percentile(values: np.ndarray) -> float:
     return float(np.percentile(flat[:: 4 if flat.size > 4096 else 1], ROBUST)) if flat.size else 0.0
 
 
-def draw(method: str, values: np.ndarray, photograph: np.ndarray) -> Image.Image:
-    """A method's map (C, H, W) as a picture; `photograph` (H, W, 3) uint8 is the view it belongs to.
+def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Image:
+    """A method's map (C, H, W) as a picture of its kind; `photograph` (H, W, 3) uint8 is the view it belongs to.
 
-    Gradients are drawn signed, as colours around grey (with Sobel in front of the network their three channels are equal,
-    and so the picture is grey). The heat map of a product is the maximum over its channels. All else is laid over the
-    photograph.
+    Signed maps are drawn as colours around grey (with Sobel in front of the network their three channels are equal, and so the
+    picture is grey).
     """
-    if method in GRADIENTS:
+    if method.kind == "signed":
         return signed(values)
-    if method in PRODUCTS:
-        return coloured(unit(values.max(0), robust=True), photograph.shape[:2])
-    return overlay(unit(values[0]), photograph)
+    if method.kind == "fine":
+        return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2])
+    return overlay(normalise_heat(values[0]), photograph)
 
 
 def signed(values: np.ndarray) -> Image.Image:
     """(C, H, W) signed -> grey at 0, colours to either side; grey altogether if the channels are equal."""
-    if says_nothing(values):
+    if is_degenerate(values):
         return Image.new("L", (values.shape[2], values.shape[1]), EMPTY)
     if len(values) == 3 and not (np.array_equal(values[0], values[1]) and np.array_equal(values[0], values[2])):
         values = values.transpose(1, 2, 0)
@@ -94,35 +93,55 @@ def overlay(heat: np.ndarray | None, photograph: np.ndarray) -> Image.Image:
     return Image.blend(grey.convert("RGB"), coloured(heat, heat.shape).convert("RGB"), 0.5)
 
 
-def enlarged(picture: Image.Image) -> Image.Image:
+def overlay_of(heat: Any, photograph: Any) -> Image.Image:
+    """`explain.overlay`: heat and photograph in whatever form a notebook has them."""
+    values = np.asarray(heat.detach().cpu() if hasattr(heat, "detach") else heat, dtype=np.float32)
+    values = (
+        values.reshape(values.shape[-2:]) if values.ndim >= 2 and values.size == np.prod(values.shape[-2:]) else values
+    )
+    if values.ndim != 2:
+        raise UserError(f"overlay: a heat map (H, W) or (1, H, W) is wanted, this is of shape {values.shape}")
+    return overlay(normalise_heat(values), _pixels_of(photograph, (values.shape[1], values.shape[0])))
+
+
+def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, 3) uint8 of `size` (width, height)."""
+    if not isinstance(photograph, Image.Image):
+        if hasattr(photograph, "detach"):
+            photograph = (
+                (photograph.detach().cpu().squeeze(0).permute(1, 2, 0).clamp(0, 1) * 255).round().byte().numpy()
+            )
+        array = np.asarray(photograph)
+        if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
+            raise UserError(
+                f"overlay: the photograph should be a PIL image, (H, W, 3) bytes or a (3, H, W) tensor in 0..1; this is "
+                f"{array.dtype} of shape {array.shape}"
+            )
+        photograph = Image.fromarray(array)
+    return np.asarray(photograph.convert("RGB").resize(size))
+
+
+def enlarge(picture: Image.Image) -> Image.Image:
     """Tiny pictures (digits) by whole pixels, so that a person can see them in a folder."""
     times = max(1, SMALLEST // max(picture.size))
     size = (picture.width * times, picture.height * times)
     return picture.resize(size, Image.Resampling.NEAREST) if times > 1 else picture
 
 
-def write_picture(path: Path, picture: Image.Image, kind: str) -> None:
-    """Encode as `kind` (a key of FORMATS) and put in place whole."""
+def encode(picture: Image.Image, kind: str) -> bytes:
+    """A picture as the bytes of a file of `kind` (a key of FORMATS)."""
     if kind != "png" and picture.mode == "P":
         picture = picture.convert("RGB")
     buffer = io.BytesIO()
-    enlarged(picture).save(buffer, kind, **FORMATS[kind])
-    put(path, buffer.getvalue())
+    enlarge(picture).save(buffer, kind, **FORMATS[kind])
+    return buffer.getvalue()
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write beside `path` and rename into place.
-
-    Unlike runs.atomic it does not wait for the disk: pictures are many, and an empty one is made again.
-    """
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        scratch.write_bytes(content)
-        os.replace(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        error.filename = str(path)
-        raise
+def encode_sheet(picture: np.ndarray) -> bytes:
+    """A contact sheet as the bytes of a JPEG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "jpeg", quality=88)
+    return buffer.getvalue()
 
 
 def contact_sheet(pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One call of `python -m explain --run`: extract, transform, load, for each epoch asked for."""
+"""One call of `python -m explain --run`: for each epoch asked for, what is missing is drawn, and its tables and pages written."""
 
 import argparse
 import json
@@ -10,37 +10,29 @@ import numpy as np
 import runs
 from console import UserError
 from explain import gallery
-from explain.attribution import CORE
-from explain.audit import SAMPLE, against_random_weights
-from explain.stage import (
-    DEFAULT_METHODS,
-    Choice,
-    Record,
-    check_choice,
-    chosen_rows,
-    draw_missing,
-    score_images,
-    target_weights,
-)
-from explain.subject import Subject, epochs_to_explain, find_pictures, identity
-from machine import prepare
+from explain.attribution.registry import default_methods
+from explain.audit.randomisation import random_weights_correlation
+from explain.choice import Choice, check_choice, chosen_rows
+from explain.drawing import draw_missing
+from explain.record import Explanation
+from explain.scores import score_images
+from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
+from machine.device import use_device
+from machine.files import locked, write_json
 from runs import Run
-from runs.directory import atomic, locked
 
-SCHEMA = 1
-KINDS = ("deepcluster", "supervised")
+SCHEMA = 2
 
 
-def explain_command(options: argparse.Namespace) -> None:
+def draw_command(options: argparse.Namespace) -> None:
     """`python -m explain --run`."""
     run = runs.open_run(options.run)
-    if run.meta.get("kind") not in KINDS:
-        raise UserError(f"{run.path}: a run of an unknown kind ({run.meta.get('kind')}): update this program")
+    trainer_of(run)
     epochs = epochs_to_explain(run, options.epoch)
     if options.assignments is not None and len(epochs) > 1:
         raise UserError("--assignments belongs to one epoch: name it with --epoch")
     choice = Choice(
-        methods=options.methods or DEFAULT_METHODS,
+        methods=options.methods or default_methods(),
         target=options.target,
         clusters=options.clusters,
         per_cluster=options.per_cluster,
@@ -48,14 +40,14 @@ def explain_command(options: argparse.Namespace) -> None:
         format=options.format,
         map=options.map,
     )
-    device = prepare(options.device, run.meta["threads"])
+    device = use_device(options.device, run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
-        claim_results(results, run, choice, subject.assignment.digest)
+        claim_results(results, run, choice, subject.clusters.digest)
         with locked(results, "another explain is writing here: wait for it or choose --results"):
             explain_epoch(subject, choice, results)
     gone = len(run.ids) - len(pictures.present)
@@ -66,45 +58,28 @@ def explain_command(options: argparse.Namespace) -> None:
 
 
 def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
+    """Everything of one epoch."""
     folder = results / str(subject.epoch)
     (folder / ".pieces").mkdir(parents=True, exist_ok=True)
-    scores = score_images(subject, folder, choice.map, subject.seed)
-    rows = chosen_rows(subject, choice, scores.rank)
-    record = draw_missing(subject, choice, rows, scores, folder)
-    drawn = gallery.write_tables(subject, choice, record, scores, folder)
-    gallery.write_cluster_pictures(subject, record, scores, folder)
-    gallery.write_panels(subject, choice, record, drawn, folder)
-    caveat = random_weights_figure(subject, choice, scores, rows, folder)
-    epochs = sorted({int(path.parent.name) for path in results.glob("*/explanations.csv")})
-    gallery.write_pages(subject, choice, record, scores, drawn, caveat, results, epochs)
-    report(subject, choice, record, rows)
+    scores = score_images(subject, folder, choice.map)
+    explanation = Explanation(subject, choice, folder, scores, chosen_rows(subject, choice, scores.rank))
+    draw_missing(explanation)
+    gallery.write_tables(explanation)
+    gallery.write_cluster_pictures(explanation)
+    gallery.write_panels(explanation)
+    gallery.write_pages(explanation, random_weights_correlation(explanation), results)
+    report(explanation)
 
 
-def report(subject: Subject, choice: Choice, record: Record, rows: np.ndarray) -> None:
-    clusters = len(np.unique(subject.assignment.cluster[rows]))
-    print(f"epoch {subject.epoch}: {len(rows)} images in {clusters} clusters explained")
-    for method in choice.methods:
-        empty = int(record.empty[method][rows].sum()) if len(rows) else 0
+def report(explanation: Explanation) -> None:
+    """What was explained, and how many maps say nothing, in words."""
+    rows = explanation.rows
+    clusters = len(np.unique(explanation.subject.clusters.assignment[rows]))
+    print(f"epoch {explanation.subject.epoch}: {len(rows)} images in {clusters} clusters explained")
+    for key in explanation.choice.keys:
+        empty = int(explanation.record.empty[key][rows].sum()) if len(rows) else 0
         if empty:
-            print(f"  {empty} maps of {method} say nothing (zero, constant or not finite) and are drawn empty")
-
-
-def random_weights_figure(
-    subject: Subject, choice: Choice, scores: Any, rows: np.ndarray, folder: Path
-) -> dict[str, float]:
-    """The run's own figure for the caveat beside Guided Backprop, measured once on a few images."""
-    path = folder / ".random-weights.json"
-    try:
-        return json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        pass  # not measured yet, or damaged
-    sample = np.random.default_rng(subject.seed).permutation(rows)[:SAMPLE]
-    if not len(sample):
-        return {}
-    weights = target_weights(subject, choice.target, sample, scores)
-    found = against_random_weights(subject, sample, weights, [method for method in CORE if method in choice.methods])
-    atomic(path, lambda file: file.write(json.dumps(found).encode()))
-    return found
+            print(f"  {empty} maps of {key} say nothing (zero, constant or not finite) and are drawn empty")
 
 
 def default_results(run: Path) -> Path:
@@ -127,7 +102,7 @@ def check_results(results: Path, run: Run) -> None:
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")
-    elif kept["run"] != identity(run)["run"]:
+    elif kept["run"] != run.identity:
         raise UserError(
             f"{results}: holds the explanations of another run ({kept['name']}): choose another --results, or remove it"
         )
@@ -139,8 +114,8 @@ def claim_results(results: Path, run: Run, choice: Choice, assignments: str | No
     kept = read_results(results)
     if kept is None:
         results.mkdir(parents=True, exist_ok=True)
-        content = {"schema": SCHEMA, **identity(run), **made}
-        atomic(results / "results.json", lambda file: file.write(json.dumps(content, indent=1).encode()))
+        content = {"schema": SCHEMA, "run": run.identity, "name": run.path.resolve().name, **made}
+        write_json(results / "results.json", content)
         return
     for name, value in made.items():
         if kept.get(name) != value:
@@ -149,10 +124,15 @@ def claim_results(results: Path, run: Run, choice: Choice, assignments: str | No
 
 
 def read_results(results: Path) -> dict[str, Any] | None:
+    """results.json, or None where nothing has been explained yet."""
     path = results / "results.json"
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text())
-    except ValueError:
+        kept = json.loads(path.read_text())
+        schema, _, _ = int(kept["schema"]), str(kept["run"]), str(kept["name"])
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: damaged: remove {results} and explain again") from None
+    if schema > SCHEMA:
+        raise UserError(f"{path}: written by a newer version (schema {schema}, this one reads {SCHEMA}): update first")
+    return kept

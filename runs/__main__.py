@@ -4,6 +4,9 @@ from pathlib import Path
 
 from console import Parser, command
 from runs import open_run
+from runs.tables import LOG
+
+ROWS = 15  # of the log, the newest
 
 
 def main() -> None:
@@ -14,24 +17,24 @@ def main() -> None:
     run = open_run(parser.parse_args().run)
 
     meta, log = run.meta, run.log()
-    config = meta.get("config", {})
-    data = meta["dataset"]
+    data, settings = meta.dataset, {name: value for name, value in meta.config.items() if name not in meta.model}
     skipped = max(0, len((run.path / "skipped.csv").read_text(errors="replace").splitlines()) - 1)
-    print(f"{run.path}: {meta['kind']} run, schema {meta['schema']}")
-    print(f"  images    {data['images']} of {data['name']} ({data['source']}), {skipped} files passed over")
-    print(f"  network   {meta['model']}")
-    print(f"  settings  {', '.join(f'{name} {value}' for name, value in config.items() if name not in meta['model'])}")
-    print(f"  made with {meta['device']}, {meta['threads']} threads, {meta['versions']}")
+    print(f"{run.path}: {meta.kind} run {run.identity}")
+    print(f"  images    {data.images} of {data.name} ({data.source}), {skipped} files passed over")
+    print(f"  network   {_pairs(meta.model)}")
+    print(f"  settings  {_pairs(settings)}")
+    print(f"  made with {meta.stamp.device}, {meta.stamp.threads} threads, {_pairs(meta.stamp.versions)}")
     print(f"  weights   kept of epochs {', '.join(map(str, run.checkpoints())) or 'none yet'}")
-    print(f"  epochs    {len(log)} of {config.get('epochs', '?')} finished")
-    columns = [
-        c
-        for c in ("epoch", "loss", "stability", "ami", "purity", "head_share", "smallest", "largest", "empty")
-        if log and c in log[0]
-    ]
-    rows = [columns] + [[_short(row[c]) for c in columns] for row in log[-15:]]
-    for row in rows if log else []:
-        print("  " + "  ".join(f"{cell:>10}" for cell in row))
+    print(f"  epochs    {len(log)} of {meta.config.get('epochs', '?')} finished")
+    columns = [column.name for column in LOG if column.shown and log and column.name in log[0]]
+    width = max((len(name) for name in columns), default=0)
+    rows = [columns, *([_short(row[name]) for name in columns] for row in log[-ROWS:])] if log else []
+    for row in rows:
+        print("  " + "  ".join(f"{cell:>{width}}" for cell in row))
+
+
+def _pairs(values: dict) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
 
 
 def _short(cell: str) -> str:

@@ -1,21 +1,16 @@
-"""Reader and writer of a run directory.
+"""Reader and writer of a run directory. Nothing that is read can run code: JSON, CSV, npz without pickle, weights alone."""
 
-Every file is written beside itself and renamed into place, so after a kill at any instant each file is one that was
-complete at some time. Nothing that is read can run code: JSON, CSV, npz without pickle, torch.load(weights_only=True).
-"""
-
-import csv
 import errno
-import fcntl
 import io
 import json
 import os
 import pickle
-import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +18,13 @@ import numpy as np
 import torch
 
 from console import UserError
+from machine.files import locked, read_csv, write_atomic, write_csv, write_json
+from runs.meta import Meta, compare_settings
+from runs.tables import current_names
 
-SCHEMA = 1
-# What a mounted Drive answers while its connection hiccups; worth another try after so many seconds each.
-HICCUPS = {errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EREMOTEIO}
-WAITS = (1, 2, 4, 8, 16)
+# What a run that was half begun leaves, beside scratch files; a folder with anything else in it is somebody's own.
+OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
+DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError)  # what reading a half or broken npz raises
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,19 @@ class Run:
     """An existing run directory; attributes are what never changes, methods read what grows."""
 
     path: Path
-    meta: dict[str, Any]  # run.json
+    meta: Meta  # run.json
     ids: list[str]
     labels: list[str] | None
 
     # --- reading ---
+
+    @cached_property
+    def identity(self) -> str:
+        """What tells this run from another, wherever they lie: 16 hexadecimal digits."""
+        sha = sha256()
+        for name in ("run.json", "images.csv"):
+            sha.update((self.path / name).read_bytes())
+        return sha.hexdigest()[:16]
 
     def epochs(self) -> list[int]:
         """Finished epochs, ascending: those with a row in log.csv."""
@@ -58,8 +63,9 @@ class Run:
         return sorted(int(path.stem.removeprefix("epoch_")) for path in self.path.glob("checkpoints/epoch_*.pt"))
 
     def log(self) -> list[dict[str, str]]:
+        """The rows of log.csv, cells as text; columns as in runs.tables.LOG."""
         path = self.path / "log.csv"
-        return read_csv(path) if path.exists() else []
+        return current_names(read_csv(path)) if path.exists() else []
 
     def clusters(self, epoch: int) -> Clusters:
         path = self.path / "clusters" / f"epoch_{epoch:04d}.npz"
@@ -68,8 +74,11 @@ class Run:
                 return Clusters(arrays["assignment"], arrays["distance"])
         except FileNotFoundError:
             raise UserError(f"{path}: epoch {epoch} was not clustered; this run has {_span(self.epochs())}") from None
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError):
+        except DAMAGED:
             raise UserError(f"{path}: damaged file: restore a copy, or train into a new --exp") from None
+
+    def has_clusters(self, epoch: int) -> bool:
+        return (self.path / "clusters" / f"epoch_{epoch:04d}.npz").exists()
 
     def checkpoint(self, epoch: int) -> dict[str, Any]:
         """The weights that learnt epoch's clusters: {"epoch", "model": arguments, "state": state_dict}."""
@@ -83,8 +92,12 @@ class Run:
         path = self.path / "latest.pt"
         return load_tensors(path) if path.exists() else None
 
-    def json(self, name: str) -> Any:
-        """The content of an optional JSON file, or None. Raises: UserError if it is damaged."""
+    def read_json(self, name: str) -> Any:
+        """The content of an optional JSON file, or None.
+
+        Raises:
+            UserError: if it is damaged.
+        """
         path = self.path / name
         try:
             return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -96,7 +109,7 @@ class Run:
     # --- writing ---
 
     def write_clusters(self, epoch: int, clusters: Clusters) -> None:
-        atomic(
+        write_atomic(
             self.path / "clusters" / f"epoch_{epoch:04d}.npz",
             lambda file: np.savez(file, assignment=clusters.assignment, distance=clusters.distance),
         )
@@ -117,27 +130,23 @@ class Run:
         write_csv(self.path / name, rows)
 
     def write_json(self, name: str, content: object) -> None:
-        text = json.dumps(content, indent=1, ensure_ascii=True) + "\n"
-        atomic(self.path / name, lambda file: file.write(text.encode()))
+        write_json(self.path / name, content)
 
     def write_figure(self, name: str, draw: Callable[[io.BytesIO], object]) -> None:
+        """`draw` puts the picture's bytes into a buffer, which becomes figures/NAME."""
         buffer = io.BytesIO()
         draw(buffer)
-        atomic(self.path / "figures" / name, lambda file: file.write(buffer.getvalue()))
+        write_atomic(self.path / "figures" / name, buffer.getvalue())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def hold(self) -> Iterator[None]:
         """Hold the run for writing; a second training in the same directory is refused."""
         with locked(self.path, "another training is writing here: wait for it or choose --exp"):
             yield
 
 
-def create(
-    path: Path,
-    meta: dict[str, Any],
-    ids: Sequence[str],
-    labels: Sequence[str] | None,
-    skipped: Iterable[tuple[str, str]],
+def begin(
+    path: Path, meta: Meta, ids: Sequence[str], labels: Sequence[str] | None, skipped: Iterable[tuple[str, str]]
 ) -> Run:
     """Start a run directory. run.json is written last: with it the directory is a run."""
     if path.exists() and not path.is_dir():
@@ -149,84 +158,75 @@ def create(
         rows = [{"image": name, "label": label} for name, label in zip(ids, labels, strict=True)]
     write_csv(path / "images.csv", rows)
     write_csv(path / "skipped.csv", [{"file": name, "reason": why} for name, why in skipped], ["file", "reason"])
-    run = Run(path, {"schema": SCHEMA, **meta}, list(ids), None if labels is None else list(labels))
-    run.write_json("run.json", run.meta)
-    return run
+    write_json(path / "run.json", meta.to_json())
+    return Run(path, meta, list(ids), None if labels is None else list(labels))
+
+
+def find_begun(path: Path, kind: str) -> Run | None:
+    """The run of this kind that was begun in `path`, or None if it may be begun there.
+
+    Raises:
+        UserError: if another kind of run, or somebody's own files, are there.
+    """
+    if (path / "run.json").exists():
+        run = open_run(path)
+        if run.meta.kind != kind:
+            raise UserError(f"{path}: holds a run of another kind ({run.meta.kind}): choose another --exp")
+        return run
+    if path.is_dir():
+        foreign = [one.name for one in path.iterdir() if one.name not in OURS and not one.name.endswith(".tmp")]
+        if foreign:
+            raise UserError(
+                f"{path}: not a run directory, and it holds other files ({min(foreign)}): choose another --exp"
+            )
+    elif path.exists():
+        raise UserError(f"{path}: a file is in the way of the run directory: choose another --exp")
+    return None
+
+
+def refuse_differences(run: Run, meta: Meta) -> None:
+    """A continued training must be the same training; where the data lies, workers, device and folder may differ.
+
+    Raises:
+        UserError: naming the images or the settings that differ.
+    """
+    stored, now = run.meta.dataset, meta.dataset
+    if stored.key != now.key or stored.limit != now.limit:
+        what = f"--limit {stored.limit}" if stored.key == now.key else f"other images ({stored.name})"
+        raise UserError(f"{run.path}: was begun with {what}: choose another --exp for {now.name}")
+    differing = compare_settings(run.meta.config, meta.config)
+    if differing:
+        raise UserError(
+            f"{run.path}: was begun with {', '.join(differing)}: give the same settings to continue it, or choose "
+            "another --exp"
+        )
 
 
 def open_run(path: Path) -> Run:
-    """Raises: UserError if `path` is not a run directory, or one of a newer version, or damaged."""
+    """Open what training left.
+
+    Raises:
+        UserError: if `path` is not a run directory, or one of a newer version, or damaged.
+    """
     if not (path / "run.json").is_file():
         there = "no such folder" if not path.is_dir() else "no run.json in it"
         raise UserError(f"{path}: not a run directory ({there}): name the folder that was given as --exp")
     try:
-        meta = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        content = json.loads((path / "run.json").read_text(encoding="utf-8"))
         rows = read_csv(path / "images.csv")
         ids = [row["image"] for row in rows]
         labels = [row["label"] for row in rows] if rows and "label" in rows[0] else None
-        schema = int(meta["schema"])
     except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
         raise UserError(f"{path}: run.json or images.csv is damaged ({error}): start a new run directory") from None
-    if schema > SCHEMA:
-        raise UserError(f"{path}: written by a newer version (schema {schema}, this one reads {SCHEMA}): update first")
-    return Run(path, meta, ids, labels)
+    return Run(path, Meta.from_json(content, path / "run.json"), ids, labels)
 
 
 def _span(epochs: Sequence[int]) -> str:
     if not epochs:
         return "no epoch"
-    return (
-        f"epochs {', '.join(map(str, epochs))}" if len(epochs) <= 12 else f"{len(epochs)} epochs, the last {epochs[-1]}"
-    )
-
-
-# --- files ----------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder for writing. Raises: UserError with `refusal` if another process holds it."""
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder}: {refusal}") from None
-        except OSError:  # a mounted Drive has no locks; there is one writer there
-            pass
-        yield
-
-
-def atomic(path: Path, write: Callable[[Any], object]) -> None:
-    """Call `write` with an open binary file that takes the place of `path` when it is whole and on the disk.
-
-    A mounted Drive that hiccups is tried again, so `write` may be called more than once.
-    """
-    for wait in (*WAITS, None):
-        try:
-            _replace(path, write)
-            return
-        except OSError as error:
-            if error.errno not in HICCUPS or wait is None:
-                raise
-            time.sleep(wait)
-
-
-def _replace(path: Path, write: Callable[[Any], object]) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
-    try:
-        with scratch.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
+    if len(epochs) > 12:
+        return f"{len(epochs)} epochs, the last {epochs[-1]}"
+    return f"epochs {', '.join(map(str, epochs))}"
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
@@ -236,14 +236,18 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
         except RuntimeError as error:  # torch's zip writer hides the disk's own error
             free = os.statvfs(path.parent)
             if free.f_bavail * free.f_frsize < 1 << 20:
-                raise OSError(28, "no space left", str(path)) from None
+                raise OSError(errno.ENOSPC, "no space left", str(path)) from None
             raise error
 
-    atomic(path, write)
+    write_atomic(path, write)
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Raises: UserError if the file is damaged or holds more than tensors and plain containers."""
+    """Read a checkpoint.
+
+    Raises:
+        UserError: if the file is damaged or holds more than tensors and plain containers.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
@@ -251,19 +255,3 @@ def load_tensors(path: Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: damaged or not a checkpoint ({reason}): delete it to continue from what is left, or restore a copy"
         ) from None
-
-
-def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """A table with a header; None becomes an empty cell. File names that are not UTF-8 keep their bytes."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(
-        text, columns or list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n"
-    )
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic(path, lambda file: file.write(text.getvalue().encode("utf-8", "surrogateescape")))
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))

@@ -11,7 +11,7 @@ $bin/mypy
 if [ -z "${MNIST_DIR:-}" ] && [ -d ../shared/data/mnist ]; then
   MNIST_DIR=$(cd ../shared/data/mnist && pwd)
 fi
-export MNIST_DIR=${MNIST_DIR:-$($bin/python -c 'from datasets.mnist import fetched; print(fetched())' 2>/dev/null | tail -1)}
+export MNIST_DIR=${MNIST_DIR:-$($bin/python -c 'from datasets.mnist import fetch_mnist; print(fetch_mnist())' 2>/dev/null | tail -1)}
 [ -n "$MNIST_DIR" ] || echo "MNIST could not be fetched: its tests will be skipped." >&2
 # The gallery is tested in a real browser; without one those tests say so and are skipped.
 if ! command -v chromium >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -1,1 +1,3 @@
-"""MNIST with its labels: the CNN of the course and its baselines, for which the truth is known."""
+"""Labelled images -> a network that tells their classes, and a run directory whose images are the test set."""
+
+import machine  # noqa: F401  before torch

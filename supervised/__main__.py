@@ -2,37 +2,32 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from console import Parser, command
-from console.options import above_zero, add_machine, natural, not_negative, positive
+from console.options import (
+    above_zero,
+    add_exp,
+    add_machine,
+    add_reading,
+    add_run,
+    natural,
+    not_negative,
+    number,
+    positive,
+)
+from supervised.recipes import DATA, DEFAULT, RECIPES, list_values
+
+share = number(float, "a share above 0, at most 1", lambda x: 0 < x <= 1)
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="python -m supervised", description="MNIST with its labels: train, compare, report.")
+    parser = Parser(prog="python -m supervised", description="Labelled images: train, compare, report.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    train = commands.add_parser("train", help="train a digit network", allow_abbrev=False,
-                                description="Train into --exp; started again, it continues. The test set is read once, at the end.")  # fmt: skip
-    train.add_argument("--model", default="cnn101", help="cnn101 (default), simple_conv, drop_conv, drop_move_conv, drop_full_conv, mlp")  # fmt: skip
-    train.add_argument("--exp", type=Path, default=Path("exp-mnist"), metavar="DIR", help="run directory (exp-mnist)")
-    train.add_argument("--epochs", type=positive, default=150, help="at most (150)")
-    train.add_argument("--batch", type=positive, default=64, help="images per step (64)")
-    train.add_argument("--lr", type=above_zero, default=1e-3, help="learning rate of Adam (.001)")
-    train.add_argument(
-        "--validation", type=float, default=0.1, metavar="SHARE", help="of the training images, held back (.1)"
-    )
-    train.add_argument("--plateau", type=positive, default=3, metavar="EPOCHS", help="without improvement, then the rate is halved (3)")  # fmt: skip
-    train.add_argument("--patience", type=positive, default=12, metavar="EPOCHS", help="without improvement, then training stops (12)")  # fmt: skip
-    train.add_argument("--rotate", type=not_negative, metavar="DEGREES", help="turn by up to this much (cnn101: 10)")
-    train.add_argument("--zoom", type=not_negative, metavar="SHARE", help="zoom by up to this much (cnn101: .1)")
-    train.add_argument(
-        "--shift", type=not_negative, metavar="SHARE", help="shift by up to this much of the side (cnn101: .1)"
-    )
-    train.add_argument("--limit", type=positive, metavar="N", help="use N training images only")
-    train.add_argument("--seed", type=natural, default=2, help="everything random comes from it (2)")
-    add_machine(train, workers=False)
+    add_train(commands)
 
     test = commands.add_parser("test", help="accuracy on another test set", allow_abbrev=False)
-    test.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(test)
     add_test(test)
 
     ensemble = commands.add_parser("ensemble", help="several networks vote", allow_abbrev=False)
@@ -43,31 +38,116 @@ def build_parser() -> Parser:
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
 
     speedrun = commands.add_parser(
-        "speedrun", help="the fewest seconds, epochs and layers to 99 %%", allow_abbrev=False
+        "speedrun", help="the fewest seconds, epochs and layers to 99 %% of the digits", allow_abbrev=False
     )
     speedrun.add_argument("--seeds", type=natural, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
     speedrun.add_argument("--out", type=Path, metavar="CSV", help="write the table here too")
-    add_machine(speedrun, workers=False)
+    add_machine(speedrun)
+    add_reading(speedrun)
 
     report = commands.add_parser("report", help="figures/ and report.html of a run", allow_abbrev=False)
-    report.add_argument("--run", type=Path, required=True, metavar="DIR", help="run directory")
+    add_run(report)
     report.add_argument(
         "--image", type=natural, default=0, metavar="N", help="test image whose activations are drawn (0)"
     )
     report.add_argument(
         "--layer", type=natural, metavar="N", help="layer of the convolutions to draw (the first and the last)"
     )
-    add_machine(report, workers=False)
+    add_machine(report)
+    add_reading(report)
     return parser
 
 
+def add_train(commands: Any) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train a network",
+        allow_abbrev=False,
+        description="Train into --exp; started again, it continues. The test set is read once, at the end.",
+    )
+    train.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="?",
+        default=DATA,
+        help=f"a folder with train/ and test/, each with a sub-folder for each class, or {DATA} (default)",
+    )
+    add_exp(train, "exp-mnist")
+    others = ", ".join(name for name in RECIPES if name != DEFAULT)
+    train.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"{DEFAULT} (default), {others}")
+    train.add_argument(
+        "--size", "--img-size", dest="size", type=positive, default=28, metavar="PX", help="side that is seen (28)"
+    )
+    train.add_argument("--limit", type=positive, metavar="N", help="use N training images only")
+    train.add_argument("--seed", type=natural, default=2, help="everything random comes from it (2)")
+
+    learning = train.add_argument_group("learning")
+    learning.add_argument("--epochs", type=positive, help=f"at most ({list_values(lambda recipe: recipe.epochs)})")
+    learning.add_argument(
+        "--batch",
+        "--batch-size",
+        dest="batch",
+        type=positive,
+        help=f"images per step ({list_values(lambda recipe: recipe.batch)})",
+    )
+    learning.add_argument("--lr", type=above_zero, help=f"learning rate ({list_values(lambda recipe: recipe.lr)})")
+    learning.add_argument(
+        "--validation", type=float, default=0.1, metavar="SHARE", help="of the training images, held back (.1)"
+    )
+    learning.add_argument(
+        "--plateau",
+        type=positive,
+        default=3,
+        metavar="EPOCHS",
+        help="without improvement, then the rate is halved (3; autodiff's falls in a line)",
+    )
+    learning.add_argument(
+        "--patience", type=positive, default=12, metavar="EPOCHS", help="without improvement, then training stops (12)"
+    )
+    learning.add_argument(
+        "--no-early-stopping", dest="patience", action="store_const", const=None, help="train for all of --epochs"
+    )
+    learning.add_argument(
+        "--stop-at-accuracy",
+        type=share,
+        metavar="SHARE",
+        help="stop as soon as so many validation images are right "
+        f"({list_values(lambda recipe: recipe.stop_at_accuracy or 0)})",
+    )
+
+    moves = train.add_argument_group("training images are moved")
+    moves.add_argument(
+        "--rotate",
+        type=not_negative,
+        metavar="DEGREES",
+        help=f"turn by up to this much ({list_values(lambda recipe: recipe.augmentation.rotate)})",
+    )
+    moves.add_argument(
+        "--zoom",
+        type=not_negative,
+        metavar="SHARE",
+        help=f"zoom by up to this much ({list_values(lambda recipe: recipe.augmentation.zoom)})",
+    )
+    moves.add_argument(
+        "--shift",
+        type=not_negative,
+        metavar="SHARE",
+        help=f"shift by up to this much of the side ({list_values(lambda recipe: recipe.augmentation.shift)})",
+    )
+    add_machine(train)
+    add_reading(train)
+
+
 def add_test(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--test", default="mnist:test", metavar="DATA", help="mnist:test, or a folder with a sub-folder for each digit")  # fmt: skip
+    parser.add_argument(
+        "--test", metavar="DATA", help="a folder with a sub-folder for each class (default: the run's own test set)"
+    )
     parser.add_argument("--rotate", type=float, default=0.0, metavar="DEGREES", help="turn its images by this much")
     parser.add_argument(
         "--shift", type=natural, default=0, metavar="PX", help="shift its images right and down by this much"
     )
-    add_machine(parser, workers=False)
+    add_machine(parser)
+    add_reading(parser)
 
 
 def main() -> None:
@@ -79,11 +159,13 @@ def main() -> None:
     elif options.command == "report":
         from supervised.report import report_command as act
     else:
-        from supervised import judge
+        from supervised import evaluate
 
-        act = {"test": judge.test_command, "ensemble": judge.ensemble_command, "compare": judge.compare_command}[
-            options.command
-        ]
+        act = {
+            "test": evaluate.test_command,
+            "ensemble": evaluate.ensemble_command,
+            "compare": evaluate.compare_command,
+        }[options.command]
     act(options)
 
 

@@ -1,10 +1,10 @@
-"""A small reverse-mode automatic differentiation on numpy arrays: enough for a CNN, and an oracle for the big one.
+"""A small reverse-mode automatic differentiation on numpy arrays: enough for a CNN (`supervised train --model autodiff`).
 
 Each operation returns a Tensor that remembers its inputs and how a gradient flows back to them; `backward` walks the
 graph once, from the end. Shapes: images B x C x H x W, kernels out x in x kh x kw.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ class Tensor:
     def backward(self, seed: np.ndarray | None = None) -> None:
         """Add to `grad` of this and every earlier tensor. Without `seed` this must be a scalar (d self / d self = 1).
 
-        Raises: ValueError if it is not a scalar and no seed is given.
+        Raises:
+            ValueError: if it is not a scalar and no seed is given.
         """
         if seed is None and self.data.size != 1:
             raise ValueError(f"backward from shape {self.data.shape}: only a scalar needs no seed")
@@ -72,28 +73,45 @@ def flatten(x: Tensor) -> Tensor:
     return Tensor(x.data.reshape(len(x.data), -1), (x,), lambda g: (g.reshape(x.data.shape),))
 
 
-def conv2d(x: Tensor, kernel: Tensor) -> Tensor:
-    """Cross-correlation, stride 1, no padding: x (B, C, H, W), kernel (O, C, kh, kw) -> (B, O, H-kh+1, W-kw+1).
+def h_conv2d(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """Cross-correlation, stride 1, no padding: image (B, C, H, W), kernel (O, C, kh, kw) -> (B, O, H-kh+1, W-kw+1).
 
-    out[b, o, i, j] = sum_{c, u, v} x[b, c, i+u, j+v] kernel[o, c, u, v]. The kernel's gradient is the same sum with the
-    output's gradient in the kernel's place; the image's is the full correlation with the kernel turned by 180 degrees.
-    Raises: ValueError if the kernel's sides are even, or its channels or size do not fit.
+    out[b, o, i, j] = sum_{c, u, v} image[b, c, i+u, j+v] kernel[o, c, u, v].
+
+    Raises:
+        ValueError: if the kernel's sides are even, or its channels or size do not fit.
     """
-    kh, kw = kernel.data.shape[2:]
+    kh, kw = kernel.shape[2:]
     if kh % 2 == 0 or kw % 2 == 0:
         raise ValueError(f"kernel {kh} x {kw}: its sides must be odd")
-    if x.data.shape[1] != kernel.data.shape[1]:
-        raise ValueError(f"images of {x.data.shape[1]} channels, kernel for {kernel.data.shape[1]}")
-    if x.data.shape[2] < kh or x.data.shape[3] < kw:
-        raise ValueError(f"images {x.data.shape[2]} x {x.data.shape[3]} are smaller than the kernel {kh} x {kw}")
+    if image.shape[1] != kernel.shape[1]:
+        raise ValueError(f"images of {image.shape[1]} channels, kernel for {kernel.shape[1]}")
+    if image.shape[2] < kh or image.shape[3] < kw:
+        raise ValueError(f"images {image.shape[2]} x {image.shape[3]} are smaller than the kernel {kh} x {kw}")
+    return _correlate(image, kernel)
 
-    def backward(g: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        padded = np.pad(g, ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
-        turned = kernel.data[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)  # (C, O, kh, kw)
-        windows = sliding_window_view(x.data, (kh, kw), (2, 3))  # (B, C, h, w, kh, kw)
-        return _correlate(padded, turned), np.tensordot(g, windows, ((0, 2, 3), (0, 2, 3)))
 
-    return Tensor(_correlate(x.data, kernel.data), (x, kernel), backward)
+def h_conv2d_grad(image: np.ndarray, kernel: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of a scalar with respect to image and kernel of `h_conv2d`, from its `gradient` (B, O, h, w) at the output.
+
+    The kernel's is the same sum as forward, with the output's gradient in the kernel's place; the image's is the full
+    correlation of the output's gradient with the kernel turned by 180 degrees.
+    """
+    kh, kw = kernel.shape[2:]
+    padded = np.pad(gradient, ((0, 0), (0, 0), (kh - 1, kh - 1), (kw - 1, kw - 1)))
+    turned = kernel[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)  # (C, O, kh, kw)
+    windows = sliding_window_view(image, (kh, kw), (2, 3))  # (B, C, h, w, kh, kw)
+    return _correlate(padded, turned), np.tensordot(gradient, windows, ((0, 2, 3), (0, 2, 3)))
+
+
+def conv2d(x: Tensor, kernel: Tensor) -> Tensor:
+    """`h_conv2d`, differentiable.
+
+    Raises:
+        ValueError: if the kernel's sides are even, or its channels or size do not fit.
+    """
+    out = h_conv2d(x.data, kernel.data)
+    return Tensor(out, (x, kernel), lambda g: h_conv2d_grad(x.data, kernel.data, g))
 
 
 def _correlate(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
@@ -133,6 +151,8 @@ def cross_entropy(truth: np.ndarray, predicted: np.ndarray) -> float:
 
 
 class Linear:
+    """x weight^T + bias."""
+
     def __init__(self, inputs: int, outputs: int, rng: np.random.Generator):
         """Weights N(0, sqrt(2 / inputs)) (He et al. 2015), float32; biases 0."""
         self.weight = Tensor(rng.normal(0, np.sqrt(2 / inputs), (outputs, inputs)).astype(np.float32))
@@ -146,6 +166,8 @@ class Linear:
 
 
 class Conv2D:
+    """conv2d with a bias for each channel that it puts out."""
+
     def __init__(self, channels: int, outputs: int, kernel: int, rng: np.random.Generator):
         """An odd kernel x kernel, weights N(0, sqrt(2 / fan in)), float32; biases 0."""
         scale = np.sqrt(2 / (channels * kernel * kernel))
@@ -160,15 +182,15 @@ class Conv2D:
 
 
 class SmallCNN:
-    """Two 5x5 convolutions and a linear layer: 28 x 28 -> 24 x 24 -> 20 x 20 -> 10 logits."""
+    """Two 5x5 convolutions and a linear layer: for digits 28 x 28 -> 24 x 24 -> 20 x 20 -> 10 logits."""
 
-    def __init__(self, seed: int, channels: int = 8):
+    def __init__(self, seed: int, channels: int = 8, size: int = 28, inputs: int = 1, classes: int = 10):
         rng = np.random.default_rng(seed)
-        self.first, self.second = Conv2D(1, channels, 5, rng), Conv2D(channels, channels, 5, rng)
-        self.dense = Linear(channels * 20 * 20, 10, rng)
+        self.first, self.second = Conv2D(inputs, channels, 5, rng), Conv2D(channels, channels, 5, rng)
+        self.dense = Linear(channels * (size - 8) ** 2, classes, rng)
 
     def maps(self, images: Tensor) -> Tensor:
-        """(B, 1, 28, 28) -> the second convolution's ReLU, (B, channels, 20, 20)."""
+        """(B, inputs, size, size) -> the second convolution's ReLU, (B, channels, size - 8, size - 8)."""
         return relu(self.second(relu(self.first(images))))
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -183,42 +205,14 @@ class SGD:
 
     def __init__(self, parameters: Iterable[Tensor], rate: float, momentum: float = 0.9):
         self.parameters, self.rate, self.momentum = list(parameters), rate, momentum
-        self._speed = [np.zeros_like(parameter.data) for parameter in self.parameters]
+        self.speed = [np.zeros_like(parameter.data) for parameter in self.parameters]  # v of each
 
     def zero_grad(self) -> None:
         for parameter in self.parameters:
             parameter.grad = np.zeros_like(parameter.data)
 
     def step(self) -> None:
-        for parameter, speed in zip(self.parameters, self._speed, strict=True):
+        for parameter, speed in zip(self.parameters, self.speed, strict=True):
             speed *= self.momentum
             speed += parameter.grad
             parameter.data = parameter.data - self.rate * speed
-
-
-def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    order = rng.permutation(count)
-    for begin in range(0, count, size):
-        yield order[begin : begin + size]
-
-
-def train(
-    images: np.ndarray, digits: np.ndarray, epochs: int, seed: int, batch: int = 32, rate: float = 0.01
-) -> SmallCNN:
-    """A SmallCNN trained on images (N, 28, 28) uint8 and digits (N,)."""
-    net, rng = SmallCNN(seed), np.random.default_rng(seed)
-    optimiser = SGD(net.parameters(), rate)
-    pixels = images[:, None].astype(np.float32) / 255
-    for epoch in range(epochs):
-        optimiser.rate = rate * (1 - epoch / epochs)
-        for rows in batches(len(pixels), batch, rng):
-            optimiser.zero_grad()
-            softmax_cross_entropy(net(Tensor(pixels[rows])), digits[rows]).backward()
-            optimiser.step()
-    return net
-
-
-def accuracy(net: SmallCNN, images: np.ndarray, digits: np.ndarray) -> float:
-    pixels = images[:, None].astype(np.float32) / 255
-    said = [net(Tensor(pixels[begin : begin + 500])).data.argmax(1) for begin in range(0, len(pixels), 500)]
-    return float((np.concatenate(said) == digits).mean())

@@ -1,166 +1,162 @@
 """From a user's options to a training: begun, continued or refused; then the one look at the test set."""
 
 import argparse
-import fcntl
 import json
-import platform
-from collections.abc import Sequence
-from dataclasses import asdict
-from importlib.metadata import version
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch.nn import functional
 
 import runs
 from console import UserError
-from datasets.mnist import load_mnist
-from machine import prepare
-from runs import Clusters, Run
-from runs.directory import atomic
-from supervised.models import AUGMENTATIONS, Augmentation, build
-from supervised.train import Config, Split, State, as_split, fit, held_back, logits_of
+from machine.device import device_name, use_device
+from machine.files import waiting_for, write_json
+from runs import Clusters, Meta, Run, Source, View
+from runs.tables import cluster_rows
+from supervised.data import CHANNELS, LabelledData, Split, load_split, open_labelled
+from supervised.evaluate import measure_reliability
+from supervised.learners import compute_logits
+from supervised.models import DIGITS, build
+from supervised.recipes import DATA, find_recipe
+from supervised.train import Config, State, fit, split_validation
 
-BEST = "best_parameters.json"
-OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
+BEST = "best_parameters"  # beside the runs: .json for MNIST's, with the data's name for others
+PACKAGES = ("console", "datasets", "machine", "runs", "supervised")  # whose code decides the result
+FORMER_KEY = "mnist:test"  # of the images of a run of schema 1
 
 
 def train_command(options: argparse.Namespace) -> None:
     """`python -m supervised train`."""
     config = configure(options)
-    exp: Path = options.exp
-    old = runs.open_run(exp) if (exp / "run.json").exists() else None
-    if old is not None:
-        refuse_differences(old, config)
-    elif exp.exists() and (not exp.is_dir() or any(not path.name.startswith(".") for path in exp.iterdir() if path.name not in OURS)):  # fmt: skip
-        raise UserError(f"{exp}: not a run directory, and something is in it: choose another --exp")
-    device = prepare(options.device, old.meta["threads"] if old is not None else None)
-    images, digits = load_mnist("train", options.mnist_dir)
-    test_images, test_digits = load_mnist("test", options.mnist_dir)
-    rows = np.arange(len(images))
-    if config.limit is not None:
-        if config.limit > len(images):
-            raise UserError(f"--limit {config.limit}: MNIST has {len(images)} training images")
-        rows = np.sort(np.random.default_rng(0).permutation(len(images))[: config.limit])
-    run = old or create(exp, config, [str(digit) for digit in test_digits], device)
-    with run.locked():
-        learn, check = held_back(len(rows), config.validation, config.seed)
-        whole = as_split(images[rows], digits[rows], device)
-        state = fit(run, whole[learn], whole[check], config, device)
-        if not run.checkpoints() or run.json("result.json") is None:
-            finish(run, state, config, whole[check], as_split(test_images, test_digits, device))
-    result = run.json("result.json")
+    old = runs.find_begun(options.exp, "supervised")
+    device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
+    data = open_labelled(options.data, config.size, config.limit, options.workers, options.mnist_dir)
+    meta = describe_run(config, data, device)
+    build(meta.model)  # refuses images that are too small for it
+    learn, check = split_validation(len(data.training), config.validation, config.seed)
+    if not len(learn):
+        raise UserError(f"{options.data}: {len(check)} training images: none is left beside those for validation")
+    introduce(data, device)
+    if old is None:
+        run = runs.begin(options.exp, meta, data.test.ids, data.test.labels, data.test.skipped)
+    else:
+        runs.refuse_differences(replace(old, meta=bring_up_to_date(old.meta, meta)), meta)
+        run = old
+    with run.hold():
+        whole = load_split(data.training, data.classes, device)
+        validation = whole[check]
+        state = fit(run, whole[learn], validation, config)
+        if not run.checkpoints() or run.read_json("result.json") is None:
+            finish(run, state, config, validation, load_split(data.test, data.classes, device))
+    result = run.read_json("result.json")
     print(
-        f"{exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, best {result['best_epoch']}; "
-        f"validation {result['validation_accuracy']:.4f}, test {result['test_accuracy']:.4f} (loss {result['test_loss']:.4f})"
+        f"{options.exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, best {result['best_epoch']}; "
+        f"validation {result['validation_accuracy']:.4f}, test {result['test_accuracy']:.4f} "
+        f"(loss {result['test_loss']:.4f})"
     )
 
 
 def configure(options: argparse.Namespace) -> Config:
-    build(options.model)  # refuses an unknown one
+    """The recipe, and over it the user's options.
+
+    Raises:
+        UserError: if there is no such recipe, or nothing or everything would be held back.
+    """
+    recipe = find_recipe(options.model)
     if not 0 < options.validation < 1:
         raise UserError(f"--validation {options.validation:g}: a share between 0 and 1 is held back; .1 is usual")
-    suits = AUGMENTATIONS.get(options.model, Augmentation())
-    chosen = {name: getattr(options, name) for name in ("rotate", "zoom", "shift")}
-    values = {name: getattr(suits, name) if value is None else value for name, value in chosen.items()}
-    same = ("model", "epochs", "batch", "lr", "validation", "limit", "plateau", "patience", "seed")
-    return Config(**{name: getattr(options, name) for name in same}, **values)
+    suited = asdict(recipe.augmentation) | {
+        name: getattr(recipe, name) for name in ("epochs", "batch", "lr", "stop_at_accuracy")
+    }
+    chosen = {name: getattr(options, name) for name in suited if getattr(options, name) is not None}
+    same = ("model", "size", "validation", "limit", "plateau", "patience", "seed")
+    return Config(**{name: getattr(options, name) for name in same}, **(suited | chosen))
 
 
-def create(exp: Path, config: Config, labels: Sequence[str], device: torch.device) -> Run:
-    """Begin the run directory: its images are the test set's."""
-    names = ("torch", "torchvision", "numpy", "scikit-learn")
-    meta = {
-        "kind": "supervised",
-        "dataset": {
-            "name": "mnist", "source": "mnist:test", "key": "mnist:test", "limit": None, "images": len(labels),
-        },
-        "view": {"size": 28, "center_crop": False, "decoded_side": 28},
-        "model": {"name": config.model},
-        "config": asdict(config),
-        "seed": config.seed,
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})",
-        "versions": {name: version(name) for name in names} | {"python": platform.python_version()},
-    }  # fmt: skip
-    return runs.create(exp, meta, [f"test/{i:05d}" for i in range(len(labels))], labels, [])
+def describe_run(config: Config, data: LabelledData, device: torch.device) -> Meta:
+    """run.json of a training with these settings; its images are the test set's."""
+    test = data.test
+    key = test.key if data.training.key == test.key else f"{test.key}-{data.training.key}"
+    return Meta(
+        kind="supervised",
+        dataset=Source(data.name, test.source, key, None, len(test)),
+        view=View(config.size, False, config.size),
+        model={"name": config.model, "size": config.size, "channels": CHANNELS, "classes": data.classes},
+        config=asdict(config),
+        seed=config.seed,
+        stamp=runs.make_stamp(device, PACKAGES),
+    )
+
+
+def introduce(data: LabelledData, device: torch.device) -> None:
+    """Say what is trained on, and where."""
+    passed = len(data.training.skipped) + len(data.test.skipped)
+    skipped = f"; {passed} files passed over" if passed else ""
+    where = f"{device_name(device)}, {torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
+    print(
+        f"{data.name}: {len(data.training)} images to train on, {len(data.test)} to test on, {len(data.classes)} classes"
+        f"{skipped}; on {where}"
+    )
 
 
 def finish(run: Run, state: State, config: Config, validation: Split, test: Split) -> None:
     """The best weights, and the test set under them: read here, once. The checkpoint is written last."""
-    state.model.load_state_dict(state.best["state"])
-    logits = logits_of(state.model, test.images).double().cpu()
-    digits = test.digits.cpu()
-    probability, predicted = logits.softmax(1).max(1)
-    epoch = state.best["epoch"]
-    run.write_clusters(epoch, Clusters(predicted.numpy(), (1 - probability).numpy()))
-    right = predicted == digits
-    rows = [
-        {"image": name, "cluster": int(predicted[i]), "distance": f"{1 - float(probability[i]):.6g}",
-         "predicted": int(predicted[i]), "probability": f"{float(probability[i]):.6f}", "right": "yes" if right[i] else ""}
-        for i, name in enumerate(run.ids)
-    ]  # fmt: skip
-    run.write_table("clusters.csv", rows)
+    model, best = state.learner.network(), state.best
+    model.load_state_dict(best.state)
+    logits = compute_logits(model, test.images).double().cpu()
+    targets = test.targets.cpu()
+    probability, predicted = (values.numpy() for values in logits.softmax(1).max(1))
+    run.write_clusters(best.epoch, Clusters(predicted, 1 - probability))
+    run.write_table("clusters.csv", cluster_rows(run.ids, predicted, 1 - probability, predicted, probability))
     result = {
         "model": config.model,
         "epochs_asked": config.epochs,
         "epochs_used": state.epoch,
-        "best_epoch": epoch,
-        "validation_loss": state.best["loss"],
-        "validation_accuracy": state.best["accuracy"],
-        "validation_reliability": reliability(logits_of(state.model, validation.images), validation.digits),
-        "test_loss": float(torch.nn.functional.cross_entropy(logits, digits)),
-        "test_accuracy": float(right.double().mean()),
+        "best_epoch": best.epoch,
+        "validation_loss": best.loss,
+        "validation_accuracy": best.accuracy,
+        "validation_reliability": measure_reliability(compute_logits(model, validation.images), validation.targets),
+        "test_loss": float(functional.cross_entropy(logits, targets)),
+        "test_accuracy": float((torch.from_numpy(predicted) == targets).double().mean()),
         "seconds": sum(row["seconds"] for row in state.log),
     }
     run.write_json("result.json", result)
     keep_best(run, result, config)
-    weights = state.best["state"]
-    run.write_checkpoint(epoch, {"epoch": epoch, "model": run.meta["model"], "state": weights})
-
-
-def reliability(logits: torch.Tensor, digits: torch.Tensor) -> list[float]:
-    """For each digit, how often the net is right when it says so (precision); a digit it never says: 0."""
-    predicted = logits.argmax(1)
-    found = []
-    for digit in range(logits.shape[1]):
-        said = predicted == digit
-        found.append(float((digits[said] == digit).float().mean()) if bool(said.any()) else 0.0)
-    return found
+    run.write_checkpoint(best.epoch, {"epoch": best.epoch, "model": run.meta.model, "state": best.state})
 
 
 def keep_best(run: Run, result: dict[str, Any], config: Config) -> None:
-    """best_parameters.json beside the run: the best of all runs there, by validation loss.
+    """best_parameters.json beside the run: the best of all runs there on the same data, by validation loss.
 
     Runs that end at the same time take turns; a run counts when its result is complete.
     """
-    path = run.path.resolve().parent / BEST
-    with (path.parent / f".{BEST}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError:  # a mounted Drive has no locks; there is one writer there
-            pass
-        try:
-            best = json.loads(path.read_text()) if path.exists() else None
-        except ValueError:  # damaged by somebody: it holds nothing any more
-            best = None
-        if best is not None and best["validation_loss"] <= result["validation_loss"] and best["run"] != run.path.name:
+    data = run.meta.dataset.name
+    folder = run.path.resolve().parent
+    path = folder / (f"{BEST}.json" if data == DATA else f"{BEST}-{data}.json")
+    with waiting_for(folder / f".{path.name}.lock"):
+        best = read_best(path)
+        name = run.path.resolve().name
+        if best is not None and best["validation_loss"] <= result["validation_loss"] and best["run"] != name:
             return
-        content = {"run": run.path.resolve().name, **result, "parameters": asdict(config)}
-        atomic(path, lambda file: file.write((json.dumps(content, indent=1) + "\n").encode()))
+        write_json(path, {"run": name, **result, "parameters": asdict(config)})
 
 
-def refuse_differences(run: Run, config: Config) -> None:
-    if run.meta.get("kind") != "supervised":
-        raise UserError(f"{run.path}: holds a run of another kind ({run.meta.get('kind')}): choose another --exp")
-    stored = run.meta["config"]
-    differing = [
-        f"--{name} {stored.get(name)} (now {value})"
-        for name, value in asdict(config).items()
-        if stored.get(name) != value
-    ]
-    if differing:
-        raise UserError(
-            f"{run.path}: was begun with {', '.join(differing)}: give the same settings to continue it, or choose another --exp"
-        )
+def read_best(path: Path) -> dict[str, Any] | None:
+    """What `keep_best` wrote; None if nothing is there, or something else, which holds nothing for us."""
+    try:
+        best = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    if not isinstance(best, dict) or not isinstance(best.get("run"), str):
+        return None
+    loss = best.get("validation_loss")
+    return best if isinstance(loss, int | float) and not isinstance(loss, bool) else None
+
+
+def bring_up_to_date(begun: Meta, now: Meta) -> Meta:
+    """run.json of a run of schema 1, which knew MNIST alone, as it would be written now; of a newer run, itself."""
+    if begun.dataset.key != FORMER_KEY or now.dataset.source != begun.dataset.source:
+        return begun
+    return replace(begun, dataset=now.dataset, config={"size": DIGITS["size"]} | begun.config)

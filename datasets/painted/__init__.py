@@ -1,0 +1,138 @@
+"""Painted coins: photographs of struck "monnaies a la croix" whose every cause is known.
+
+Each coin is a height map (flan, cross, four fields), worn, lit from one side and photographed. Everything comes
+from one seed in float64 and is rounded to bytes at the end, so the pictures are the same on every machine.
+Angles are in degrees, lengths in coin radii unless said otherwise; y points down, as in images.
+"""
+
+import csv
+import json
+import os
+import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from console import progress
+from datasets.cache import cache_root
+from datasets.painted.photograph import BACKGROUNDS, photograph
+from datasets.painted.relief import SIZE, engrave, flan, metal, rotate
+from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask
+
+__all__ = [
+    "BACKGROUNDS",
+    "MASK_BITS",
+    "SIZE",
+    "SYMBOLS",
+    "TYPES",
+    "CoinType",
+    "paint",
+    "paint_coin",
+    "painted_folder",
+    "read_mask",
+]
+
+COUNT = 1000
+SEED = 11
+VERSION = 5  # raise when the same seed paints other pictures
+
+
+def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
+    """The painted coins of this count and seed in the local cache, painted now if they are not there yet."""
+    home = cache_root() / "painted" / f"v{VERSION}-{count}-{seed}"
+    if not home.is_dir():
+        paint(home, count, seed)
+    return home
+
+
+def paint(out: Path, count: int = COUNT, seed: int = SEED) -> None:
+    """Write `images/<type>/coin_0001.jpg` ..., `masks/` beside it (see MASK_BITS) and `truth.csv` into `out`.
+
+    The folder appears only when it is complete.
+    """
+    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    chosen = _type_of_each(count, seed)
+    for coin_type in TYPES:
+        for kind in ("images", "masks"):
+            (partial / kind / coin_type.name).mkdir(parents=True)
+    try:
+        jobs = [(number, int(type_index), seed, str(partial)) for number, type_index in enumerate(chosen)]
+        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+            rows = list(
+                progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins")
+            )
+        with (partial / "truth.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        (partial / "masks.json").write_text(json.dumps(MASK_BITS, indent=1) + "\n")
+        os.rename(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _type_of_each(count: int, seed: int) -> np.ndarray:
+    """Type of each coin: quotas by weight (largest remainder), then shuffled."""
+    weights = np.array([coin_type.weight for coin_type in TYPES])
+    exact = count * weights / weights.sum()
+    quota = np.floor(exact).astype(int)
+    quota[np.argsort(quota - exact)[: count - quota.sum()]] += 1
+    return np.random.default_rng([seed, 0]).permutation(np.repeat(np.arange(len(TYPES)), quota))
+
+
+def _paint_file(job: tuple[int, int, int, str]) -> dict[str, object]:
+    number, type_index, seed, out = job
+    coin_type = TYPES[type_index]
+    picture, bits, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]))
+    name = f"{coin_type.name}/coin_{number + 1:04d}"
+    Image.fromarray(picture).save(f"{out}/images/{name}.jpg", quality=facts["jpeg_quality"])
+    Image.fromarray(bits).save(f"{out}/masks/{name}.png")
+    fields = {f"field{i}": symbol for i, symbol in enumerate(coin_type.fields)}
+    return {"image": f"{name}.jpg", "type": coin_type.name, **fields, "dot": coin_type.dot, **facts}
+
+
+def paint_coin(coin_type: CoinType, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict]:
+    """One photograph.
+
+    Returns:
+        (SIZE, SIZE, 3) uint8 photograph, (SIZE, SIZE) uint8 mask bits, and the facts of truth.csv.
+    """
+    wear = float(rng.beta(1.3, 3.2))
+    quality = str(rng.choice(["good", "blurred", "dark", "small"], p=[0.76, 0.09, 0.07, 0.08]))
+    background = str(rng.choice(BACKGROUNDS, p=[0.46, 0.36, 0.06, 0.06, 0.06]))
+    turn = float(rng.normal(0, 5))
+    light = float(rng.normal(-125, 20))  # azimuth of the lamp; -125 is upper left
+    radius = float(rng.uniform(0.40, 0.48) if quality == "small" else rng.uniform(0.80, 0.93))
+    centre = rng.uniform(-0.3, 0.3, 2) * (1 - radius)
+    off_centre = rng.normal(0, 0.055, 2)
+
+    axis = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
+    x, y = (grid - c for grid, c in zip(np.meshgrid(axis, axis), centre, strict=True))
+    x, y = rotate(x / radius, y / radius, turn)
+    pixel = 2 / SIZE / radius  # one pixel, in coin radii
+
+    inside = flan(x, y, rng)  # > 0 inside, about the distance to the edge
+    coin = inside > 0
+    design, parts = engrave(coin_type, x - off_centre[0], y - off_centre[1], rng, pixel)
+    surface = metal(design, inside, wear, rng, radius)
+    picture = photograph(surface, coin, inside, background, light, radius, quality, rng)
+
+    bits = np.zeros((SIZE, SIZE), np.uint8)
+    bits[coin] |= MASK_BITS["coin"]
+    for name, part in parts.items():
+        bits[part & coin] |= MASK_BITS[name]
+    facts = {
+        "wear": round(wear, 4),
+        "quality": quality,
+        "background": background,
+        "turn_degrees": round(turn, 3),
+        "light_degrees": round(light, 2),
+        "radius": round(radius, 4),
+        "off_centre": round(float(np.hypot(*off_centre)), 4),
+        "jpeg_quality": int(rng.integers(82, 95)),
+    }
+    return picture, bits, facts

@@ -1,0 +1,159 @@
+"""A run opened again: its images, its network, what the network sees. What `explain` asks this trainer for; and `TrainedRun`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import runs
+from console import UserError
+from datasets import Dataset, open_dataset
+from deepcluster import models
+from deepcluster.config import Config
+from deepcluster.models import ClusterNet, build, fuse_batch_norm
+from deepcluster.views import MEAN, STD, Frames, fixed_view
+from runs import Run
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def group(run: Run) -> str:
+    """What one logit stands for, in a word."""
+    return "cluster"
+
+
+def class_names(run: Run) -> list[str] | None:
+    """What logit j should say; None: clusters mean nothing by themselves, so no prediction is wrong."""
+    return None
+
+
+def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path | None) -> Dataset:
+    """The images of `data`, decoded for the run's view; None: the run's own, which must be the same ones.
+
+    Raises:
+        UserError: if the run's own images are others by now.
+    """
+    stored, seen = run.meta.dataset, run.meta.view
+    limit = None if data else stored.limit
+    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.largest_side)
+    if data is None and dataset.ids != run.ids:
+        raise UserError(
+            f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"
+        )
+    return dataset
+
+
+def run_config(run: Run) -> Config:
+    """The settings of a deepcluster run.
+
+    Raises:
+        UserError: if it is none, or of a version with other settings.
+    """
+    if run.meta.kind != "deepcluster":
+        raise UserError(f"{run.path}: not a deepcluster run but {run.meta.kind}")
+    try:
+        return Config(**run.meta.config)
+    except TypeError as error:
+        raise UserError(
+            f"{run.path}: run.json does not fit this version ({error}): train again into a new --exp"
+        ) from None
+
+
+def network(run: Run, epoch: int | None = None) -> ClusterNet:
+    """The network of an epoch (default: the last kept), in eval mode on the CPU.
+
+    Raises:
+        UserError: if no weights were kept, or they do not fit.
+    """
+    kept = run.checkpoints()
+    if not kept:
+        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
+    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    model = build(saved["model"])
+    try:
+        model.load_state_dict(saved["state"])
+    except RuntimeError as error:
+        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    return model.eval()
+
+
+def untrained(run: Run, trained: ClusterNet) -> ClusterNet:
+    """The network before its training, in eval mode on the CPU, with a head of as many logits as the trained one's."""
+    model = models.untrained(run_config(run))
+    k = trained.arguments["k"]
+    if model.arguments["k"] != k:
+        model.fresh_head(k, torch.Generator().manual_seed(run.meta.seed))
+    return model.eval()
+
+
+def for_inference(model: ClusterNet) -> ClusterNet:
+    """The same function, faster, without gradients of its parameters."""
+    return fuse_batch_norm(model)
+
+
+def view(run: Run, frames: Frames, rows: np.ndarray) -> Tensor:
+    """Images `rows` of the frames as the network sees them: (B, 3, size, size)."""
+    return fixed_view(frames, rows, run.meta.view.size, run.meta.view.center_crop)
+
+
+def photograph(images: Tensor) -> Tensor:
+    """What `view` gave, for the eye: (B, 3, H, W) in 0..1."""
+    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
+    return images * std + mean
+
+
+class TrainedRun:
+    """A run directory for a notebook: tables as pandas DataFrames, features as an array, the network.
+
+    Args:
+        path: the run directory.
+
+    Raises:
+        UserError: if it is no deepcluster run.
+    """
+
+    def __init__(self, path: str | Path):
+        self.run = runs.open_run(Path(path))
+        self.config = run_config(self.run)
+
+    def __repr__(self) -> str:
+        done = len(self.run.epochs())
+        return f"TrainedRun({str(self.run.path)!r}: {len(self.run.ids)} images, {done} of {self.config.epochs} epochs)"
+
+    def frame(self) -> "pandas.DataFrame":
+        """clusters.csv (columns in runs.tables.CLUSTERS) with the labels, where there are any; a row for each image."""
+        import pandas
+
+        path = self.run.path / "clusters.csv"
+        if not path.exists():
+            raise UserError(f"{self.run.path}: no finished epoch yet: let the training finish")
+        frame = pandas.read_csv(path, dtype={"image": str}, keep_default_na=False, encoding_errors="surrogateescape")
+        return frame if self.run.labels is None else frame.assign(label=self.run.labels)
+
+    def log(self) -> "pandas.DataFrame":
+        """log.csv (columns in runs.tables.LOG); a row for each finished epoch."""
+        import pandas
+
+        return pandas.DataFrame(self.run.log()).apply(pandas.to_numeric)
+
+    def network(self, epoch: int | None = None) -> ClusterNet:
+        """The network of an epoch (default: the last kept), in eval mode on the CPU. Logit j is cluster j."""
+        return network(self.run, epoch)
+
+    def images(self, rows: "np.ndarray | list[int]", data: str | None = None) -> Tensor:
+        """Images `rows` of the run as the network sees them: (B, 3, size, size) float32."""
+        dataset = open_images(self.run, data, None, None)
+        return view(self.run, Frames(dataset.pixels, torch.device("cpu")), np.asarray(rows))
+
+    def features(self, epoch: int | None = None, data: str | None = None, device: str = "auto") -> np.ndarray:
+        """What is clustered next: the (N, D) float32 output of the neck, of an epoch's weights (default: the last kept)."""
+        from deepcluster.features import embed
+        from machine.device import use_device
+
+        where = use_device(device, self.run.meta.stamp.threads)
+        frames = Frames(open_images(self.run, data, None, None).pixels, where)
+        found = embed(self.network(epoch).to(where), frames, self.config, "embedding")
+        return found.features.cpu().numpy()

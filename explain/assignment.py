@@ -1,0 +1,110 @@
+"""Which cluster each image is explained in: the run's own, or a table's; and the logits that stand for a cluster."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from console import UserError
+from machine.files import read_csv
+from runs import Run
+
+
+@dataclass(frozen=True)
+class ExplainedClusters:
+    """Which cluster each of the run's N images is explained in."""
+
+    assignment: np.ndarray  # (N,) number, -1: none
+    distance: np.ndarray  # (N,) to the own centroid, NaN: unknown
+    logits: dict[int, tuple[int, ...]]  # cluster -> its logits: one, or several if it was merged
+    names: dict[int, str]  # given by the expert
+    digest: str | None  # of the table it came from; None: the run's own
+
+    @property
+    def numbers(self) -> list[int]:
+        """Clusters in the order of the outputs of a network whose logits were merged."""
+        return sorted(self.logits)
+
+    @property
+    def groups(self) -> list[tuple[int, ...]]:
+        """Of each of `numbers` its logits."""
+        return [self.logits[number] for number in self.numbers]
+
+    def column_of(self, clusters: np.ndarray | int) -> np.ndarray:
+        """The outputs that belong to `clusters`."""
+        return np.searchsorted(np.array(self.numbers), clusters)
+
+
+def merge_logits(logits: Tensor, groups: Sequence[tuple[int, ...]]) -> Tensor:
+    """(N, K) logits -> (N, len(groups)): the log-sum-exp of logits is the logit of "one of them"."""
+    if all(len(group) == 1 for group in groups):
+        return logits[:, [group[0] for group in groups]]
+    return torch.stack([logits[:, list(group)].logsumexp(1) for group in groups], 1)
+
+
+def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path | None) -> ExplainedClusters:
+    """The clusters that are explained, of an epoch with k logits: the run's own, or those of `table`.
+
+    Args:
+        run: whose images they are.
+        epoch: whose clusters.
+        k: logits of its network.
+        names: what clusters are called, unless the table says otherwise.
+        table: with the columns image and cluster, and perhaps logits ("3+7") and name, as `explain apply` writes it. An empty
+            cluster means none; images that it leaves out have none.
+
+    Raises:
+        UserError: naming the line of the table that will not do.
+    """
+    kept = run.clusters(epoch)
+    own = ExplainedClusters(kept.assignment.astype(np.int64), kept.distance, {j: (j,) for j in range(k)}, names, None)
+    return own if table is None else _read_table(table, run, own, k)
+
+
+def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> ExplainedClusters:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"--assignments {path}: no such file") from None
+    rows = read_csv(path)
+    if not rows or not {"image", "cluster"} <= rows[0].keys():
+        raise UserError(f"--assignments {path}: needs the columns image and cluster")
+    index = {name: i for i, name in enumerate(run.ids)}
+    assignment = np.full(len(run.ids), -1, np.int64)
+    logits: dict[int, tuple[int, ...]] = {}
+    names: dict[int, str] = {}
+    for line, row in enumerate(rows, 2):
+        where = f"--assignments {path}, line {line}"
+        if row["image"] not in index:
+            raise UserError(f"{where}: {row['image']!r} is not an image of {run.path}")
+        if not row["cluster"].strip():
+            continue
+        number = _number(where, row["cluster"], k)
+        assignment[index[row["image"]]] = number
+        parts = re.split(r"[+ ]+", (row.get("logits") or row["cluster"]).strip())
+        members = tuple(_number(where, part, k) for part in parts)
+        if logits.setdefault(number, members) != members:
+            raise UserError(f"{where}: cluster {number} has other logits than above")
+        if row.get("name"):
+            names[number] = row["name"]
+    if not logits:
+        raise UserError(f"--assignments {path}: puts no image into a cluster")
+    taken = {j for members in logits.values() for j in members}
+    logits |= {j: (j,) for j in range(k) if j not in taken and j not in logits}
+    distance = np.where(assignment == own.assignment, own.distance, np.nan)
+    return ExplainedClusters(assignment, distance, logits, own.names | names, sha256(content).hexdigest()[:16])
+
+
+def _number(where: str, text: str, k: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number < k:
+        raise UserError(f"{where}: {text!r} is not a cluster of this epoch: 0 to {k - 1}")
+    return number

@@ -1,0 +1,66 @@
+"""Which pixels speak for a cluster: attribution methods, each `method(model, images, targets, **options) -> maps`.
+
+`images` (B, C, H, W) float, as the model wants them; `targets` (B,) logit numbers, or (B, K) weights of the logits (a margin
+is +1 for one and -1 for the other). The score of image i is the chosen logit, or the weighted sum. Maps are unnormalised; what
+they are is told by the method's kind (`registry`).
+
+The model runs in eval mode and is left as it was found, also after an error. The layer that a CAM reads is given, or the model
+names it as `cam_layer`. A model with `maps(images)` (up to and with `cam_layer`) and `from_maps(maps)` (from there to the
+logits) takes a faster path with the same result.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked, Method, Option, in_order, parse, parse_all
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["METHODS", "PHOTOGRAPH", "Asked", "Method", "Option", "attribute", "in_order", "parse", "parse_all"]
+
+
+def attribute(
+    model: "nn.Module", images: "Tensor", targets: "Tensor", methods: Sequence[str | Asked], layer: Any = None
+) -> "dict[str, Tensor]":
+    """The maps of several methods, by their keys; those that share a pass take one forward together.
+
+    Args:
+        model: any torch module from images to (B, K) logits.
+        images: (B, C, H, W).
+        targets: (B,) logit numbers, or (B, K) weights.
+        methods: names, perhaps with options (`"layer_cam:layer=-2"`).
+        layer: a module, its name, or its place among the convolutions from the end, for the methods that read one and do not
+            say which themselves. None: the model's `cam_layer`.
+
+    Raises:
+        UserError: if there is no such method or layer, or targets do not fit the images.
+    """
+    from explain.attribution.cam import shared_pass
+
+    _check(images, targets)
+    asked = [parse_all([one])[0] if isinstance(one, str) else one for one in methods]
+    together = [one for one in asked if one.method.shared and not one.options]
+    maps: dict[str, Tensor] = {}
+    if len(together) > 1:
+        maps = shared_pass(model, images, targets, layer)
+    found = {}
+    for one in asked:
+        given = {} if layer is None or not one.method.needs_layer else {"layer": layer}
+        if one.name in maps and not one.options:
+            found[one.key] = maps[one.name]
+        else:
+            found[one.key] = one.method.function(model, images, targets, **(given | dict(one.options)))
+    return found
+
+
+def _check(images: "Tensor", targets: "Tensor") -> None:
+    from console import UserError
+
+    if images.dim() != 4:
+        raise UserError(f"images: of shape {tuple(images.shape)}, but (batch, channels, height, width) is wanted")
+    if targets.dim() not in (1, 2) or len(targets) != len(images):
+        raise UserError(
+            f"targets: of shape {tuple(targets.shape)}, but ({len(images)},) numbers of logits or ({len(images)}, K) "
+            "weights of them are wanted"
+        )

@@ -1,0 +1,195 @@
+"""The one register of attribution methods: command line, pages, tables, rendering and tests iterate METHODS.
+
+Free of torch, so that `--help` answers at once: a method's function is imported when it is first called.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal
+
+from console import UserError
+
+PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
+SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
+
+
+@dataclass(frozen=True)
+class Option:
+    """A setting of a method, as in `layer_cam:layer=-2`."""
+
+    name: str
+    default: Any
+    convert: Callable[[str], Any]  # raises ValueError
+    help: str
+
+
+@dataclass(frozen=True)
+class Method:
+    """An attribution method: `function(model, images (B, C, H, W), targets, **options) -> maps`, unnormalised.
+
+    kind says what a map is, and so how it is drawn:
+
+    - `heat`: (B, 1, H, W) from 0, coarse; drawn over the photograph.
+    - `fine`: (B, C, H, W), of pixels; the largest of the channels above 0 is drawn on its own.
+    - `signed`: (B, C, H, W) with meaning on both sides of 0; drawn as colours around grey.
+    """
+
+    name: str
+    title: str
+    kind: Literal["heat", "fine", "signed"]
+    function: Callable[..., Any]
+    passes: Literal["one", "many"] = "one"  # through the network; many: batches are kept small
+    needs_layer: bool = True  # reads a convolution
+    options: tuple[Option, ...] = ()
+    default: bool = False  # drawn when nothing is asked for
+    shared: bool = False  # comes out of the one pass that attribution.cam.shared_pass makes
+
+    def option(self, name: str) -> Option:
+        """Its option of that name.
+
+        Raises:
+            ValueError: naming those it has.
+        """
+        for option in self.options:
+            if option.name == name:
+                return option
+        known = ", ".join(option.name for option in self.options) or "none"
+        raise ValueError(f"{self.name} has no option {name!r} (it has: {known})")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method with the options that are not at their defaults, or the photograph itself."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def method(self) -> Method:
+        return METHODS[self.name]
+
+    @property
+    def key(self) -> str:
+        """What files and columns are called: `grad_cam`, `layer_cam~layer=-2`."""
+        return SEPARATOR.join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
+
+    @property
+    def title(self) -> str:
+        """For a person."""
+        if self.name == PHOTOGRAPH:
+            return "Photograph"
+        settings = ", ".join(f"{name} {value}" for name, value in self.options.items())
+        return f"{self.method.title} ({settings})" if settings else self.method.title
+
+
+def parse(text: str) -> Asked:
+    """`name`, or `name:option=value:option=value`; `~` may stand for `:`, and `-` for `_` in names.
+
+    Raises:
+        ValueError: in words, naming the nearest method or the options there are.
+    """
+    name, *settings = text.strip().replace(SEPARATOR, ":").split(":")
+    name = name.lower().replace("-", "_")
+    if name == PHOTOGRAPH and not settings:
+        return Asked(PHOTOGRAPH)
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, 1, 0)
+        raise ValueError(f"{text.strip()!r} is not a method: did you mean {near[0]}?")
+    method, options = METHODS[name], {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        option = method.option(key.strip())
+        try:
+            if not equals:
+                raise ValueError
+            converted = option.convert(value.strip())
+        except ValueError:
+            raise ValueError(f"{setting!r} in {text.strip()!r}: {option.name} is {option.help}") from None
+        if converted != option.default:
+            options[option.name] = converted
+    ordered = {option.name: options[option.name] for option in method.options if option.name in options}
+    return Asked(name, ordered)
+
+
+def parse_all(texts: Iterable[str]) -> tuple[Asked, ...]:
+    """Several, each once, for Python: a wrong one is a UserError."""
+    try:
+        return tuple({asked.key: asked for asked in map(parse, texts)}.values())
+    except ValueError as error:
+        raise UserError(f"methods: {error}") from None
+
+
+def described() -> str:
+    """All methods and their options for `--help`, the default ones first."""
+    names = []
+    for method in METHODS.values():
+        options = "".join(f":{option.name}={option.default}" for option in method.options)
+        names.append(f"{method.name}{options}")
+    defaults = ", ".join(method.name for method in METHODS.values() if method.default)
+    return f"{', '.join(names)} (default: {defaults})"
+
+
+def in_order(keys: Iterable[str]) -> list[Asked]:
+    """Keys of methods, and the photograph's, in the order of pages and tables: photograph, then as registered."""
+    order = [PHOTOGRAPH, *METHODS]
+    known = [parse(key) for key in keys if key.split(SEPARATOR)[0] in order]
+    return sorted(known, key=lambda asked: (order.index(asked.name), asked.key))
+
+
+def layer(text: str) -> int | str:
+    """A convolution by its place from the end (-1 is the last), or a module by its name."""
+    if text.lstrip("-").isdigit():
+        number = int(text)
+        if number >= 0:
+            raise ValueError
+        return number
+    if not text or set(text) & set("=,:~/\\"):
+        raise ValueError
+    return text
+
+
+def _lazily(module: str, function: str, *first: Any) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        return getattr(import_module(f"explain.attribution.{module}"), function)(*first, *arguments, **options)
+
+    call.__name__ = call.__qualname__ = function
+    return call
+
+
+LAYER = Option("layer", -1, layer, "a convolution counted from the end (-1 is the last), or a module's name")
+
+
+def _cam(name: str, title: str, of_library: str, passes: Literal["one", "many"] = "one") -> Method:
+    return Method(name, title, "heat", _lazily("library", "library_cam", of_library), passes, options=(LAYER,))
+
+
+_ALL = (
+    Method(
+        "grad_cam", "Grad-CAM", "heat", _lazily("cam", "grad_cam"), options=(LAYER,), default=True, shared=True
+    ),
+    Method(
+        "guided_backprop", "Guided Backprop", "signed", _lazily("gradients", "guided_backprop"),
+        needs_layer=False, default=True, shared=True,
+    ),
+    Method(
+        "guided_grad_cam", "Guided Grad-CAM", "fine", _lazily("cam", "guided_grad_cam"),
+        options=(LAYER,), default=True, shared=True,
+    ),
+    Method("gradient", "Gradient", "signed", _lazily("gradients", "gradient"), needs_layer=False),
+    Method("saliency", "Saliency", "fine", _lazily("gradients", "saliency"), needs_layer=False),
+    _cam("grad_cam_plus_plus", "Grad-CAM++", "GradCAMPlusPlus"),
+    _cam("xgrad_cam", "XGrad-CAM", "XGradCAM"),
+    _cam("layer_cam", "Layer-CAM", "LayerCAM"),
+    _cam("hires_cam", "HiRes-CAM", "HiResCAM"),
+    _cam("eigen_cam", "Eigen-CAM", "EigenCAM"),
+    _cam("score_cam", "Score-CAM", "ScoreCAM", "many"),
+    _cam("ablation_cam", "Ablation-CAM", "AblationCAM", "many"),
+)  # fmt: skip
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def default_methods() -> tuple[Asked, ...]:
+    """What is drawn when nothing is asked for."""
+    return (Asked(PHOTOGRAPH), *(Asked(method.name) for method in METHODS.values() if method.default))

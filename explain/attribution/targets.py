@@ -1,0 +1,96 @@
+"""What is explained, and the state in which a model is asked: shared by all methods."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from console import UserError
+
+Layer = int | str | nn.Module | None  # place from the end, name, module; None: the model's cam_layer
+
+
+def as_weights(targets: Tensor, logits: Tensor) -> Tensor:
+    """(B,) logit numbers or (B, K) weights of the logits -> (B, K) weights."""
+    if targets.dim() == 2:
+        return targets.to(logits)
+    return functional.one_hot(targets.to(logits.device), logits.shape[1]).to(logits.dtype)
+
+
+def find_layer(model: nn.Module, layer: Layer = None) -> nn.Module:
+    """The module whose output a CAM reads.
+
+    Args:
+        model: any torch module.
+        layer: a module; its name; or its place among the convolutions from the end, where the ReLU that follows a convolution
+            counts for it (-1: the last). None or -1 of a model that names its `cam_layer` is that.
+
+    Raises:
+        UserError: if there is no such layer.
+    """
+    if isinstance(layer, nn.Module):
+        return layer
+    if isinstance(layer, str):
+        named = dict(model.named_modules())
+        if layer not in named:
+            close = [name for name in named if name and not list(named[name].children())]
+            raise UserError(
+                f"layer {layer!r}: the network has no such module; the last of it are {', '.join(close[-4:])}"
+            )
+        return named[layer]
+    if layer in (None, -1) and hasattr(model, "cam_layer"):
+        return model.cam_layer  # type: ignore[return-value]
+    if layer is None:
+        raise UserError("this network does not name its cam_layer: give layer=, a module or its name")
+    found = convolution_outputs(model)
+    if not 1 <= -layer <= len(found):
+        raise UserError(f"layer {layer}: the network has {len(found)} convolutions: -1 to -{len(found)}")
+    return found[layer]
+
+
+def convolution_outputs(model: nn.Module) -> list[nn.Module]:
+    """Of each convolution in the order of the modules the ReLU that follows it in its nn.Sequential, else itself."""
+    found: list[nn.Module] = []
+    for parent in model.modules():
+        children = list(parent.children())
+        for at, child in enumerate(children):
+            if not isinstance(child, nn.Conv2d):
+                continue
+            following = children[at + 1 : at + 4] if isinstance(parent, nn.Sequential) else []
+            until = next((i for i, one in enumerate(following) if isinstance(one, nn.Conv2d)), len(following))
+            found.append(next((one for one in following[:until] if isinstance(one, nn.ReLU)), child))
+    return found
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode, and parameters that take no gradient; afterwards as before, also after an error."""
+    modes = [(module, module.training) for module in model.modules()]
+    wanted = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        model.eval().requires_grad_(False)
+        with torch.enable_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, requires in wanted:
+            parameter.requires_grad_(requires)
+
+
+@contextmanager
+def watched(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what a layer puts out while a forward runs."""
+    seen: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda _, __, output: seen.append(output))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def upsample(maps: Tensor, images: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W), bilinearly."""
+    return functional.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)

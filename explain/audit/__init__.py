@@ -1,0 +1,1 @@
+"""Whether explanations can be believed: measurements on a run, beside controls."""

@@ -1,0 +1,73 @@
+"""Whether an explanation depends on what was learnt: the same method on the network before its training."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from explain.attribution import Asked, attribute
+from explain.choice import target_weights
+from explain.record import Explanation
+from explain.subject import Subject
+from machine.files import write_json
+
+SAMPLE = 32  # images
+
+
+def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
+    """Rank correlation with the maps of the untrained network, by the key of each method drawn by default.
+
+    Measured once on a few images, and kept for each method and target beside the epoch's pieces.
+    """
+    subject, choice = explanation.subject, explanation.choice
+    path = explanation.folder / ".random-weights.json"
+    try:
+        kept = json.loads(path.read_text())
+        known = {key: float(value) for key, value in kept[choice.target].items()}
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        kept, known = {}, {}  # not measured yet, or damaged, or of an older version
+    wanted = [asked for asked in choice.maps if asked.method.default]
+    missing = [asked for asked in wanted if asked.key not in known]
+    sample = np.random.default_rng(subject.seed).permutation(explanation.rows)[:SAMPLE]
+    if missing and len(sample):
+        weights = target_weights(subject, choice.target, sample, explanation.scores)
+        known |= against_random_weights(subject, sample, weights, missing)
+        kept = {target: values for target, values in kept.items() if isinstance(values, dict)} if kept else {}
+        write_json(path, kept | {choice.target: known})
+    return {asked.key: known[asked.key] for asked in wanted if asked.key in known}
+
+
+def against_random_weights(
+    subject: Subject, rows: np.ndarray, weights: torch.Tensor, methods: Sequence[Asked]
+) -> dict[str, float]:
+    """Rank correlation of each method's maps with those of the same network before any training.
+
+    Adebayo et al. 2018 (section 3, with all layers randomised at once): a map that hardly changes cannot tell what the
+    network learnt. Spearman's correlation over pixels of the absolute maps (maximum over channels), mean over the images
+    whose two maps both say something; 1: the same, 0: unrelated. A method with no such image is left out.
+
+    Args:
+        subject: whose network is explained.
+        rows: (B,) images of the run.
+        weights: (B, K) of the logits that are explained.
+        methods: to measure.
+    """
+    images = subject.images(rows)
+    learnt, unlearnt = (attribute(model, images, weights, methods) for model in (subject.model, subject.untrained))
+    found = {}
+    for asked in methods:
+        pairs = [
+            (a.abs().amax(0).flatten(), b.abs().amax(0).flatten())
+            for a, b in zip(learnt[asked.key], unlearnt[asked.key], strict=True)
+        ]
+        values = [_spearman(a, b) for a, b in pairs if a.max() > a.min() and b.max() > b.min()]
+        if values:
+            found[asked.key] = float(np.mean(values))
+    return found
+
+
+def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)

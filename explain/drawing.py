@@ -1,0 +1,124 @@
+"""Draw what is missing of an epoch: results/<epoch>/<cluster>/<image>-<method>.png, piece by piece.
+
+A piece is up to PIECE images. Its pictures are written, then its record; so a call that was killed at any instant is continued
+by the next one, which does only what is missing.
+"""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from console import bar_settings
+from explain.attribution import PHOTOGRAPH, Asked, attribute
+from explain.choice import target_weights
+from explain.record import Explanation, Record
+from explain.rendering import draw, encode, is_degenerate, normalise_heat
+from machine.files import write_atomic
+
+PIECE = 256
+BATCH = {"cpu": 32, "cuda": 256}
+BATCH_OF_MANY_PASSES = 8
+HEAT = "grad_cam"  # whose small maps are kept of each image, for the cluster's mean
+HEAT_CELLS = 16  # their side
+
+
+def draw_missing(explanation: Explanation) -> Record:
+    """Draw each picture of the explanation's rows that is not there yet."""
+    subject, choice, record = explanation.subject, explanation.choice, explanation.record
+    rows, paths = explanation.rows, explanation.paths
+    missing = {key: paths.missing(key, rows, record.done.get(key)) for key in choice.keys}
+    todo = rows[np.any([missing[key] for key in choice.keys], axis=0)]
+    absent = {key: set(rows[missing[key]].tolist()) for key in choice.keys}
+    many = any(asked.method.passes == "many" for asked in choice.maps)
+    batch = min(BATCH[subject.device.type], BATCH_OF_MANY_PASSES if many else PIECE)
+    settings = {"desc": f"explaining epoch {subject.epoch}", "unit": " images", "delay": 1, "leave": False}
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool, tqdm(total=len(todo), **settings, **bar_settings()) as bar:  # fmt: skip
+        for begin in range(0, len(todo), PIECE):
+            piece = todo[begin : begin + PIECE]
+            written: list[Future[None]] = []
+            parts = []
+            for start in range(0, len(piece), batch):
+                some = piece[start : start + batch]
+                asked = [one for one in choice.methods if absent[one.key] & set(some.tolist())]
+                images = subject.images(some)
+                maps = explain_batch(explanation, some, images, asked)
+                parts.append(summarise(maps, asked, some))
+                _wait(written)  # of the batch before: at most one batch waits for the disk
+                written = write_batch(pool, explanation, some, subject.photographs(images), maps, absent)
+                bar.update(len(some))
+            _wait(written)
+            for group in _of_same_methods(parts):
+                record.add(group)
+    return record
+
+
+def explain_batch(
+    explanation: Explanation, rows: np.ndarray, images: Tensor, asked: Sequence[Asked]
+) -> dict[str, np.ndarray]:
+    """Maps (B, C, H, W) float32 of each method, by its key."""
+    weights = target_weights(explanation.subject, explanation.choice.target, rows, explanation.scores)
+    methods = [one for one in asked if one.name != PHOTOGRAPH]
+    computed = attribute(explanation.subject.model, images, weights, methods)
+    return {key: maps.float().cpu().numpy() for key, maps in computed.items()}
+
+
+def summarise(maps: dict[str, np.ndarray], asked: Sequence[Asked], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """What the record keeps of a batch."""
+    keys = [one.key for one in asked]
+    nothing = [[key in maps and is_degenerate(maps[key][i]) for key in keys] for i in range(len(rows))]
+    kept = {"rows": rows, "methods": np.array(keys), "empty": np.array(nothing, bool).reshape(len(rows), -1)}
+    if HEAT in maps:
+        heat = [normalise_heat(one[0]) for one in maps[HEAT]]
+        whole = np.stack([np.zeros(maps[HEAT].shape[2:], np.float32) if one is None else one for one in heat])
+        small = functional.adaptive_avg_pool2d(torch.from_numpy(whole), HEAT_CELLS)
+        kept["heat"] = small.numpy().astype(np.float16)
+    return kept
+
+
+def write_batch(
+    pool: ThreadPoolExecutor,
+    explanation: Explanation,
+    rows: np.ndarray,
+    photographs: np.ndarray,
+    maps: dict[str, np.ndarray],
+    absent: dict[str, set[int]],
+) -> list[Future[None]]:
+    """Let the pool draw and write a batch while the next one is computed; `absent`: key -> images without that picture."""
+    paths, choice = explanation.paths, explanation.choice
+    for number in {int(paths.assignment[row]) for row in rows}:
+        (paths.folder / str(number)).mkdir(exist_ok=True)
+
+    def one(i: int, row: int) -> None:
+        for asked in choice.methods:
+            if row not in absent[asked.key]:
+                continue
+            if asked.name == PHOTOGRAPH:
+                picture = Image.fromarray(photographs[i])
+            else:
+                picture = draw(asked.method, maps[asked.key][i], photographs[i])
+            write_atomic(paths.of(row, asked.key), encode(picture, choice.format), durable=False)
+
+    return [pool.submit(one, i, int(row)) for i, row in enumerate(rows)]
+
+
+def _wait(futures: list[Future[None]]) -> None:
+    for future in futures:
+        future.result()
+
+
+def _of_same_methods(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """Batches of a piece with the same methods become one record."""
+    groups: dict[tuple[str, ...], list[dict[str, np.ndarray]]] = {}
+    for part in parts:
+        groups.setdefault(tuple(part["methods"].tolist()), []).append(part)
+    return [
+        {key: same[0][key] if key == "methods" else np.concatenate([part[key] for part in same]) for key in same[0]}
+        for same in groups.values()
+    ]

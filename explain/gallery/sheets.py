@@ -1,0 +1,66 @@
+"""Pictures of a cluster as a whole: contact sheet, means, and its most typical coins with their explanations."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from console import progress
+from explain.drawing import HEAT
+from explain.record import Explanation, is_there
+from explain.rendering import contact_sheet, encode, encode_sheet, overlay
+from machine.files import write_atomic
+
+SHEET = 40  # images on a cluster's contact sheet
+PANEL = 4  # ... and on the one with their explanations
+VIEWS = 128  # images in memory at a time while means are taken
+
+
+def write_cluster_pictures(explanation: Explanation) -> None:
+    """Of each cluster: contact sheet, most typical first; mean image; mean Grad-CAM. The first two do not change."""
+    subject, scores, record = explanation.subject, explanation.scores, explanation.record
+    assignment, present = subject.clusters.assignment, subject.pictures.present
+    numbers = np.unique(assignment[present][assignment[present] >= 0])
+    for number in progress(numbers, "clusters", unit="clusters"):
+        home = explanation.folder / str(number)
+        home.mkdir(exist_ok=True)
+        members = present[assignment[present] == number]
+        members = members[np.argsort(scores.rank[members], kind="stable")]
+        if not (is_there(home / "_sheet.jpg") and is_there(home / "_mean.png")):
+            total = np.zeros((subject.size, subject.size, 3))
+            sheet: list[np.ndarray] = []
+            for start in range(0, len(members), VIEWS):
+                photographs = subject.photographs(subject.images(members[start : start + VIEWS]))
+                total += photographs.sum(0, dtype=np.float64)
+                sheet += list(photographs[: max(0, SHEET - len(sheet))])
+            write_atomic(home / "_sheet.jpg", encode_sheet(contact_sheet(sheet)), durable=False)
+            mean = Image.fromarray((total / len(members)).round().astype(np.uint8))
+            write_atomic(home / "_mean.png", encode(mean, "png"), durable=False)
+        heat = [record.heat[row] for row in members.tolist() if row in record.heat]
+        if heat:
+            size = subject.size
+            cells = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
+            smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
+            with Image.open(home / "_mean.png") as mean:
+                photograph = np.asarray(mean.convert("RGB").resize((size, size)))
+            write_atomic(home / f"_mean-{HEAT}.png", encode(overlay(smooth, photograph), "png"), durable=False)
+
+
+def write_panels(explanation: Explanation) -> None:
+    """_why.jpg of each cluster: its most typical coins in rows, methods in columns; for folders seen without a browser."""
+    paths, assignment = explanation.paths, explanation.subject.clusters.assignment
+    methods = [asked.key for asked in explanation.record.drawn()]
+    by_cluster: dict[int, list[int]] = {}
+    for row in explanation.drawn_rows().tolist():
+        members = by_cluster.setdefault(int(assignment[row]), [])
+        if len(members) < PANEL and all(is_there(paths.of(row, key)) for key in methods):
+            members.append(row)
+    for number, members in by_cluster.items():
+        pictures = []
+        for row in members:
+            for key in methods:
+                with Image.open(paths.of(row, key)) as picture:
+                    pictures.append(np.asarray(picture.convert("RGB")))
+        if pictures:
+            sheet = encode_sheet(contact_sheet(pictures, len(methods)))
+            write_atomic(explanation.folder / str(number) / "_why.jpg", sheet, durable=False)

@@ -1,0 +1,40 @@
+"""explanations.csv and skipped.csv of an epoch."""
+
+import numpy as np
+
+from explain.record import Explanation
+from machine.files import write_csv
+
+
+def write_tables(explanation: Explanation) -> None:
+    """A row for each image with pictures; and the images that are not there any more."""
+    subject, scores, record, paths = explanation.subject, explanation.scores, explanation.record, explanation.paths
+    run, clusters = subject.run, subject.clusters
+    methods = [asked.key for asked in record.drawn()]
+    table = []
+    for row in explanation.drawn_rows().tolist():
+        line: dict[str, object] = {"image": run.ids[row], "cluster": int(clusters.assignment[row])}
+        if run.labels is not None:
+            line["label"] = run.labels[row]
+        line |= {
+            "score": _cell(scores.score[row]),
+            "rival": int(scores.rival[row]) if scores.rival[row] >= 0 else "",
+            "margin": _cell(scores.margin[row]),
+            "distance": _cell(clusters.distance[row]),
+            "rank": int(scores.rank[row]),
+            "target": explanation.choice.target,
+        }
+        line |= {key: paths.file(row, key) if record.done[key][row] else "" for key in methods}
+        flags = [f"empty:{key}" for key in methods if record.empty[key][row]]
+        if subject.is_wrong(row):
+            flags.append("wrong")
+        line["flags"] = ";".join(flags)
+        table.append(line)
+    write_csv(explanation.folder / "explanations.csv", table, None if table else ["image", "cluster"])
+    gone = np.flatnonzero(subject.pictures.position < 0)
+    rows = [{"image": run.ids[i], "reason": "not there any more"} for i in gone]
+    write_csv(explanation.folder / "skipped.csv", rows, ["image", "reason"])
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6g}"

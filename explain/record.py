@@ -1,0 +1,141 @@
+"""What has been drawn of an epoch, and where its pictures are. A picture is redrawn if it is not recorded, or gone, or empty."""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from explain.attribution.registry import Asked, in_order
+from explain.choice import Choice
+from explain.rendering import SUFFIX
+from explain.scores import Scores
+from explain.subject import Subject
+from machine.files import write_atomic
+from runs.directory import DAMAGED
+
+
+class Record:
+    """What has been drawn of an epoch: the union of its pieces, each a file in `folder`."""
+
+    def __init__(self, folder: Path, count: int):
+        self.folder = folder
+        self.done: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool
+        self.empty: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool: the map is degenerate
+        self.heat: dict[int, np.ndarray] = {}  # image -> small Grad-CAM in 0..1, for its cluster's mean
+        self._count, self._pieces = count, 0
+        for path in sorted(folder.glob("*.npz")):
+            try:
+                with np.load(path, allow_pickle=False) as piece:
+                    self._take({name: piece[name] for name in piece.files})
+            except (*DAMAGED, OSError):
+                path.unlink()  # damaged: its images are drawn again
+                continue
+            self._pieces = int(path.stem) + 1
+
+    def add(self, piece: dict[str, np.ndarray]) -> None:
+        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), perhaps `heat` (B, h, w)."""
+        write_atomic(self.folder / f"{self._pieces:06d}.npz", lambda file: np.savez(file, **piece))  # type: ignore[arg-type]
+        self._pieces += 1
+        self._take(piece)
+
+    def drawn(self) -> list[Asked]:
+        """The methods of which there are pictures, in the order of pages and tables."""
+        return in_order(self.done)
+
+    def _take(self, piece: dict[str, np.ndarray]) -> None:
+        rows = piece["rows"]
+        for column, key in enumerate(piece["methods"].tolist()):
+            for table in (self.done, self.empty):
+                table.setdefault(key, np.zeros(self._count, bool))
+            self.done[key][rows] = True
+            self.empty[key][rows] = piece["empty"][:, column]
+        if "heat" in piece:
+            self.heat |= dict(zip(rows.tolist(), piece["heat"], strict=True))
+
+
+class Paths:
+    """Where the pictures of an epoch are."""
+
+    def __init__(self, folder: Path, names: Sequence[str], assignment: np.ndarray, kind: str):
+        self.folder, self.names, self.assignment, self.suffix = folder, names, assignment, SUFFIX[kind]
+
+    def file(self, row: int, key: str) -> str:
+        """Relative to the epoch's folder."""
+        return f"{self.assignment[row]}/{self.names[row]}-{key}{self.suffix}"
+
+    def of(self, row: int, key: str) -> Path:
+        return self.folder / self.file(row, key)
+
+    def missing(self, key: str, rows: np.ndarray, done: np.ndarray | None) -> np.ndarray:
+        """(len(rows),) bool: not recorded, or its file is gone or empty."""
+        if done is None:
+            return np.ones(len(rows), bool)
+        there = {cluster: _files(self.folder / str(cluster)) for cluster in np.unique(self.assignment[rows])}
+        return np.array(
+            [not done[row] or self.of(row, key).name not in there[self.assignment[row]] for row in rows], bool
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """An epoch that is being explained: what, how, where, and how far."""
+
+    subject: Subject
+    choice: Choice
+    folder: Path  # results/<epoch>
+    scores: Scores
+    rows: np.ndarray  # the images asked for, cluster by cluster, the most typical first
+
+    @cached_property
+    def record(self) -> Record:
+        return Record(self.folder / ".pieces", len(self.subject.run.ids))
+
+    @cached_property
+    def paths(self) -> Paths:
+        names = file_names(self.subject.run.ids)
+        return Paths(self.folder, names, self.subject.clusters.assignment, self.choice.format)
+
+    def drawn_rows(self) -> np.ndarray:
+        """The images with any picture, of this call or an earlier one, in the order of `rows`."""
+        done = list(self.record.done.values())
+        rows = np.flatnonzero(np.any(done, axis=0)) if done else np.zeros(0, np.int64)
+        return rows[np.lexsort((self.scores.rank[rows], self.subject.clusters.assignment[rows]))]
+
+
+def file_names(ids: Sequence[str]) -> list[str]:
+    """A safe, unique file name (without suffix) for each id: letters, digits, - and . of any script; folders become _.
+
+    Names that would meet, also where large and small letters are the same, carry a piece of their id's hash.
+    """
+    plain = []
+    for name in ids:
+        stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1][1:] else name)
+        safe = re.sub(r"[^\w.-]+", "_", stem).strip("._-").encode()[:120].decode(errors="ignore")
+        plain.append(safe or "image")
+    seen = Counter(name.casefold() for name in plain)
+    return [
+        safe
+        if seen[safe.casefold()] == 1
+        else f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
+        for safe, name in zip(plain, ids, strict=True)
+    ]
+
+
+def is_there(path: Path) -> bool:
+    """Whether a picture is there, with something in it."""
+    return path.exists() and path.stat().st_size > 0
+
+
+def _files(folder: Path) -> set[str]:
+    """Names of the files with something in them."""
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.stat().st_size > 0}

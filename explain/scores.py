@@ -1,0 +1,89 @@
+"""One forward over all images: the logits of the own and the second-best cluster, the rank, and the map of all images."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from explain.assignment import ExplainedClusters
+from explain.subject import Subject
+from machine.files import write_atomic
+from runs.directory import DAMAGED
+
+COMPONENTS_BEFORE_TSNE = 50
+PERPLEXITY = 30
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What tables and pages say of each image. NaN and -1 where nothing is known."""
+
+    score: np.ndarray  # (N,) float64, logit of the own cluster
+    rival: np.ndarray  # (N,) int64, the best other cluster
+    margin: np.ndarray  # (N,) float64, own logit minus the rival's
+    position: np.ndarray  # (N, 2) float64 in -1 .. 1, in the map of all images
+    rank: np.ndarray  # (N,) int64 in the own cluster, 1 is the most typical; 0: none
+
+
+def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
+    """Scores of all images, kept in `folder` for the next call."""
+    path = folder / f".scores-{kind_of_map}.npz"
+    present = subject.pictures.present
+    if path.exists():
+        try:
+            with np.load(path, allow_pickle=False) as kept:
+                if np.array_equal(kept["present"], present):
+                    return Scores(*(kept[field.name] for field in fields(Scores)))
+        except (*DAMAGED, OSError):
+            pass  # damaged: computed again
+    features, logits = subject.predict_all()
+    found = compute_scores(subject, features, logits, kind_of_map)
+    arrays = {field.name: getattr(found, field.name) for field in fields(Scores)}
+    write_atomic(path, lambda file: np.savez(file, present=present, **arrays))
+    return found
+
+
+def compute_scores(subject: Subject, features: np.ndarray, logits: np.ndarray, kind_of_map: str) -> Scores:
+    """Scores from the features (M, D) and logits (M, clusters) of the images that are there."""
+    clusters, present = subject.clusters, subject.pictures.present
+    numbers, count = np.array(clusters.numbers), len(subject.run.ids)
+    score, margin = np.full(count, np.nan), np.full(count, np.nan)
+    rival = np.full(count, -1, np.int64)
+    position = np.full((count, 2), np.nan)
+    position[present] = project(features, kind_of_map, subject.seed)
+    known = clusters.assignment[present] >= 0
+    rows, logits = present[known], logits[known].astype(np.float64)
+    at, own = np.arange(len(rows)), clusters.column_of(clusters.assignment[rows])
+    score[rows] = logits[at, own]
+    if len(numbers) > 1:
+        others = logits.copy()
+        others[at, own] = -np.inf
+        best = others.argmax(1)
+        rival[rows] = numbers[best]
+        margin[rows] = score[rows] - others[at, best]
+    return Scores(score, rival, margin, position, rank_in_cluster(clusters, score))
+
+
+def rank_in_cluster(clusters: ExplainedClusters, score: np.ndarray) -> np.ndarray:
+    """1 is the most typical: nearest to the centroid, then, where no distance is known, the highest score."""
+    rank = np.zeros(len(score), np.int64)
+    order = np.lexsort((np.arange(len(score)), -np.nan_to_num(score, nan=-np.inf), clusters.distance))
+    for number in np.unique(clusters.assignment[clusters.assignment >= 0]):
+        members = order[clusters.assignment[order] == number]
+        rank[members] = np.arange(1, len(members) + 1)
+    return rank
+
+
+def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
+    """(M, D) features -> (M, 2) by "pca" or "tsne", each axis within -1 .. 1."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if min(features.shape) < 3:
+        return np.zeros((len(features), 2))
+    components = min(COMPONENTS_BEFORE_TSNE, *features.shape) if kind == "tsne" else 2
+    found = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(features)
+    if kind == "tsne":
+        perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
+        found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(found)
+    return found / np.maximum(np.abs(found).max(0), 1e-12)

@@ -1,0 +1,153 @@
+"""run.json, typed: what a run is made of and what it was made with. Written once, when the run begins."""
+
+import dataclasses
+import hashlib
+import platform
+import types
+import typing
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from console import UserError
+from machine.device import device_name
+
+SCHEMA = 2
+# Settings that schema 1 called otherwise.
+FORMER_SETTINGS = {"whiten": "whiten_power"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The images of a run, and where they came from."""
+
+    name: str
+    source: str  # what datasets.open_dataset was asked for
+    key: str  # identifies the content
+    limit: int | None
+    images: int
+
+
+@dataclass(frozen=True)
+class View:
+    """What the network sees of an image."""
+
+    size: int  # side in pixels
+    center_crop: bool
+    decoded_side: int  # pixels of the shorter side of the decoded image
+    largest_side: int | None = None  # ... which a larger file keeps up to this many
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The machine and the programs that a run was begun with."""
+
+    threads: int
+    device: str = ""
+    memory_format: str = "channels_last"
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Meta:
+    """run.json. `model` and `config` are the trainer's own; it checks them when it opens the run."""
+
+    kind: str  # the trainer's package: deepcluster or supervised
+    dataset: Source
+    view: View
+    model: dict[str, Any]
+    config: dict[str, Any]
+    seed: int
+    stamp: Stamp
+    imported: str | None = None  # file that an imported run was read from
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored."""
+        content = {"schema": SCHEMA, **asdict(self)}
+        return content | content.pop("stamp")
+
+    @classmethod
+    def from_json(cls, content: Any, path: Path) -> "Meta":
+        """Check and take what run.json at `path` holds, of this schema or an older one.
+
+        Raises:
+            UserError: naming what is missing or of another type, or that a newer version wrote it.
+        """
+        if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+            raise UserError(f"{path}: not a run.json of this program (it has no schema): start a new run directory")
+        if content["schema"] > SCHEMA:
+            raise UserError(
+                f"{path}: written by a newer version (schema {content['schema']}, this one reads {SCHEMA}): update first"
+            )
+        content = dict(content)
+        if isinstance(content.get("config"), dict):
+            content["config"] = {FORMER_SETTINGS.get(name, name): value for name, value in content["config"].items()}
+            content.setdefault("seed", content["config"].get("seed"))
+            if content.get("kind") == "deepcluster" and isinstance(content.get("view"), dict):
+                content["config"].setdefault("decoded_side", content["view"].get("decoded_side"))
+        content["stamp"] = {name: content[name] for name in Stamp.__dataclass_fields__ if name in content}
+        return _typed(cls, content, path, "")
+
+
+def make_stamp(device: torch.device, packages: tuple[str, ...]) -> Stamp:
+    """The stamp of a run that begins now on `device` with our source folders `packages`."""
+    names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "faiss-gpu"]
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:  # one of the two builds of faiss, or both
+            continue
+    versions |= {"python": platform.python_version(), "code": code_digest(packages)}
+    return Stamp(torch.get_num_threads(), device_name(device), versions=versions)
+
+
+def code_digest(packages: tuple[str, ...]) -> str:
+    """SHA-256 over our own source files, since a copy need not have a commit."""
+    root = Path(__file__).parent.parent
+    sha = hashlib.sha256()
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
+        sha.update(path.read_bytes())
+    return sha.hexdigest()[:16]
+
+
+def _typed(kind: Any, content: Any, path: Path, where: str) -> Any:
+    """`content` as the dataclass `kind`, its fields checked against their types."""
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: damaged ({where or 'it'} is not a table): restore a copy, or start a new run")
+    hints = typing.get_type_hints(kind)
+    values = {}
+    for one in dataclasses.fields(kind):
+        name = f"{where}{one.name}"
+        if one.name not in content:
+            if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
+                raise UserError(f"{path}: damaged (it has no {name}): restore a copy, or start a new run")
+            continue
+        value, hint = content[one.name], hints[one.name]
+        if dataclasses.is_dataclass(hint):
+            value = _typed(hint, value, path, f"{name}.")
+        elif not _fits(value, hint):
+            raise UserError(f"{path}: damaged ({name} is {value!r}): restore a copy, or start a new run")
+        values[one.name] = value
+    return kind(**values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, one) for one in typing.get_args(hint))
+    plain = typing.get_origin(hint) or hint
+    if plain is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, plain if plain is not float else int | float)
+
+
+def compare_settings(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, the settings that differ: "--lr 0.01 (now 0.1)"."""
+    return [
+        f"--{name.replace('_', '-')} {stored.get(name)} (now {value})"
+        for name, value in now.items()
+        if stored.get(name) != value
+    ]

@@ -1,0 +1,92 @@
+"""A run opened again: its network, what the network sees, its images. What `explain` asks this trainer for."""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from console import UserError
+from datasets import Dataset, Pixels, open_dataset
+from machine.seeds import derive_seed
+from runs import Run
+from supervised.data import number_classes, stack_images, training_source
+from supervised.models import DIGITS, ClassNet, build
+
+
+class Frames(Protocol):
+    """Decoded images, and the device that the network's view of them goes to."""
+
+    @property
+    def pixels(self) -> Pixels: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def group(run: Run) -> str:
+    """What one logit stands for, in a word."""
+    return "digit" if class_names(run) == DIGITS["classes"] else "class"
+
+
+def class_names(run: Run) -> list[str]:
+    """The names of the logits, from 0 on."""
+    return run.meta.model.get("classes", DIGITS["classes"])
+
+
+def network(run: Run, epoch: int | None = None) -> ClassNet:
+    """The network of an epoch (default: the kept one, the best), in eval mode on the CPU.
+
+    Raises:
+        UserError: if no weights were kept, or they do not fit.
+    """
+    kept = run.checkpoints()
+    if not kept:
+        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
+    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    try:
+        model = build(saved["model"])
+        model.load_state_dict(saved["state"])
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    return model.eval()
+
+
+def untrained(run: Run, trained: ClassNet) -> ClassNet:
+    """The network before its training, in eval mode on the CPU: the very weights that it started from."""
+    return build(trained.arguments, derive_seed(run.meta.seed, 0, "weights")).eval()
+
+
+def for_inference(model: ClassNet) -> ClassNet:
+    """The same function, faster, without gradients of its parameters."""
+    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def view(run: Run, frames: Frames, rows: np.ndarray) -> Tensor:
+    """Images `rows` of the frames as the network sees them: (B, channels, size, size) float32 in 0..1."""
+    return stack_images(frames.pixels, rows, frames.device)
+
+
+def photograph(images: Tensor) -> Tensor:
+    """What `view` gave, for the eye: (B, channels, H, W) in 0..1."""
+    return images
+
+
+def training_images(run: Run, workers: int | None = None, mnist_dir: Path | None = None) -> Dataset:
+    """The images that the run was trained on, those held back for validation included.
+
+    Raises:
+        UserError: if they are not there any more.
+    """
+    source = training_source(run.meta.dataset.source)
+    return open_dataset(source, run.meta.view.decoded_side, run.meta.config["limit"], workers, mnist_dir)
+
+
+def class_index(run: Run, dataset: Dataset) -> np.ndarray:
+    """(N,) int64, the logit that stands for each image's label.
+
+    Raises:
+        UserError: if the dataset has no labels, or labels that the run does not know.
+    """
+    return number_classes(dataset, class_names(run))
