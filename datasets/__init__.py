@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+import machine  # noqa: F401  before torch
 from console import UserError
 from datasets.cache import Pixels, content_digests, decode_all, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
 
-__all__ = ["SOURCES", "Dataset", "Pixels", "decoded_side", "open_dataset"]
+__all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "open_dataset"]
 
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
@@ -62,6 +63,14 @@ class Request:
     mnist_dir: Path | None
 
 
+@dataclass(frozen=True)
+class Source:
+    """What DATA may be besides a folder or a zip."""
+
+    usage: str  # how it is written
+    open: Callable[[Request], Dataset]
+
+
 def open_dataset(
     source: str,
     shorter_side: int,
@@ -85,9 +94,8 @@ def open_dataset(
         UserError: if there is no such source or no usable image in it.
     """
     kind, _, detail = source.partition(":")
-    dataset = SOURCES.get(kind, _folder)(
-        Request(source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir)
-    )
+    asked = Request(source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir)
+    dataset = SOURCES[kind].open(asked) if kind in SOURCES else _folder(asked)
     if limit is not None and limit < len(dataset):
         order = np.random.default_rng(0).permutation(len(dataset))
         dataset = dataset.take(np.sort(order[:limit]))
@@ -168,4 +176,8 @@ def _mnist(asked: Request) -> Dataset:
     return Dataset("mnist", asked.source, key, ids, [str(label) for label in labels], [], pixels, upright=True)
 
 
-SOURCES: dict[str, Callable[[Request], Dataset]] = {"painted": _painted, "mnist": _mnist}
+SOURCES: dict[str, Source] = {
+    "painted": Source("painted or painted:COUNT", _painted),
+    "mnist": Source("mnist or mnist:test", _mnist),
+}
+DATA = f"folder of photographs, .zip of one, {', '.join(source.usage for source in SOURCES.values())}"  # for --help

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from console import Parser, UserError, command
 from console.options import add_reading, natural, positive
+from datasets import DATA
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
     prepare.add_argument("--size", type=positive, default=128, help="the --size of the training to come (128)")
     check.add_argument("--sheet", type=Path, default=Path("contact-sheet.jpg"), help="where the contact sheet goes")
     for parser_of in (check, prepare):
-        parser_of.add_argument("data", metavar="DATA", help="folder, .zip, painted, mnist or mnist:test")
+        parser_of.add_argument("data", metavar="DATA", help=DATA)
         add_reading(parser_of)
 
     options = parser.parse_args()
@@ -56,7 +57,8 @@ def check_command(options: argparse.Namespace) -> None:
         print(f"  and {len(dataset.skipped) - 20} more")
     ratio = shapes.max(1) / shapes.min(1)
     print(
-        f"longer to shorter side: {ratio.min():.2f} to {ratio.max():.2f}; {(ratio > 1.5).sum()} longer than 3:2 (two sides in one picture?)"
+        f"longer to shorter side: {ratio.min():.2f} to {ratio.max():.2f}; {(ratio > 1.5).sum()} longer than 3:2 "
+        "(two sides in one picture?)"
     )
     if dataset.labels is not None:
         counts = Counter(dataset.labels)

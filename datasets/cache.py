@@ -75,8 +75,13 @@ def decode_all(
 
     Args:
         key: identifies content and size; equal keys must mean equal pixels.
+        names: of the images, for what is said of those that cannot be used.
         load: index -> (H, W, 3) uint8; raises BadImage. Called from several threads.
-    Returns: pixels of the M usable images, their indices among `names`, and (name, reason) of the others.
+        what: is done, for the progress bar.
+        workers: threads; None: one a core.
+
+    Returns:
+        Pixels of the M usable images, their indices among `names`, and (name, reason) of the others.
     """
     home = cache_root() / "pixels" / f"v{VERSION}-{key}"
     if not home.is_dir():

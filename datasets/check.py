@@ -41,7 +41,7 @@ def examine(dataset: Dataset) -> Report:
 
 
 def _thumbprint(grey: np.ndarray) -> bytes:
-    """Equal for copies of one photograph, also when saved again at another quality or size: its 16 x 16 means, coarsely."""
+    """16 x 16 means, coarsely: equal for copies of one photograph, also when saved at another quality or size."""
     small = np.asarray(Image.fromarray(grey).resize((16, 16), Image.Resampling.BOX))
     return np.round(small / 8).astype(np.uint8).tobytes()
 

@@ -74,7 +74,11 @@ def _read_idx(path: Path) -> np.ndarray:
 
 
 def fetch_mnist() -> Path:
-    """The folder in the cache that holds the files, fetched on the first call. Raises: UserError if no source answers."""
+    """The folder in the cache that holds the files, fetched on the first call.
+
+    Raises:
+        UserError: if no source answers.
+    """
     home = cache_root() / "mnist"
     if home.is_dir():
         return home

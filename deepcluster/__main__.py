@@ -16,18 +16,20 @@ from console.options import (
     number,
     positive,
 )
+from datasets import DATA
 from deepcluster.backbones import BACKBONES
+from deepcluster.clustering import CLUSTERINGS
 from deepcluster.config import PAPER, PRESETS, STABLE
 
 # Options of the original program that mean nothing here at the values its main.sh gives them, and else another thing.
 ORIGINAL = {
     "--resume": (
         ("",),
-        "the same command started again continues by itself; for an original checkpoint use `python -m deepcluster import`",
+        "the same command started again continues by itself; `python -m deepcluster import` reads original checkpoints",
     ),
     "--checkpoints": ((), "checkpoints are counted in epochs here: use --save-every EPOCHS and --keep NUMBER"),
     "--start_epoch": (("0",), "a continued run knows its epoch: leave it out"),
-    "--verbose": ((None,), "progress is always shown: leave it out"),
+    "--verbose": (([],), "progress is always shown: leave it out"),
 }
 
 
@@ -48,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     predict = commands.add_parser("predict", help="the cluster of new images, by the trained head", allow_abbrev=False)
     add_run(predict)
-    predict.add_argument("--images", required=True, metavar="DATA", help="folder, .zip, painted, mnist or mnist:test")
+    predict.add_argument("--images", required=True, metavar="DATA", help=DATA)
     predict.add_argument("--out", type=Path, required=True, metavar="CSV")
     predict.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
     add_machine(predict)
@@ -93,7 +95,7 @@ def add_train(commands: Any) -> None:
         description="Cluster the images of DATA into --exp. Started again, it continues. Defaults below are those of "
         "the presets (stable, paper).",
     )
-    train.add_argument("data", metavar="DATA", help="folder of photographs, .zip of one, painted, mnist or mnist:test")
+    train.add_argument("data", metavar="DATA", help=DATA)
     add_exp(train, "exp")
     train.add_argument(
         "--preset", choices=sorted(PRESETS), default="stable", help="stable (default) or the paper to the letter"
@@ -118,7 +120,7 @@ def add_train(commands: Any) -> None:
         help="number of clusters, or auto (50, fewer for less than 400 images)",
     )
     option(main, "--epochs", type=positive, help="clusterings, each followed by training")
-    option(main, "--clustering", type=algorithm, metavar="NAME", help="kmeans, pic or agglomerative")
+    option(main, "--clustering", type=algorithm, metavar="NAME", help=", ".join(CLUSTERINGS))
     option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
     option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")
     option(main, "--limit", type=positive, metavar="N", help="use N images only, drawn evenly")
@@ -216,7 +218,8 @@ def add_train(commands: Any) -> None:
     add_machine(keeping)
     add_reading(keeping)
     for name in [*ORIGINAL, "--start-epoch"]:
-        train.add_argument(name, nargs="?", action=Original, help=argparse.SUPPRESS)
+        values = 0 if name == "--verbose" else None
+        train.add_argument(name, nargs=values, action=Original, help=argparse.SUPPRESS)
 
 
 batch_size = number(int, "a whole number from 2", lambda n: n >= 2)
@@ -229,8 +232,6 @@ def clusters(text: str) -> int | str:
 
 
 def algorithm(text: str) -> str:
-    from deepcluster.clustering import CLUSTERINGS
-
     if text.lower() not in CLUSTERINGS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CLUSTERINGS)}")
     return text.lower()

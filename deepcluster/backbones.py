@@ -1,8 +1,8 @@
 """The convolutional networks that can be trained: one entry of BACKBONES each.
 
-A backbone is a function from the number of input channels to an `nn.Sequential` whose last module is the pool after the last
-convolution (`nn.Identity()` if there is none). So `[:-1]` are the maps that Grad-CAM reads, and the rest of the program needs
-to know nothing else. Free of torch until one is built, so that `--help` can list them.
+A backbone is a function from the number of input channels to an `nn.Sequential` whose last module is the pool after the
+last convolution (`nn.Identity()` if there is none). So `[:-1]` are the maps that Grad-CAM reads, and the rest of the
+program needs to know nothing else. Free of torch until one is built, so that `--help` can list them.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _plain_stack(layers: Layers, channels: int, pool: int) -> nn.Sequential:
 
 @lru_cache(maxsize=1024)
 def map_shape(arch: str, size: int) -> tuple[int, int, int] | None:
-    """(channels, height, width) that a backbone's pool puts out for a `size` x `size` image; None: too small a picture."""
+    """(channels, height, width) after a backbone's pool for a `size` x `size` image; None: too small a picture."""
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():

@@ -1,4 +1,7 @@
-"""What stands beside every agreement figure: the same images clustered without any learning. One entry of BASELINES each."""
+"""What stands beside every agreement figure: the same images clustered without any learning.
+
+One entry of BASELINES each; console, curves, tables and benchmarks iterate it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from console import progress
-from deepcluster.clustering import CPU, distance_to_centroid, kmeans
+from deepcluster.clustering import distance_to_centroid, kmeans
 from deepcluster.config import Config
 from deepcluster.epoch import train_epoch
 from deepcluster.features import embed, pca_whiten
@@ -23,10 +23,10 @@ SILHOUETTE_IMAGES = 2000
 def choose_k(
     frames: Frames, config: Config, device: torch.device, initial: dict[str, torch.Tensor] | None
 ) -> tuple[int, list[dict[str, float]]]:
-    """Recommend the k whose silhouette and agreement between seeds, each scaled to 0..1 over the candidates, sum highest.
+    """Recommend the k whose silhouette and agreement of seeds, each scaled to 0..1 over the candidates, sum highest.
 
-    Silhouette (Rousseeuw 1987) is taken on at most 2,000 images, the agreement as AMI between two seeds' k-means. The sum of
-    squares is for the eye: its elbow.
+    Silhouette (Rousseeuw 1987) is taken on at most 2,000 images, the agreement as AMI between two seeds' k-means. The
+    sum of squares is for the eye: its elbow.
 
     Returns:
         k, and a row (k, silhouette, seed_agreement, objective) per candidate.
@@ -41,7 +41,7 @@ def choose_k(
     return recommend(pca_whiten(embedding.features, pilot.pca, pilot.whiten_power), config.seed, device)
 
 
-def recommend(x: np.ndarray, seed: int, device: torch.device = CPU) -> tuple[int, list[dict[str, float]]]:
+def recommend(x: np.ndarray, seed: int, device: torch.device | None = None) -> tuple[int, list[dict[str, float]]]:
     """As choose_k, for reduced features x (N, d)."""
     candidates = [k for k in CANDIDATES if k <= max(2, len(x) // 8)] or [2]
     rows = []

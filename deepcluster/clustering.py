@@ -1,16 +1,19 @@
-"""Reduced features -> clusters: k-means, power iteration clustering or agglomerative clustering."""
+"""Reduced features -> clusters: k-means, power iteration clustering or agglomerative clustering.
+
+One entry of CLUSTERINGS each. Free of torch and faiss until one runs, so that `--help` can list them. `device` is where
+the run is made; None: the CPU.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
-import scipy.sparse
-import torch
 
-Algorithm = Callable[[np.ndarray, int, int, torch.device], tuple[np.ndarray, int]]
-
-CPU = torch.device("cpu")
+if TYPE_CHECKING:
+    import torch
 
 KMEANS_ITERATIONS = 20
 POWER_ITERATIONS = 200
@@ -27,27 +30,27 @@ class Clustering:
     objective: float  # sum of the squared distances: what k-means minimises
 
 
-def partition(x: np.ndarray, algorithm: str, k: int, seed: int, device: torch.device = CPU) -> Clustering:
+def partition(x: np.ndarray, algorithm: str, k: int, seed: int, device: torch.device | None = None) -> Clustering:
     """Cluster reduced features x (N, d) float32 by a key of CLUSTERINGS."""
     assignment, k = CLUSTERINGS[algorithm](x, k, seed, device)
     distance = distance_to_centroid(x, assignment, k)
     return Clustering(assignment, k, distance, float((distance**2).sum()))
 
 
-def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device = CPU, tries: int = 1) -> np.ndarray:
+def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device | None = None, tries: int = 1) -> np.ndarray:
     """faiss k-means on all points, 20 iterations, the best of `tries`; on the GPU if the run is and faiss can.
 
     Returns:
         (N,) int64 in 0 .. k - 1.
     """
-    faiss.omp_set_num_threads(torch.get_num_threads())  # a run records one number of threads
+    faiss = _faiss()
     model = faiss.Kmeans(
         x.shape[1],
         k,
         niter=KMEANS_ITERATIONS,
         nredo=tries,
         seed=seed,
-        gpu=device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
+        gpu=device is not None and device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
         min_points_per_centroid=1,
         max_points_per_centroid=len(x),
     )
@@ -55,7 +58,7 @@ def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device = CPU, tries: 
     return model.index.search(x, 1)[1][:, 0].astype(np.int64)
 
 
-def agglomerative(x: np.ndarray, k: int, seed: int, device: torch.device = CPU) -> np.ndarray:
+def agglomerative(x: np.ndarray, k: int, seed: int, device: torch.device | None = None) -> np.ndarray:
     """Ward's linkage; above 20,000 points on the centroids of k-means micro-clusters, each weighing the same.
 
     Returns:
@@ -75,8 +78,9 @@ def power_iteration(x: np.ndarray, neighbours: int = 5, sigma: float = 0.2, alph
     A graph joins each point to its nearest neighbours with weights exp(-distance^2 / sigma^2). A vector is spread
     over it, v <- alpha v0 + (1 - alpha) W v (Lin & Cohen 2010); then each point climbs along the edge of steepest
     ascent, and the points that reach the same summit are a cluster (Caron et al. 2018, appendix). A cluster of one
-    joins its nearest neighbour's. A variant: the paper's appendix iterates v <- L1(alpha (G + G^T) v + (1 - alpha) v0) on the
-    plain weights, here they are normalised to a random walk; in float64 both find nearly the same clusters (a test says so).
+    joins its nearest neighbour's. A variant: the paper's appendix iterates v <- L1(alpha (G + G^T) v + (1 - alpha) v0)
+    on the plain weights, here they are normalised to a random walk; in float64 both find nearly the same clusters (a
+    test says so).
 
     Args:
         x: (N, d) features of length 1.
@@ -87,9 +91,10 @@ def power_iteration(x: np.ndarray, neighbours: int = 5, sigma: float = 0.2, alph
     Returns:
         (N,) int64, numbered without gaps.
     """
-    n = len(x)
+    import scipy.sparse
+
+    faiss, n = _faiss(), len(x)
     reach = min(neighbours, n - 1) + 1
-    faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatL2(x.shape[1])
     index.add(x)
     distance, nearest = index.search(x, reach)
@@ -123,20 +128,16 @@ def power_iteration(x: np.ndarray, neighbours: int = 5, sigma: float = 0.2, alph
     return _renumber(assignment)
 
 
-def _with_k(algorithm: Callable[[np.ndarray, int, int, torch.device], np.ndarray]) -> Algorithm:
-    return lambda x, k, seed, device: (algorithm(x, k, seed, device), k)
-
-
-def _own_k(x: np.ndarray, k: int, seed: int, device: torch.device) -> tuple[np.ndarray, int]:
+def _own_k(x: np.ndarray, k: int, seed: int, device: torch.device | None) -> tuple[np.ndarray, int]:
     assignment = power_iteration(x)
     return assignment, int(assignment.max()) + 1
 
 
 # (x (N, d), k wanted, seed, device) -> (assignment, k found)
-CLUSTERINGS: dict[str, Algorithm] = {
-    "kmeans": _with_k(kmeans),
+CLUSTERINGS: dict[str, Callable[..., tuple[np.ndarray, int]]] = {
+    "kmeans": lambda x, k, seed, device: (kmeans(x, k, seed, device), k),
     "pic": _own_k,
-    "agglomerative": _with_k(agglomerative),
+    "agglomerative": lambda x, k, seed, device: (agglomerative(x, k, seed, device), k),
 }
 
 
@@ -156,3 +157,12 @@ def distance_to_centroid(x: np.ndarray, assignment: np.ndarray, k: int) -> np.nd
 
 def _renumber(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _faiss() -> Any:
+    """The library, with as many threads as torch: a run records one number."""
+    import faiss
+    import torch
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    return faiss

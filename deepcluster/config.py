@@ -83,7 +83,7 @@ PAPER: dict[str, Any] = {
     "init": None,
 }
 
-# What each change earns is in the README's table of ingredients. What the dataset suggests is laid over it.
+# What each change earns is in the table of ingredients in docs/coins.md. What suits the dataset is laid over it.
 STABLE: dict[str, Any] = PAPER | {
     "preset": "stable",
     "size": 128,
@@ -109,6 +109,16 @@ STABLE: dict[str, Any] = PAPER | {
 PRESETS = {"stable": STABLE, "paper": PAPER}
 
 
+def read_config(stored: dict[str, Any]) -> Config:
+    """The settings that run.json holds; one that is younger than the run has its preset's value.
+
+    Raises:
+        TypeError: if it holds others.
+        KeyError: if it names no preset.
+    """
+    return Config(**(PRESETS[stored["preset"]] | stored))
+
+
 def suits(dataset: Dataset) -> dict[str, Any]:
     """Settings that follow from what is known of the pictures; the user's own go before them."""
     return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": not dataset.colour_matters}
@@ -117,8 +127,8 @@ def suits(dataset: Dataset) -> dict[str, Any]:
 def side_to_decode(preset: str, size: int, scale: float) -> int:
     """Shorter side in pixels to decode to for views of `size` and training crops of at least `scale` of the area.
 
-    `stable` keeps the paper's 8/7 of the view, so that a set of thousands fits everywhere. Under `paper` no crop is enlarged
-    from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
+    `stable` keeps the paper's 8/7 of the view, so that a set of thousands fits everywhere. Under `paper` no crop is
+    enlarged from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
     """
     if preset == "stable" or scale == 0:
         return decoded_side(size)

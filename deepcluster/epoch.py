@@ -47,7 +47,7 @@ class Loss:
 def train_epoch(
     state: State, frames: Frames, assignment: np.ndarray, features: Tensor, k: int, epoch: int, config: Config
 ) -> Loss:
-    """One epoch on the pseudo-labels `assignment` (N,) with a fresh head; `features` (N, D) are those that were clustered."""
+    """One epoch on the pseudo-labels `assignment` (N,), found in `features` (N, D), with a fresh head."""
     model, optimizer, device = state.model, state.optimizer, frames.device
     model.fresh_head(k, torch.Generator().manual_seed(derive_seed(config.seed, epoch, "head")))
     if config.head_init == "centroids":
@@ -140,8 +140,8 @@ def start_head_at_centroids(model: ClusterNet, features: Tensor, assignment: np.
 def calibrate(model: ClusterNet, embedding: Embedding, assignment: np.ndarray) -> Embedding:
     """Scale the head so that its probabilities tell how often it is right; no prediction changes.
 
-    One temperature for all logits that minimises their cross-entropy with the clusters (Guo et al. 2017). A head that is
-    new each epoch has no time to grow to its scale, least of all at the small rates of the last epochs.
+    One temperature for all logits that minimises their cross-entropy with the clusters (Guo et al. 2017). A head that
+    is new each epoch has no time to grow to its scale, least of all at the small rates of the last epochs.
     """
     targets = torch.as_tensor(assignment, device=embedding.logits.device)
 

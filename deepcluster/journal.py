@@ -138,7 +138,7 @@ def epoch_facts(
     loss: Loss | None,
     seconds: dict[str, float],
 ) -> EpochFacts:
-    """What log.csv's row of an epoch is computed from; `previous` (N,) is the assignment of the epoch before, or None."""
+    """What log.csv's row of an epoch is computed from; `previous`: the assignment (N,) of the epoch before, or None."""
     return EpochFacts(
         epoch=epoch,
         loss=None if loss is None else loss.mean,

@@ -20,6 +20,7 @@ from deepcluster.config import PRESETS, Config, side_to_decode, suits
 from deepcluster.journal import Journal
 from deepcluster.models import model_arguments
 from deepcluster.train import train
+from deepcluster.trained import run_config
 from deepcluster.views import Frames
 from machine.device import device_name, use_device
 from runs import Meta, Run, Source, View
@@ -64,8 +65,8 @@ def train_command(options: argparse.Namespace) -> None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
     else:
-        runs.refuse_differences(old, meta)
-        run = old
+        run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
+        runs.refuse_differences(run, meta)
     with run.hold():
         if dataset.labels is not None and run.read_json("baselines.json") is None:
             run.write_json("baselines.json", measure_baselines(dataset, config, config.k, device))
@@ -193,4 +194,5 @@ def summarise(run: Run, row: dict[str, Any]) -> None:
         ours = row | {"accuracy": row["matched_accuracy"]}
         named = [(BASELINES[name].title, values) for name, values in base.items() if name in BASELINES]
         print("\n".join(agreement_table([("this run", ours), *named])))
+    print(f"The network agrees with the cluster of {float(row['head_agreement']):.0%} of the images.")
     print(f"Look at {run.path}/clusters.csv (image, cluster, distance) and {run.path}/figures/.")

@@ -100,7 +100,7 @@ class ClusterNet(nn.Module):
         return self.features[:-1](self.sobel(images) if self.sobel is not None else images)
 
     def embed_maps(self, maps: Tensor) -> Tensor:
-        """From `maps` to what is clustered: (B, 4096) for the neck `fc`, (B, 512) for `mlp`, (B, channels) for `pool`."""
+        """From `maps` to what is clustered: (B, 4096) of the neck `fc`, (B, 512) of `mlp`, (B, channels) of `pool`."""
         if self.neck == "pool":
             return maps.mean((2, 3))
         return self.embedding_layers(self.pool(maps).flatten(1))

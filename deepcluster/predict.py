@@ -1,4 +1,4 @@
-"""A trained network used: the head's cluster for new images (exactly the logit that Grad-CAM explains), and its features."""
+"""A trained network used: its features, and the head's cluster for new images, exactly what Grad-CAM explains."""
 
 import argparse
 import sys

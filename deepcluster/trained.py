@@ -1,4 +1,7 @@
-"""A run opened again: its images, its network, what the network sees. What `explain` asks this trainer for; and `TrainedRun`."""
+"""A run opened again: its images, its network, what the network sees.
+
+The functions are what `explain` asks this trainer for (explain.subject.Trainer); `TrainedRun` is for notebooks.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +14,7 @@ import runs
 from console import UserError
 from datasets import Dataset, open_dataset
 from deepcluster import models
-from deepcluster.config import Config
+from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from runs import Run
@@ -55,8 +58,8 @@ def run_config(run: Run) -> Config:
     if run.meta.kind != "deepcluster":
         raise UserError(f"{run.path}: not a deepcluster run but {run.meta.kind}")
     try:
-        return Config(**run.meta.config)
-    except TypeError as error:
+        return read_config(run.meta.config)
+    except (TypeError, KeyError) as error:
         raise UserError(
             f"{run.path}: run.json does not fit this version ({error}): train again into a new --exp"
         ) from None
@@ -149,7 +152,7 @@ class TrainedRun:
         return view(self.run, Frames(dataset.pixels, torch.device("cpu")), np.asarray(rows))
 
     def features(self, epoch: int | None = None, data: str | None = None, device: str = "auto") -> np.ndarray:
-        """What is clustered next: the (N, D) float32 output of the neck, of an epoch's weights (default: the last kept)."""
+        """What is clustered next, by an epoch's weights (default: the last kept): the neck's (N, D) float32 output."""
         from deepcluster.features import embed
         from machine.device import use_device
 

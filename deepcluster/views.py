@@ -53,7 +53,8 @@ class Frames:
 def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool) -> Tensor:
     """The view that is clustered and explained: (B, 3, size, size), normalised.
 
-    With `crop` the central 7/8 of the shorter side (the paper's centre crop of 224 from 256), else the whole central square.
+    With `crop` the central 7/8 of the shorter side (the paper's centre crop of 224 from 256), else the whole central
+    square.
     """
     views = []
     for group in frames.batch(indices):
@@ -93,6 +94,8 @@ def draw_crops(shape: np.ndarray, augmentation: Augmentation, generator: torch.G
 
     Args:
         shape: (B, 2) height and width of the decoded images.
+        augmentation: how much may vary.
+        generator: of chance.
     """
     count, tries = len(shape), 10
     height, width = (torch.as_tensor(shape[:, i], dtype=torch.float64)[:, None] for i in (0, 1))
@@ -124,8 +127,9 @@ def draw_crops(shape: np.ndarray, augmentation: Augmentation, generator: torch.G
 def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int) -> Tensor:
     """Cut, turn, flip and resize each crop in one bilinear sampling: (B, 3, size, size), normalised.
 
-    Without rotation this equals cutting the box and resizing it bilinearly (half-pixel centres). A crop of twice the size or
-    more is first shrunk by a whole number, in means over blocks of pixels, so that nothing finer than a pixel aliases.
+    Without rotation this equals cutting the box and resizing it bilinearly (half-pixel centres). A crop of twice the
+    size or more is first shrunk by a whole number, in means over blocks of pixels, so that nothing finer than a pixel
+    aliases.
     """
     views, done = [], 0
     for group in frames.batch(indices):
@@ -171,7 +175,7 @@ def _grid(crops: Crops, height: int, width: int, size: int) -> Tensor:
 
 
 def _jitter(pixels: Tensor, factors: Tensor) -> Tensor:
-    """Brightness, then contrast about the image's mean grey, then saturation about each pixel's grey; clipped to 0..255."""
+    """Brightness, contrast about the image's mean grey, saturation about each pixel's grey; clipped to 0..255."""
     if bool((factors == 1).all()):
         return pixels
     brightness, contrast, saturation = (factors[:, i].float().view(-1, 1, 1, 1).to(pixels.device) for i in range(3))

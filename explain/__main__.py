@@ -54,8 +54,8 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         type=target,
         default="own",
         metavar="own|rival|margin|N",
-        help="the logit of the image's own cluster (default), of the second-best, the difference of the two (what tells "
-        "it from its neighbour), or of cluster N",
+        help="the logit of the image's own cluster (default), of the second-best, the difference of the two (what "
+        "tells it from its neighbour), or of cluster N",
     )
     why.add_argument(
         "--assignments", type=Path, metavar="CSV", help="explain these clusters (image, cluster) instead of the run's"
@@ -70,7 +70,7 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
         "apply",
         help="turn the edits that were saved in the gallery into a table of clusters",
         allow_abbrev=False,
-        description="Write clusters-edited.csv and clusters-edited.log into the run directory; nothing else is touched.",
+        description="Write clusters-edited.csv and clusters-edited.log into the run directory; touch nothing else.",
     )
     add_run(parser)
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")

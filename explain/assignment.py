@@ -55,7 +55,8 @@ def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path
         epoch: whose clusters.
         k: logits of its network.
         names: what clusters are called, unless the table says otherwise.
-        table: with the columns image and cluster, and perhaps logits ("3+7") and name, as `explain apply` writes it. An empty
+        table: with the columns image and cluster, and perhaps logits ("3+7") and name, as `explain apply` writes it. An
+        empty
             cluster means none; images that it leaves out have none.
 
     Raises:

@@ -1,7 +1,7 @@
 """Draw what is missing of an epoch: results/<epoch>/<cluster>/<image>-<method>.png, piece by piece.
 
-A piece is up to PIECE images. Its pictures are written, then its record; so a call that was killed at any instant is continued
-by the next one, which does only what is missing.
+A piece is up to PIECE images. Its pictures are written, then its record; so a call that was killed at any instant is
+continued by the next one, which does only what is missing.
 """
 
 import os
@@ -38,8 +38,15 @@ def draw_missing(explanation: Explanation) -> Record:
     absent = {key: set(rows[missing[key]].tolist()) for key in choice.keys}
     many = any(asked.method.passes == "many" for asked in choice.maps)
     batch = min(BATCH[subject.device.type], BATCH_OF_MANY_PASSES if many else PIECE)
-    settings = {"desc": f"explaining epoch {subject.epoch}", "unit": " images", "delay": 1, "leave": False}
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool, tqdm(total=len(todo), **settings, **bar_settings()) as bar:  # fmt: skip
+    bar = tqdm(
+        total=len(todo),
+        desc=f"explaining epoch {subject.epoch}",
+        unit=" images",
+        delay=1,
+        leave=False,
+        **bar_settings(),
+    )
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool, bar:
         for begin in range(0, len(todo), PIECE):
             piece = todo[begin : begin + PIECE]
             written: list[Future[None]] = []
@@ -90,7 +97,7 @@ def write_batch(
     maps: dict[str, np.ndarray],
     absent: dict[str, set[int]],
 ) -> list[Future[None]]:
-    """Let the pool draw and write a batch while the next one is computed; `absent`: key -> images without that picture."""
+    """Let the pool draw and write a batch while the next is computed; `absent`: key -> images without that picture."""
     paths, choice = explanation.paths, explanation.choice
     for number in {int(paths.assignment[row]) for row in rows}:
         (paths.folder / str(number)).mkdir(exist_ok=True)

@@ -74,8 +74,8 @@ def apply_edits(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, o
     """The run's clusters after the edits: a row for each image, and what was done in words.
 
     Coins are moved first, then clusters merged, so a coin that was moved into a cluster goes where that one goes. A
-    wrong coin that was not moved is in no cluster. A merged cluster bears the number it was merged into, and `logits` says
-    which of the network's outputs it stands for.
+    wrong coin that was not moved is in no cluster. A merged cluster bears the number it was merged into, and `logits`
+    says which of the network's outputs it stands for.
     """
     epoch = _number(edits[0]["epoch"], "epoch", "--edits")
     before = run.clusters(epoch).assignment.astype(np.int64)

@@ -1,4 +1,7 @@
-"""What has been drawn of an epoch, and where its pictures are. A picture is redrawn if it is not recorded, or gone, or empty."""
+"""What has been drawn of an epoch, and where its pictures are.
+
+A picture is drawn again if it is not recorded, or gone, or empty: `Paths.missing` decides.
+"""
 
 import os
 import re

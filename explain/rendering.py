@@ -1,7 +1,8 @@
 """Maps -> pictures. Normalisation happens here and nowhere else; no file is written here.
 
-A map that is zero, constant or not finite is degenerate: it is `None` after `normalise_heat`, and drawn as a plain grey picture
-(an overlay: the photograph without colours). Pictures have one byte a pixel where that is enough: half the time and size.
+A map that is zero, constant or not finite is degenerate: it is `None` after `normalise_heat`, and drawn as a plain grey
+picture (an overlay: the photograph without colours). Pictures have one byte a pixel where that is enough: half the time
+and size.
 """
 
 import io
@@ -53,8 +54,8 @@ def percentile(values: np.ndarray) -> float:
 def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     """A method's map (C, H, W) as a picture of its kind; `photograph` (H, W, 3) uint8 is the view it belongs to.
 
-    Signed maps are drawn as colours around grey (with Sobel in front of the network their three channels are equal, and so the
-    picture is grey).
+    Signed maps are drawn as colours around grey (with Sobel in front of the network their three channels are equal, and
+    so the picture is grey).
     """
     if method.kind == "signed":
         return signed(values)
@@ -114,10 +115,15 @@ def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
         array = np.asarray(photograph)
         if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8:
             raise UserError(
-                f"overlay: the photograph should be a PIL image, (H, W, 3) bytes or a (3, H, W) tensor in 0..1; this is "
-                f"{array.dtype} of shape {array.shape}"
+                "overlay: the photograph should be a PIL image, (H, W, 3) bytes or a (3, H, W) tensor in 0..1; this "
+                f"is {array.dtype} of shape {array.shape}"
             )
         photograph = Image.fromarray(array)
+    if abs(photograph.width * size[1] - photograph.height * size[0]) > 0.02 * max(photograph.size) * max(size):
+        raise UserError(
+            f"overlay: the photograph is {photograph.width} x {photograph.height}, of another shape than the map "
+            f"({size[0]} x {size[1]}): cut it to what the network saw first"
+        )
     return np.asarray(photograph.convert("RGB").resize(size))
 
 

@@ -1,4 +1,4 @@
-"""One call of `python -m explain --run`: for each epoch asked for, what is missing is drawn, and its tables and pages written."""
+"""One call of `python -m explain --run`: what is missing of each epoch is drawn, its tables and pages written."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""One forward over all images: the logits of the own and the second-best cluster, the rank, and the map of all images."""
+"""One forward over all images: logits of the own and the second-best cluster, rank, and the map of all images."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path

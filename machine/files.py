@@ -98,7 +98,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
-    """A table with a header; what a row lacks, or None, becomes an empty cell. File names that are not UTF-8 keep their bytes."""
+    """A table with a header; None, and what a row lacks, become empty cells. What is not UTF-8 keeps its bytes."""
     text = io.StringIO(newline="")
     columns = columns or list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, lineterminator="\n")

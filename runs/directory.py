@@ -1,4 +1,7 @@
-"""Reader and writer of a run directory. Nothing that is read can run code: JSON, CSV, npz without pickle, weights alone."""
+"""Reader and writer of a run directory.
+
+Nothing that is read can run code: JSON, CSV, npz without pickle, torch.load(weights_only=True).
+"""
 
 import errno
 import io
@@ -20,7 +23,7 @@ import torch
 from console import UserError
 from machine.files import locked, read_csv, write_atomic, write_csv, write_json
 from runs.meta import Meta, compare_settings
-from runs.tables import current_names
+from runs.tables import LOG, current_names
 
 # What a run that was half begun leaves, beside scratch files; a folder with anything else in it is somebody's own.
 OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
@@ -124,7 +127,9 @@ class Run:
         save_tensors(self.path / "latest.pt", content)
 
     def write_log(self, rows: Sequence[Mapping[str, object]]) -> None:
-        write_csv(self.path / "log.csv", rows, None if rows else ["epoch"])
+        known = {name for row in rows for name in row}
+        columns = [column.name for column in LOG if column.name in known] + sorted(known - {c.name for c in LOG})
+        write_csv(self.path / "log.csv", rows, columns or ["epoch"])
 
     def write_table(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
         write_csv(self.path / name, rows)
@@ -253,5 +258,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).split("\n")[0][:120]
         raise UserError(
-            f"{path}: damaged or not a checkpoint ({reason}): delete it to continue from what is left, or restore a copy"
+            f"{path}: damaged or not a checkpoint ({reason}): delete it to continue from what is left, or restore a "
+            "copy"
         ) from None

@@ -80,14 +80,12 @@ class Meta:
             raise UserError(f"{path}: not a run.json of this program (it has no schema): start a new run directory")
         if content["schema"] > SCHEMA:
             raise UserError(
-                f"{path}: written by a newer version (schema {content['schema']}, this one reads {SCHEMA}): update first"
+                f"{path}: written by a newer version (schema {content['schema']}, this one reads {SCHEMA}): update "
+                "first"
             )
         content = dict(content)
-        if isinstance(content.get("config"), dict):
-            content["config"] = {FORMER_SETTINGS.get(name, name): value for name, value in content["config"].items()}
-            content.setdefault("seed", content["config"].get("seed"))
-            if content.get("kind") == "deepcluster" and isinstance(content.get("view"), dict):
-                content["config"].setdefault("decoded_side", content["view"].get("decoded_side"))
+        if content["schema"] == 1:
+            _modernise(content)
         content["stamp"] = {name: content[name] for name in Stamp.__dataclass_fields__ if name in content}
         return _typed(cls, content, path, "")
 
@@ -112,6 +110,18 @@ def code_digest(packages: tuple[str, ...]) -> str:
     for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
         sha.update(path.read_bytes())
     return sha.hexdigest()[:16]
+
+
+def _modernise(content: dict[str, Any]) -> None:
+    """Give what schema 1 wrote today's names."""
+    config, view = content.get("config"), content.get("view")
+    if not isinstance(config, dict):
+        return
+    config = {FORMER_SETTINGS.get(name, name): value for name, value in config.items()}
+    if content.get("kind") == "deepcluster" and isinstance(view, dict):
+        config.setdefault("decoded_side", view.get("decoded_side"))
+    content["config"] = config
+    content.setdefault("seed", config.get("seed"))
 
 
 def _typed(kind: Any, content: Any, path: Path, where: str) -> Any:

@@ -1,8 +1,8 @@
 """The tables of a run, each column told once: what it is called, means and how it is computed.
 
-`log.csv` has a row per finished epoch, `clusters.csv` a row per image of the newest. Console, curves, gallery and tests iterate
-`LOG` and `CLUSTERS`; a column added here is written, shown and drawn. Both trainers write the same tables; a column that one
-of them does not know is left out of its log.
+`log.csv` has a row per finished epoch, `clusters.csv` a row per image of the newest. Console, curves, gallery and tests
+iterate `LOG` and `CLUSTERS`; a column added here is written, shown and drawn. Both trainers write the same tables; a
+column that one of them does not know is left out of its log.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A small reverse-mode automatic differentiation on numpy arrays: enough for a CNN (`supervised train --model autodiff`).
+"""A small reverse-mode automatic differentiation on numpy arrays: enough for a CNN (`train --model autodiff`).
 
 Each operation returns a Tensor that remembers its inputs and how a gradient flows back to them; `backward` walks the
 graph once, from the end. Shapes: images B x C x H x W, kernels out x in x kh x kw.
@@ -92,7 +92,7 @@ def h_conv2d(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def h_conv2d_grad(image: np.ndarray, kernel: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of a scalar with respect to image and kernel of `h_conv2d`, from its `gradient` (B, O, h, w) at the output.
+    """Gradients with respect to image and kernel of `h_conv2d`, from the `gradient` (B, O, h, w) at its output.
 
     The kernel's is the same sum as forward, with the output's gradient in the kernel's place; the image's is the full
     correlation of the output's gradient with the kernel turned by 180 degrees.

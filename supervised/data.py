@@ -47,8 +47,8 @@ def open_labelled(
     """The training and the test images of `data`.
 
     Args:
-        data: a name of datasets.SOURCES that knows `NAME:train` and `NAME:test`, or a folder with the sub-folders train/ and
-            test/, each with a sub-folder for each class.
+        data: a name of datasets.SOURCES that knows `NAME:train` and `NAME:test`, or a folder with the sub-folders
+            train/ and test/, each with a sub-folder for each class.
         size: pixels of a side.
         limit: training images used, drawn evenly from all; the test images are all used.
         workers: threads that decode.
@@ -57,13 +57,15 @@ def open_labelled(
     Raises:
         UserError: if there is no such data, it has no labels or fewer than two classes, or less images than `limit`.
     """
-    training = open_dataset(_part(data, TRAIN), size, limit, workers, mnist_dir)
-    if limit is not None and limit > len(training):
-        raise UserError(f"--limit {limit}: {data} has {len(training)} training images")
+    training = open_dataset(_part(data, TRAIN), size, None, workers, mnist_dir)
     test = open_dataset(_part(data, TEST), size, None, workers, mnist_dir)
     if training.labels is None:
         raise UserError(f"{_part(data, TRAIN)}: no labels: put the images into a sub-folder for each class")
-    classes = sort_classes(training.labels)
+    classes = sort_classes(training.labels)  # of all: a few images need not show each class
+    if limit is not None:
+        if limit > len(training):
+            raise UserError(f"--limit {limit}: {data} has {len(training)} training images")
+        training = open_dataset(_part(data, TRAIN), size, limit, workers, mnist_dir)
     number_classes(test, classes)
     generated = data in SOURCES
     return LabelledData(data if generated else Path(data).expanduser().resolve().name, training, test, classes)
@@ -115,20 +117,16 @@ def load_split(dataset: Dataset, classes: Sequence[str], device: torch.device) -
 
 
 def stack_images(pixels: Pixels, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Images `rows` as the network sees them: the mean of their colours, the central square; (B, 1, size, size) in 0..1."""
-    if not len(rows):
-        raise ValueError("no rows")
+    """Images `rows` as the network sees them: mean of the colours, central square; (B, 1, size, size) in 0..1."""
     size = int(pixels.shape[rows].min())
     images = torch.empty(len(rows), CHANNELS, size, size, device=device)
     for begin in range(0, len(rows), STACKED):
         some = rows[begin : begin + STACKED]
-        colours = np.stack([_central_square(pixels[int(row)], size) for row in some])  # (n, size, size, 3)
-        images[begin : begin + STACKED, 0] = torch.from_numpy(colours).to(device).sum(3, dtype=torch.float32) / (
-            3 * 255
-        )
+        colours = np.empty((len(some), size, size, 3), np.uint8)
+        for i, row in enumerate(some):
+            image = pixels[row]
+            top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+            colours[i] = image[top : top + size, left : left + size]
+        total = colours[..., 0].astype(np.uint16) + colours[..., 1] + colours[..., 2]
+        images[begin : begin + len(some), 0] = torch.from_numpy(total).to(device).float() / (3 * 255)
     return images
-
-
-def _central_square(image: np.ndarray, size: int) -> np.ndarray:
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size]

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
-from sklearn.metrics import precision_score
 from torch import Tensor
 from torch.nn import functional
 
@@ -98,6 +96,8 @@ def vote(answers: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def measure_reliability(logits: Tensor, targets: Tensor) -> list[float]:
     """For each class, how often the net is right when it says so (precision); a class it never says: 0."""
+    from sklearn.metrics import precision_score  # a second to import, which a training that begins need not wait for
+
     count = logits.shape[1]
     found = precision_score(
         targets.cpu(), logits.argmax(1).cpu(), labels=np.arange(count), average=None, zero_division=0
@@ -107,6 +107,8 @@ def measure_reliability(logits: Tensor, targets: Tensor) -> list[float]:
 
 def accuracy_interval(right: int, count: int) -> tuple[float, float]:
     """95 % interval of a share of successes (Wilson 1927)."""
+    from scipy.stats import binomtest  # as above
+
     interval = binomtest(right, count).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -34,7 +34,6 @@ def train_command(options: argparse.Namespace) -> None:
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     data = open_labelled(options.data, config.size, config.limit, options.workers, options.mnist_dir)
     meta = describe_run(config, data, device)
-    build(meta.model)  # refuses images that are too small for it
     learn, check = split_validation(len(data.training), config.validation, config.seed)
     if not len(learn):
         raise UserError(f"{options.data}: {len(check)} training images: none is left beside those for validation")
@@ -52,9 +51,9 @@ def train_command(options: argparse.Namespace) -> None:
             finish(run, state, config, validation, load_split(data.test, data.classes, device))
     result = run.read_json("result.json")
     print(
-        f"{options.exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, best {result['best_epoch']}; "
-        f"validation {result['validation_accuracy']:.4f}, test {result['test_accuracy']:.4f} "
-        f"(loss {result['test_loss']:.4f})"
+        f"{options.exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, "
+        f"best {result['best_epoch']}; validation {result['validation_accuracy']:.4f}, "
+        f"test {result['test_accuracy']:.4f} (loss {result['test_loss']:.4f})"
     )
 
 
@@ -62,9 +61,10 @@ def configure(options: argparse.Namespace) -> Config:
     """The recipe, and over it the user's options.
 
     Raises:
-        UserError: if there is no such recipe, or nothing or everything would be held back.
+        UserError: if there is no such recipe, the images are too small for it, or none or all would be held back.
     """
     recipe = find_recipe(options.model)
+    build({"name": options.model, "size": options.size})
     if not 0 < options.validation < 1:
         raise UserError(f"--validation {options.validation:g}: a share between 0 and 1 is held back; .1 is usual")
     suited = asdict(recipe.augmentation) | {
@@ -95,10 +95,8 @@ def introduce(data: LabelledData, device: torch.device) -> None:
     passed = len(data.training.skipped) + len(data.test.skipped)
     skipped = f"; {passed} files passed over" if passed else ""
     where = f"{device_name(device)}, {torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
-    print(
-        f"{data.name}: {len(data.training)} images to train on, {len(data.test)} to test on, {len(data.classes)} classes"
-        f"{skipped}; on {where}"
-    )
+    counts = f"{len(data.training)} images to train on, {len(data.test)} to test on, {len(data.classes)} classes"
+    print(f"{data.name}: {counts}{skipped}; on {where}")
 
 
 def finish(run: Run, state: State, config: Config, validation: Split, test: Split) -> None:

@@ -44,7 +44,7 @@ class Learner(Protocol):
         seed: int,
         after_batch: Callable[[], Any],
     ) -> Score:
-        """Learn from all images once; the score is over the batches as they were met. `after_batch` is called after each."""
+        """Learn from all images once; the score is over the batches as they were met. `after_batch` follows each."""
 
     def end_epoch(self, epoch: int, validation_loss: float) -> None:
         """Choose the learning rate of the next epoch."""
@@ -121,8 +121,8 @@ class TorchLearner:
 class NumpyLearner:
     """autodiff.SmallCNN, by momentum with a rate that falls in a line to 0 at the last epoch's end, on the CPU.
 
-    It starts at the weights of torch's network of the same layers, and hands them back to it after each epoch: so its network
-    is judged, kept and explained like any other.
+    It starts at the weights of torch's network of the same layers, and hands them back to it after each epoch: so its
+    network is judged, kept and explained like any other.
     """
 
     def __init__(self, model: ClassNet, epochs: int, rate: float, plateau: int):

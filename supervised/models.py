@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from console import UserError
 from supervised.recipes import find_recipe
 
-# What the arguments in a run of schema 1, which names its network alone, leave out.
+# What the arguments in a run of schema 1, which name a network alone, leave out.
 DIGITS: dict[str, Any] = {"size": 28, "channels": 1, "classes": [str(digit) for digit in range(10)]}
 
 
@@ -17,7 +17,8 @@ def build(arguments: Mapping[str, Any], seed: int = 0) -> "ClassNet":
     """The network of `arguments` with weights drawn from `seed`.
 
     Args:
-        arguments: name (of a recipe), size (pixels of a side), channels, and classes (names, in the order of the logits).
+        arguments: name (of a recipe), size (pixels of a side), channels, and classes (names, in the order of the
+            logits). What is left out is a digit's.
         seed: of its weights.
 
     Raises:
@@ -35,7 +36,8 @@ def build(arguments: Mapping[str, Any], seed: int = 0) -> "ClassNet":
 class ClassNet(nn.Module):
     """Convolutions (`features`), then dense layers (`classifier`).
 
-    `cam_layer` is the last convolution's ReLU. `embed` is the first dense layer after its ReLU, or what the only one takes.
+    `cam_layer` is the last convolution's ReLU. `embed` is the first dense layer after its ReLU, or what the only one
+    takes.
     """
 
     def __init__(self, arguments: dict[str, Any], features: list[nn.Module], classifier: list[nn.Module]):

@@ -1,4 +1,4 @@
-"""What can be trained, each told once: `RECIPES`. `--model`, its help and errors, the tables and the tests iterate it."""
+"""What can be trained, each told once: `--model`, its help and errors, the tables and the tests iterate `RECIPES`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,8 +42,8 @@ _RECIPES = (
         "cnn101",
         augmentation=Augmentation(rotate=10, zoom=0.1, shift=0.1),
         published=(0.0090, 0.9970),
-        note="The published figure of cnn101 was chosen on the test set, ours on validation images. Of its dense part only "
-        '"up to 512" is published: 256, then 512 units are ours.',
+        note="The published figure of cnn101 was chosen on the test set, ours on validation images. Of its dense part "
+        'only "up to 512" is published: 256, then 512 units are ours.',
     ),
     Recipe("simple_conv", "lecture", published=(0.1163, 0.9895)),
     Recipe("drop_conv", "lecture", {"dropout": 0.2}, published=(0.0359, 0.9921)),
@@ -53,7 +53,7 @@ _RECIPES = (
     Recipe("mlp", "mlp", {"units": 64}),
     Recipe("small_conv", "small_conv", {"channels": 8}, stop_at_accuracy=0.97),
     # The network of supervised/autodiff.py, trained by it.
-    Recipe("autodiff", "two_conv", {"channels": 8}, learner="numpy", epochs=5, batch=32, lr=0.01),
+    Recipe("autodiff", "two_conv", {"channels": 8}, learner="numpy", epochs=3, batch=32, lr=0.01),
 )
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}
 DEFAULT = "cnn101"

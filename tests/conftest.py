@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import runs
+from runs.meta import Stamp
+
 pytest_plugins = ["original_program"]
 
 ROOT = Path(__file__).parent.parent
 MNIST = Path(os.environ.get("MNIST_DIR") or ROOT.parent / "shared" / "data" / "mnist").absolute()
 needs_mnist = pytest.mark.skipif(
     not MNIST.is_dir(),
-    reason="about the published digits, which are not shipped: `bash scripts/test.sh` finds or fetches them, and found no source",
+    reason="about the published digits, which are not shipped: `bash scripts/test.sh` finds or fetches them, and found "
+    "no source",
 )
 
 
@@ -64,6 +68,20 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     return lines[0]
+
+
+def a_meta(**changes) -> "runs.Meta":
+    """A run.json that holds what every one must."""
+    known = {
+        "kind": "deepcluster",
+        "dataset": runs.Source("x", "x", "key", None, 5),
+        "view": runs.View(64, False, 73),
+        "model": {},
+        "config": {},
+        "seed": 1,
+        "stamp": Stamp(1),
+    }
+    return runs.Meta(**(known | changes))
 
 
 def photograph(path: Path, seed: int, side: int = 48, hue: int = 0) -> None:

@@ -1,5 +1,7 @@
-"""The default run: it finds the painted types, and by looking at the coin and its symbols (a rough check, with
-pytorch-grad-cam; minutes of two cores)."""
+"""The default run finds the painted types, and by looking at the coin and its symbols.
+
+A rough check, with pytorch-grad-cam; minutes of two cores.
+"""
 
 import csv
 
@@ -13,7 +15,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 import runs
 from datasets import open_dataset
 from datasets.painted import painted_folder, read_mask
-from deepcluster.models import trained_model
+from deepcluster.trained import network
 from deepcluster.views import Frames, fixed_view
 
 
@@ -26,12 +28,12 @@ def test_the_default_run_finds_types_by_coin_and_symbols(tmp_path):
     assert result.returncode == 0, result.stderr
     run = runs.open_run(tmp_path / "exp")
     ami = float(run.log()[-1]["ami"])
-    assert ami > run.json("baselines.json")["untrained"]["ami"] + 0.1
-    assert ami > run.json("baselines.json")["pixels"]["ami"] + 0.3
-    assert float(run.log()[-1]["head_share"]) > 0.8
+    assert ami > run.read_json("baselines.json")["untrained"]["ami"] + 0.1
+    assert ami > run.read_json("baselines.json")["pixels"]["ami"] + 0.3
+    assert float(run.log()[-1]["head_agreement"]) > 0.8
 
-    model, size = trained_model(run), run.meta["view"]["size"]
-    dataset = open_dataset("painted", run.meta["view"]["decoded_side"])
+    model, size = network(run), run.meta.view.size
+    dataset = open_dataset("painted", run.meta.view.decoded_side)
     assignment = run.clusters(run.epochs()[-1]).assignment
     truth = {row["image"]: row for row in csv.DictReader((painted_folder() / "truth.csv").open())}
     chosen = [

@@ -7,12 +7,14 @@ import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import photograph, refused, run_module
 
 import runs
 from console import UserError, command
 from deepcluster.__main__ import main
+from machine.files import read_csv
 
 TRAIN = ["--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
 
@@ -49,7 +51,7 @@ def test_train_says_what_it_did(trained, coins):
     meta = json.loads((trained / "run.json").read_text())
     assert meta["dataset"]["images"] == 48
     assert meta["config"]["rotate"] == 180  # a folder: any angle
-    assert set(runs.open_run(trained).json("baselines.json")) == {"pixels", "untrained"}
+    assert set(runs.open_run(trained).read_json("baselines.json")) == {"pixels", "untrained"}
     assert list((trained / "tensorboard").iterdir())
 
 
@@ -58,12 +60,12 @@ def test_predict_agrees_with_the_training_table(trained, coins, tmp_path):
     result = run_module("deepcluster", "predict", "--run", trained, "--images", coins, "--out", out)
     assert result.returncode == 0, result.stderr
     new = {row["image"]: row for row in csv.DictReader(out.open())}
-    old = runs.read_csv(trained / "clusters.csv")
+    old = read_csv(trained / "clusters.csv")
     assert len(new) == 48
     for row in old:
         assert new[row["image"]]["cluster"] == row["predicted"]
         assert float(new[row["image"]]["probability"]) == pytest.approx(float(row["probability"]), abs=2e-5)
-        assert new[row["image"]]["runner_up"] != row["predicted"]
+        assert new[row["image"]]["rival"] != row["predicted"]
     agree = np.mean([row["predicted"] == row["cluster"] for row in old])
     assert agree > 0.6  # chance is 0.25
 
@@ -94,18 +96,18 @@ def test_compare_prints_and_writes(trained, coins, tmp_path):
     assert {path.name for path in out.iterdir()} == {
         "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png",
     }  # fmt: skip
-    confusion = runs.read_csv(out / "confusion.csv")
+    confusion = read_csv(out / "confusion.csv")
     assert sum(int(v) for row in confusion for k, v in row.items() if k != "type") == 40
 
 
 def test_compare_finds_the_planted_mistake_and_the_useful_merge():
-    from deepcluster.compare import doubtful, merging, purity_table
+    from deepcluster.compare import Comparison, doubtful, merging, purity_table
 
     assignment = np.repeat([0, 1, 2, 3], 10)
     labels = ["axe"] * 20 + ["wheel"] * 20
     labels[3] = "wheel"
-    table = [{"image": str(i), "predicted": str(c), "probability": "0.9"} for i, c in enumerate(assignment)]
-    found = doubtful(labels, assignment, table)
+    table = [{"image": str(i), "predicted": c, "probability": 0.9, "cluster": c} for i, c in enumerate(assignment)]
+    found = doubtful(Comparison(np.arange(40), labels, assignment, pd.DataFrame(table)))
     assert [(row["image"], row["type"], row["suggested"]) for row in found] == [("3", "wheel", "axe")]
     assert purity_table(labels, assignment)[-1]["purity"] == "0.900"
     x = np.array([[0, 0], [0, 1], [9, 0], [9, 2]], np.float32)[assignment]  # 0 and 1 lie together, 2 and 3 do
@@ -147,10 +149,11 @@ def test_small_sets_get_fewer_clusters_in_words(coins, tmp_path):
 
 
 def test_spellings_of_the_original(coins, tmp_path):
-    result = run_module(
-        "deepcluster", "train", coins, "--exp", tmp_path / "exp", "-a", "alexnet", "--sobel", "--nmb_cluster", "4", "--lr", "0.01", "--wd", "-5",
-        "--epochs", "1", "--batch", "16", "--momentum", "0.8", "--reassign", "1", "--seed", "3", "--workers", "2", "--clustering", "Kmeans", "--size", "64",
-    )  # fmt: skip
+    line = (
+        "-a alexnet --sobel --nmb_cluster 4 --lr 0.01 --wd -5 --epochs 1 --batch 16 --momentum 0.8 --reassign 1 "
+        "--seed 3 --workers 2 --clustering Kmeans --size 64 --verbose --start_epoch 0"
+    )
+    result = run_module("deepcluster", "train", coins, "--run", tmp_path / "exp", *line.split(), "--resume", "")
     assert result.returncode == 0, result.stderr
     config = json.loads((tmp_path / "exp" / "run.json").read_text())["config"]
     assert config["weight_decay"] == pytest.approx(1e-5)
@@ -174,7 +177,8 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--final-clustering", "pic", "--final-epochs", "2"], "only 1 epochs"),
         (["--resume", "x"], "continues by itself"),
         (["--checkpoints", "5000"], "--save-every"),
-        (["--verbose"], "leave it out"),
+        (["--start_epoch", "3"], "leave it out"),
+        (["--decoded-side", "40"], "at least the 64 pixels"),
         (["--lr", "-1"], "above 0"),
         (["--epochs", "0"], "from 1"),
         (["--colour"], "unrecognized"),
@@ -289,7 +293,7 @@ def test_no_write_permission_is_one_sentence(coins, tmp_path, monkeypatch, capsy
 
 
 def test_second_training_in_one_place_is_refused(trained, coins, monkeypatch, capsys):
-    with runs.open_run(trained).locked():
+    with runs.open_run(trained).hold():
         code, _, sentence = call(
             monkeypatch, capsys, "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4"
         )

@@ -2,9 +2,10 @@ import pytest
 import torch
 from torch import nn
 
-from deepcluster.models import ARCHITECTURES, Sobel, build, folded, map_side, smallest_size
+from deepcluster.backbones import BACKBONES, map_shape, smallest_size
+from deepcluster.models import Sobel, build, fuse_batch_norm
 
-SHAPES = {"alexnet": (224, 6, 13), "vgg16": (224, 7, 14)}
+SHAPES = {"alexnet": (224, (256, 6, 6), 13), "vgg16": (224, (512, 7, 7), 14), "resnet18": (224, (512, 7, 7), 7)}
 
 
 def arguments(arch="alexnet", size=64, k=5, sobel=False, neck="pool"):
@@ -33,14 +34,13 @@ def test_initialisation_has_the_papers_deviations():
     assert model.head.bias.abs().max() == 0
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", BACKBONES)
 @pytest.mark.parametrize("neck", ["pool", "mlp", "fc"])
 def test_shapes(arch, neck):
-    size, flat, cam = SHAPES[arch]
-    assert map_side(arch, size) == flat
-    assert map_side(arch, size, before_last_pool=True) == cam
-    if neck == "fc" and size == 224:
-        size = 96  # the same code on smaller layers
+    size, pooled, cam = SHAPES[arch]
+    assert map_shape(arch, size) == pooled
+    if neck == "fc":
+        size, cam = 96, None  # the same code on smaller layers
     model = build(arguments(arch, size, neck=neck)).eval()
     images = torch.randn(2, 3, size, size)
     seen = []
@@ -48,10 +48,10 @@ def test_shapes(arch, neck):
     with torch.no_grad():
         assert model(images).shape == (2, 5)
     handle.remove()
-    side = map_side(arch, size, before_last_pool=True)
-    assert seen[0].shape[2:] == (side, side)
-    assert isinstance(model.cam_layer, nn.ReLU)
-    assert not any(getattr(m, "inplace", False) for m in model.modules())
+    assert cam is None or seen[0].shape[2:] == (cam, cam)
+    assert arch == "resnet18" or isinstance(model.cam_layer, nn.ReLU)
+    with torch.no_grad():
+        torch.testing.assert_close(model.from_maps(model.maps(images)), model(images))
 
 
 def test_sobel_against_numbers_by_hand():
@@ -62,9 +62,10 @@ def test_sobel_against_numbers_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("arch", "neck", "sobel"), [("alexnet", "fc", True), ("alexnet", "mlp", False), ("vgg16", "pool", True)]
+    ("arch", "neck", "sobel"),
+    [("alexnet", "fc", True), ("alexnet", "mlp", False), ("vgg16", "pool", True), ("resnet18", "mlp", True)],
 )
-def test_folding_changes_nothing(arch, neck, sobel):
+def test_fusing_batch_norm_changes_nothing(arch, neck, sobel):
     model = build(arguments(arch, 64, sobel=sobel, neck=neck)).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
@@ -74,8 +75,8 @@ def test_folding_changes_nothing(arch, neck, sobel):
     images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        torch.testing.assert_close(folded(model)(images), model(images))
-        torch.testing.assert_close(folded(model).embed(images), model.embed(images))
+        torch.testing.assert_close(fuse_batch_norm(model)(images), model(images))
+        torch.testing.assert_close(fuse_batch_norm(model).embed(images), model.embed(images))
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name])
 
@@ -90,8 +91,8 @@ def test_fresh_head_follows_k_and_generator():
     assert model(torch.randn(2, 3, 64, 64)).shape == (2, 9)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("arch", BACKBONES)
 def test_smallest_size_is_the_smallest(arch):
     size = smallest_size(arch)
-    assert map_side(arch, size) >= 1
-    assert map_side(arch, size - 1) < 1
+    assert map_shape(arch, size) is not None
+    assert size == 1 or map_shape(arch, size - 1) is None

@@ -9,35 +9,30 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, run_module
+from conftest import ROOT, a_meta, run_module
 from torch.nn import functional
 
 import runs
-from datasets import open_dataset
-from deepcluster.clustering import reduced
+from datasets import decoded_side, open_dataset
 from deepcluster.config import PAPER, STABLE, Config
-from deepcluster.train import (
-    balanced_draws,
-    embed,
-    learning_rate_factor,
-    start,
-    train,
-    train_epoch,
-    warnings_of,
-)
-from deepcluster.views import MEAN, STD, Augmentation, Frames, decoded_side, draw_crops, training_views
-from machine import stream
+from deepcluster.epoch import balanced_draws, learning_rate_factor, train_epoch
+from deepcluster.features import embed, pca_whiten
+from deepcluster.journal import Journal, warnings_of
+from deepcluster.train import start, train
+from deepcluster.views import MEAN, STD, Augmentation, Frames, draw_crops, training_views
+from machine.files import read_csv
+from machine.seeds import derive_seed
 
 CPU = torch.device("cpu")
 KILLS = int(os.environ.get("KILLS", "5"))
 
 
 def paper(**changes) -> Config:
-    return Config(**(PAPER | {"size": 64, "k": 4, "epochs": 1, "batch": 20} | changes))
+    return Config(**(PAPER | {"size": 64, "k": 4, "epochs": 1, "batch": 20, "decoded_side": 73} | changes))
 
 
 def stable(**changes) -> Config:
-    values = {"size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0}
+    values = {"size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0, "decoded_side": 73}
     return Config(**(STABLE | values | changes))
 
 
@@ -100,7 +95,7 @@ def test_one_epoch_of_the_paper_equals_a_naive_oracle(coins):
     _, s, v = np.linalg.svd(centred, full_matrices=False)
     whitened = centred @ v[:47].T / np.sqrt(s[:47] ** 2 / 47 + 1e-12)
     whitened /= np.linalg.norm(whitened, axis=1, keepdims=True)
-    ours = reduced(expected, config.pca, config.whiten)
+    ours = pca_whiten(expected, config.pca, config.whiten_power)
     np.testing.assert_allclose(
         ours @ ours.T, whitened @ whitened.T, atol=1e-4
     )  # signs of axes do not matter to k-means
@@ -110,18 +105,18 @@ def test_one_epoch_of_the_paper_equals_a_naive_oracle(coins):
     assignment = np.arange(48) % 4
     train_epoch(state, frames, assignment, features, 4, 1, config)
 
-    generator = torch.Generator().manual_seed(stream(config.seed, 1, "head"))
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, 1, "head"))
     weights["head.weight"] = torch.empty(4, 4096).normal_(0, 0.01, generator=generator)
     weights["head.bias"] = torch.zeros(4)
-    draws = balanced_draws(assignment, 48, np.random.default_rng(stream(config.seed, 1, "sampler")))
+    draws = balanced_draws(assignment, 48, np.random.default_rng(derive_seed(config.seed, 1, "sampler")))
     crops = draw_crops(
         dataset.pixels.shape[draws],
         Augmentation(0.08, 0, True, 0),
-        torch.Generator().manual_seed(stream(config.seed, 1, "crops")),
+        torch.Generator().manual_seed(derive_seed(config.seed, 1, "crops")),
     )
     learnt = [n for n in weights if n.endswith(("weight", "bias")) and not n.startswith("sobel")]
     velocity = {name: torch.zeros_like(weights[name]) for name in learnt}
-    torch.manual_seed(stream(config.seed, 1, "dropout"))
+    torch.manual_seed(derive_seed(config.seed, 1, "dropout"))
     for begin in range(0, 48, 20):
         rows = range(begin, min(begin + 20, 48))
         batch = []
@@ -169,7 +164,7 @@ def test_draws_are_uniform_over_clusters_without_needless_repetition():
 
 
 def test_streams_differ_by_every_part():
-    assert len({stream(s, e, p) for s in range(5) for e in range(5) for p in ("head", "crops")}) == 50
+    assert len({derive_seed(s, e, p) for s in range(5) for e in range(5) for p in ("head", "crops")}) == 50
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():
@@ -185,8 +180,9 @@ def test_same_seed_same_result_and_another_seed_another(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
     results = {}
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        run = runs.create(tmp_path / name, {}, dataset.ids, dataset.labels, [])
-        train(run, dataset, stable(seed=seed), CPU, 10, 3)
+        run = runs.begin(tmp_path / name, a_meta(), dataset.ids, dataset.labels, [])
+        config = stable(seed=seed)
+        train(Journal(run, dataset, config), dataset, config, CPU)
         results[name] = run
     read = {name: (run.path / "clusters.csv").read_bytes() for name, run in results.items()}
     assert read["one"] == read["two"] != read["three"]
@@ -197,11 +193,12 @@ def test_same_seed_same_result_and_another_seed_another(coins, tmp_path):
 
 def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
-    run = runs.create(tmp_path / "exp", {}, dataset.ids, dataset.labels, dataset.skipped)
-    train(run, dataset, stable(epochs=5, reassign=4.0, batch=8), CPU, save_every=2, keep=2)
+    run = runs.begin(tmp_path / "exp", a_meta(), dataset.ids, dataset.labels, dataset.skipped)
+    config = stable(epochs=5, reassign=4.0, batch=8)
+    train(Journal(run, dataset, config, save_every=2, keep=2), dataset, config, CPU)
     assert run.epochs() == [1, 2, 3, 4, 5]
     assert run.checkpoints() == [4, 5]
-    rows = runs.read_csv(run.path / "clusters.csv")
+    rows = read_csv(run.path / "clusters.csv")
     assignment = run.clusters(5).assignment
     assert [row["image"] for row in rows] == run.ids
     assert [int(row["cluster"]) for row in rows] == assignment.tolist()
@@ -212,7 +209,7 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
         assert nearest["rank"] == "1"
     right = np.mean([float(row["probability"]) for row in rows])
     share = np.mean([row["predicted"] == row["cluster"] for row in rows])
-    assert float(run.log()[-1]["head_share"]) == pytest.approx(share, abs=1e-6)
+    assert float(run.log()[-1]["head_agreement"]) == pytest.approx(share, abs=1e-6)
     assert share > 0.6  # chance is 0.25
     assert right == pytest.approx(share, abs=0.15)  # the head is as sure as it is right
     for figure in ("curves.png", "sizes.png"):
@@ -222,17 +219,18 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
 
 def test_pic_finds_its_own_number_and_the_head_follows(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
-    run = runs.create(tmp_path / "exp", {}, dataset.ids, dataset.labels, [])
-    state = train(run, dataset, stable(k=17, epochs=3, final_clustering="pic", final_epochs=1), CPU, 1, 5)
+    run = runs.begin(tmp_path / "exp", a_meta(), dataset.ids, dataset.labels, [])
+    config = stable(k=17, epochs=3, final_clustering="pic", final_epochs=1)
+    state = train(Journal(run, dataset, config, save_every=1, keep=5), dataset, config, CPU)
     found = int(run.clusters(3).assignment.max()) + 1
     assert run.checkpoint(2)["model"]["k"] == 17
     assert run.checkpoint(3)["model"]["k"] == found == state.model.head.out_features < 17
 
 
 def test_collapse_is_said_in_words():
-    healthy = {"epoch": 5, "k": 50, "late_loss": 1.0, "head_share": 0.8, "largest": 40, "empty": 0}
+    healthy = {"epoch": 5, "k": 50, "loss_last_quarter": 1.0, "head_agreement": 0.8, "largest": 40, "empty": 0}
     assert warnings_of([healthy], 1000) == []
-    assert "learns nothing" in warnings_of([healthy | {"late_loss": 3.9, "head_share": 0.02}], 1000)[0]
+    assert "learns nothing" in warnings_of([healthy | {"loss_last_quarter": 3.9, "head_agreement": 0.02}], 1000)[0]
     assert "collapsing" in warnings_of([healthy | {"largest": 600}], 1000)[0]
     assert "empty" in warnings_of([healthy | {"empty": 30}], 1000)[0]
 
@@ -295,9 +293,12 @@ def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path):
 
 def test_interrupted_by_hand_it_says_how_to_go_on(coins, tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "deepcluster", "train", str(coins), *SETTINGS, "--epochs", "400", "--exp", str(tmp_path / "exp")],
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        [sys.executable, "-m", "deepcluster", "train", coins, *SETTINGS, "--epochs", "400", "--exp", tmp_path / "exp"],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     while not (tmp_path / "exp" / "log.csv").exists():
         time.sleep(0.1)
         assert process.poll() is None

@@ -97,3 +97,45 @@ def test_a_crop_does_not_depend_on_its_batch(batch):
     whole = training_views(source, np.arange(5), crops, 16)
     parts = [training_views(source, np.arange(5)[i : i + batch], crops[i : i + batch], 16) for i in range(0, 5, batch)]
     torch.testing.assert_close(torch.cat(parts), whole)
+
+
+@pytest.mark.parametrize("side", [200, 203])
+def test_a_large_crop_is_shrunk_without_aliasing_or_shift(side):
+    """What is finer than a pixel of the view becomes its mean, and nothing moves."""
+    ramp = np.repeat(np.linspace(0, 255, side).round()[None, :, None], 3, 2).repeat(side, 0).astype(np.uint8)
+    stripes = ((np.arange(side)[:, None, None] % 2) * 200 * np.ones((1, side, 3))).astype(np.uint8)
+    shards = [ramp.ravel(), stripes.ravel()]
+    source = Frames(Pixels(shards, np.arange(2), np.zeros(2, np.int64), np.full((2, 2), side)), CPU)
+    box = torch.tensor([[0.0, 0, side, side]]).repeat(2, 1)
+    crops = Crops(box, torch.zeros(2), torch.zeros(2, dtype=torch.bool), torch.ones(2, 3))
+    views = training_views(source, np.arange(2), crops, 50)
+    pixels = (views * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)) * 255
+    across = (torch.arange(50) + 0.5) / 50 * side - 0.5
+    torch.testing.assert_close(pixels[0, 0, 20, 2:-2], (across / (side - 1) * 255)[2:-2], rtol=0, atol=1.5)
+    assert (pixels[1, :, 2:-2] - 100).abs().max() < 30  # without shrinking: 0 and 200
+
+
+def test_the_papers_crops_are_cut_from_what_the_file_has(tmp_path):
+    """Decoded for `paper`, the smallest crop of a large photograph is as sharp as the file; from 256 px it is not."""
+    from PIL import Image
+
+    from datasets import decoded_side, open_dataset
+    from deepcluster.config import PAPER, side_to_decode
+
+    fine = (np.indices((800, 800)).sum(0) // 3 % 2 * 255).astype(np.uint8)  # squares of three pixels
+    (tmp_path / "coins").mkdir()
+    Image.fromarray(fine).convert("RGB").save(tmp_path / "coins" / "fine.png")
+    Image.fromarray(fine[:100, :100]).convert("RGB").save(tmp_path / "coins" / "small.png")
+    largest = side_to_decode("paper", 64, PAPER["scale"])
+    assert largest == 262  # 64 / sqrt(.08 * 3 / 4)
+    assert side_to_decode("stable", 64, 0.6) == decoded_side(64) == 73
+    contrast = {}
+    for name, at_most in (("paper", 10_000), ("bounded", largest), ("before", None)):
+        pixels = open_dataset(str(tmp_path / "coins"), 73, at_most=at_most).pixels
+        side = pixels.shape[0][0]
+        box = torch.tensor([[0.0, 0, 64 / 800 * side, 64 / 800 * side]])
+        crops = Crops(box, torch.zeros(1), torch.zeros(1, dtype=torch.bool), torch.ones(1, 3))
+        contrast[name] = float(training_views(Frames(pixels, CPU), np.array([0]), crops, 64).std())
+        assert tuple(pixels.shape[1]) == ((73, 73) if at_most is None else (100, 100))  # a small file is not enlarged
+    assert contrast["paper"] > 2
+    assert contrast["before"] < 0.1 * contrast["paper"]

@@ -10,16 +10,20 @@ from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
 from torch import nn
 from torch.testing import assert_close
 
-from deepcluster.models import build, folded
-from explain.attribution import CORE, METHODS, attribute, cam, grad_cam, guided_backprop
+from console import UserError
+from deepcluster.models import build, fuse_batch_norm
+from explain.attribution import METHODS, attribute
+from explain.attribution.cam import grad_cam, weigh_maps
+from explain.attribution.gradients import guided_backprop
 from supervised import models as digits
 
+CORE = [method.name for method in METHODS.values() if method.default]
 ALEXNET = {"arch": "alexnet", "size": 64, "k": 9, "sobel": True, "neck": "fc"}
 NETWORKS = {
     "alexnet": lambda: build(ALEXNET, 1),
     "alexnet, colour, mlp": lambda: build(ALEXNET | {"sobel": False, "neck": "mlp"}, 1),
     "alexnet, pool": lambda: build(ALEXNET | {"neck": "pool"}, 1),
-    "mnist cnn": lambda: digits.build("cnn101", 1),
+    "mnist cnn": lambda: digits.build({"name": "cnn101"}, 1),
     "vgg16": lambda: build({"arch": "vgg16", "size": 32, "k": 9, "sobel": False, "neck": "mlp"}, 1),
     "torchvision alexnet": lambda: _of_torchvision("alexnet", lambda net: net.features[11]),
     "torchvision resnet18": lambda: _of_torchvision("resnet18", lambda net: net.layer4),
@@ -104,7 +108,7 @@ def test_equals_pytorch_grad_cam_and_captum(name, count):
     assert_close(ours["guided_grad_cam"], product, rtol=1e-6, atol=1e-6 * product.detach().abs().max().item())
 
 
-SLOW = ("score_cam", "ablation_cam")  # a forward for each channel: on one network
+SLOW = [method.name for method in METHODS.values() if method.passes == "many"]  # on one network
 WATCHED = [
     (name, method) for name in ("alexnet, pool", "torchvision resnet18") for method in METHODS if method not in SLOW
 ]
@@ -120,19 +124,19 @@ def test_no_trace_is_left_and_a_batch_is_its_images(name, method):
     modes = [module.training for module in net.modules()]
     images, targets = batch(2, shape_for(name))
     before, state = images.clone(), copy.deepcopy(net.state_dict())
-    maps = METHODS[method](net, images, targets)
+    maps = METHODS[method].function(net, images, targets)
 
     assert maps.shape[0] == 2
-    assert maps.shape[1] == (images.shape[1] if method in ("gradient", "guided_backprop", "guided_grad_cam") else 1)
+    assert maps.shape[1] == (1 if METHODS[method].kind == "heat" or method == "saliency" else images.shape[1])
     assert maps.shape[2:] == images.shape[2:]
     assert not maps.requires_grad
     assert_close(images, before, rtol=0, atol=0)
     assert_close(net.state_dict(), state, rtol=0, atol=0)
     assert [module.training for module in net.modules()] == modes
-    assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters() if parameter.is_leaf)  # fmt: skip
+    assert all(p.grad is None and p.requires_grad for p in net.parameters() if p.is_leaf)
     assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
     for i in range(2):
-        alone = METHODS[method](net, images[i : i + 1], targets[i : i + 1])
+        alone = METHODS[method].function(net, images[i : i + 1], targets[i : i + 1])
         tolerance = 1e-5 if method in SLOW else 1e-6  # those two score in float32
         assert_close(maps[i : i + 1], alone, rtol=tolerance, atol=tolerance * max(float(maps.abs().max()), 1e-9))
 
@@ -142,7 +146,7 @@ def test_everything_comes_back_after_an_error(method):
     net = network("alexnet").train()
     images, targets = batch(2)
     with pytest.raises(Exception):  # noqa: B017, PT011 whichever error: the target does not exist
-        METHODS[method](net, images[:, :1], targets + 100)
+        METHODS[method].function(net, images[:, :1], targets + 100)
     assert all(module.training for module in net.modules())
     assert all(p.requires_grad for part in (net.features, net.head) for p in part.parameters())
     assert not any(module._forward_hooks or module._backward_hooks for module in net.modules())
@@ -160,7 +164,7 @@ def test_the_worked_example():
     maps[2, 2, [0, 3]] = 8
     assert gradients.mean((1, 2)).tolist() == [0.25, 1, 0.75]
     expected = torch.tensor([[1.0, 0, 0, 1], [0, 0, 0, 0], [6, 0, 0, 6], [0, 1, 1, 0]])
-    assert cam(maps[None], gradients[None])[0, 0].tolist() == expected.tolist()
+    assert weigh_maps(maps[None], gradients[None])[0, 0].tolist() == expected.tolist()
 
 
 def test_a_margin_is_the_difference_of_two_logits():
@@ -169,17 +173,17 @@ def test_a_margin_is_the_difference_of_two_logits():
     own, rival = torch.tensor([1, 2, 3, 4]), torch.tensor([5, 5, 6, 0])
     weights = torch.zeros(4, 9, dtype=torch.float64)
     weights[range(4), own], weights[range(4), rival] = 1, -1
-    plain = METHODS["gradient"]
+    plain = METHODS["gradient"].function
     assert_close(plain(net, images, weights), plain(net, images, own) - plain(net, images, rival))
     assert not torch.allclose(grad_cam(net, images, weights), grad_cam(net, images, own))
 
 
 @pytest.mark.parametrize("name", ["alexnet", "alexnet, colour, mlp", "alexnet, pool", "vgg16"])
-def test_float32_and_folded_batch_norm_stay_within_rounding(name):
+def test_float32_and_fused_batch_norm_stay_within_rounding(name):
     net = network(name)
     images, targets = batch(8, shape_for(name))
     exact = attribute(net, images, targets, CORE)
-    rounded = attribute(folded(net.float()), images.float(), targets, CORE)
+    rounded = attribute(fuse_batch_norm(net.float()), images.float(), targets, CORE)
     for method in CORE:
         worst = float((rounded[method] - exact[method]).abs().max() / exact[method].abs().max())
         assert worst < (1e-4 if method == "grad_cam" else 2e-2), method
@@ -190,5 +194,45 @@ def test_guided_backprop_lets_only_positive_gradient_through():
     net[1].weight.data = torch.tensor([[1.0, 0, 0], [0, 1.0, 0]])
     net[3].weight.data = torch.tensor([[2.0, -3.0]])
     image = torch.ones(1, 3, 1, 1)
-    assert METHODS["gradient"](net, image, torch.tensor([0])).flatten().tolist() == [2, -3, 0]
+    assert METHODS["gradient"].function(net, image, torch.tensor([0])).flatten().tolist() == [2, -3, 0]
     assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
+
+
+def test_saliency_is_the_largest_channel_of_the_gradient():
+    net = network("alexnet, colour, mlp")
+    images, targets = batch(2)
+    found = attribute(net, images, targets, ["gradient", "saliency"])
+    assert_close(found["saliency"][:, 0], found["gradient"].abs().max(1).values)
+
+
+def test_another_layer_by_place_name_or_module():
+    net = network("alexnet, colour, mlp")
+    images, targets = batch(2)
+    last = attribute(net, images, targets, ["grad_cam", "hires_cam"])
+    same = attribute(net, images, targets, ["grad_cam", "hires_cam"], layer="features.16")  # the ReLU of the last
+    for name in last:
+        assert_close(last[name], same[name])
+    fourth = attribute(net, images, targets, ["grad_cam:layer=-2", "layer_cam:layer=features.13"])
+    assert list(fourth) == ["grad_cam~layer=-2", "layer_cam~layer=features.13"]
+    given = attribute(net, images, targets, ["grad_cam"], layer=net.features[13])
+    assert_close(fourth["grad_cam~layer=-2"], given["grad_cam"])
+    assert not torch.allclose(given["grad_cam"], last["grad_cam"])
+
+
+def test_a_network_that_names_no_layer_is_asked_for_one():
+    net = torchvision.models.resnet18(weights=None, num_classes=9).double()
+    images, targets = batch(1, (3, 32, 32))
+    with pytest.raises(UserError, match="give layer="):
+        attribute(net, images, targets, ["grad_cam"])
+    with pytest.raises(UserError, match="no such module"):
+        attribute(net, images, targets, ["grad_cam"], layer="layer9")
+    with pytest.raises(UserError, match="20 convolutions"):
+        attribute(net, images, targets, ["grad_cam:layer=-21"])
+    assert attribute(net, images, targets, ["gradient"])["gradient"].shape == images.shape
+    assert attribute(net, images, targets, ["guided_grad_cam"], layer="layer4")["guided_grad_cam"].shape == images.shape
+    with pytest.raises(UserError, match="did you mean grad_cam"):
+        attribute(net, images, targets, ["gradcam"])
+    with pytest.raises(UserError, match="of shape"):
+        attribute(net, images[0], targets, ["gradient"])
+    with pytest.raises(UserError, match="numbers of logits"):
+        attribute(net, images, torch.tensor([1, 2]), ["gradient"])

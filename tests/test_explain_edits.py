@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import refused, run_module
+from conftest import a_meta, refused, run_module
 
 import runs
-from explain.edits import edited
-from explain.subject import grouped, read_assignments
+from explain.assignment import clusters_of, merge_logits
+from explain.edits import apply_edits
+from machine.files import read_csv
 
 HEAD = "epoch,image,cluster,action,value,note\n"
 
@@ -16,7 +17,7 @@ HEAD = "epoch,image,cluster,action,value,note\n"
 def run(tmp_path):
     """Eight images in four clusters; cluster 4 is empty."""
     ids = [f"{i}.jpg" for i in range(8)]
-    made = runs.create(tmp_path / "exp", {"kind": "deepcluster", "dataset": {}}, ids, None, [])
+    made = runs.begin(tmp_path / "exp", a_meta(), ids, None, [])
     assignment = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     made.write_clusters(3, runs.Clusters(assignment, np.linspace(0, 1, 8)))
     return made
@@ -41,7 +42,7 @@ def test_moves_then_merges_names_and_wrong_coins(run, tmp_path):
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     result = run_module("explain", "apply", "--run", run.path, "--edits", edits)
     assert result.returncode == 0, result.stderr
-    rows = {row["image"]: row for row in runs.read_csv(run.path / "clusters-edited.csv")}
+    rows = {row["image"]: row for row in read_csv(run.path / "clusters-edited.csv")}
     assert [rows[f"{i}.jpg"]["cluster"] for i in range(8)] == ["2", "0", "0", "0", "0", "", "3", "3"]
     assert rows["1.jpg"]["logits"] == rows["4.jpg"]["logits"] == "0+1"
     assert rows["0.jpg"]["logits"] == "2"
@@ -66,10 +67,10 @@ def test_chains_and_circles_of_merges_end_in_one_cluster(run):
     def merge(cluster, other):
         return {"epoch": "3", "image": "", "cluster": cluster, "action": "merge", "value": other, "note": ""}
 
-    rows, _ = edited(run, [merge("3", "2"), merge("2", "1")])
+    rows, _ = apply_edits(run, [merge("3", "2"), merge("2", "1")])
     assert [row["cluster"] for row in rows] == [0, 0, 1, 1, 1, 1, 1, 1]
     assert rows[7]["logits"] == "1+2+3"
-    rows, _ = edited(run, [merge("3", "2"), merge("2", "3")])
+    rows, _ = apply_edits(run, [merge("3", "2"), merge("2", "3")])
     assert [row["cluster"] for row in rows] == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
@@ -99,7 +100,7 @@ def test_edits_of_two_epochs_or_of_nothing_are_refused(run, tmp_path):
 
 def test_a_merged_cluster_is_the_log_sum_exp_of_its_logits(run, tmp_path):
     logits = torch.randn(5, 4, dtype=torch.float64)
-    merged = grouped(logits, [(0, 1), (2,), (3,)])
+    merged = merge_logits(logits, [(0, 1), (2,), (3,)])
     assert torch.allclose(merged[:, 0], torch.log(logits[:, 0].exp() + logits[:, 1].exp()))
     assert torch.equal(merged[:, 1:], logits[:, 2:])
     # the probability of "one of them" is the sum of their probabilities
@@ -107,11 +108,11 @@ def test_a_merged_cluster_is_the_log_sum_exp_of_its_logits(run, tmp_path):
 
     path = tmp_path / "a.csv"
     path.write_text("image,cluster,logits,name\n0.jpg,0,0+1,axe\n1.jpg,0,0+1,axe\n2.jpg,3,,\n3.jpg,,,\n")
-    found = read_assignments(path, run, 3, 5)
-    assert found.cluster.tolist() == [0, 0, 3, -1, -1, -1, -1, -1]
+    found = clusters_of(run, 3, 5, {}, path)
+    assert found.assignment.tolist() == [0, 0, 3, -1, -1, -1, -1, -1]
     assert found.logits == {0: (0, 1), 2: (2,), 3: (3,), 4: (4,)}
     assert found.names == {0: "axe"}
-    assert found.columns == [0, 2, 3, 4]
+    assert found.numbers == [0, 2, 3, 4]
     assert np.isnan(found.distance[2])  # it was in cluster 1: no distance to the centroid of 3 is known
 
 
@@ -130,5 +131,5 @@ def test_bad_assignments_are_refused_by_line(run, tmp_path, text, words):
 
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match="assignments") as caught:
-        read_assignments(tmp_path / "a.csv", run, 3, 5)
+        clusters_of(run, 3, 5, {}, tmp_path / "a.csv")
     assert words in str(caught.value)

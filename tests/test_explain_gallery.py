@@ -8,12 +8,13 @@ import pytest
 from conftest import photograph, run_module
 from playwright.sync_api import sync_playwright
 
-import runs
+from machine.files import read_csv
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None,
-    reason="about a real browser, and none is installed: `bash scripts/test.sh` installs chromium on Debian as root (CI does)",
+    reason="about a real browser, and none is installed: `bash scripts/test.sh` installs chromium on Debian as "
+    "root (CI does)",
 )
 
 STRANGE = ["<img src=x onerror=alert(1)>.jpg", "quo\"te's & more.jpg", "m\u00fcnze 100%#1?.jpg", "new\nline, comma.jpg"]
@@ -60,27 +61,36 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page that fails the test on any console error, page error, dialog or request that is not a file of the gallery."""
+    """A page that fails the test on any console or page error, dialog, or request but for the gallery's files."""
     context = browser.new_context(accept_downloads=True, viewport={"width": 1200, "height": 900})
     page = context.new_page()
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("requestfailed", lambda request: None if "ABORTED" in request.failure else wrong.append(f"failed: {request.url}"))  # fmt: skip
-    page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else wrong.append(request.url))  # fmt: skip
-    page.on("dialog", lambda dialog: (wrong.append(dialog.message), dialog.dismiss()) if dialog.type == "alert" else dialog.accept())  # fmt: skip
+    page.on("requestfailed", lambda request: "ABORTED" in request.failure or wrong.append(f"failed: {request.url}"))
+    local = ("file:", "data:", "blob:")
+    page.on("request", lambda request: request.url.startswith(local) or wrong.append(request.url))
+
+    def answer(dialog):
+        if dialog.type == "alert":
+            wrong.append(dialog.message)
+            dialog.dismiss()
+        else:
+            dialog.accept()
+
+    page.on("dialog", answer)
     yield page
     context.close()
     assert wrong == []
 
 
 def cluster_of(gallery: Path, name: str) -> str:
-    rows = runs.read_csv(gallery / "2" / "explanations.csv")
+    rows = read_csv(gallery / "2" / "explanations.csv")
     return next(row["cluster"] for row in rows if row["image"] == name)
 
 
 def largest(gallery: Path) -> str:
-    rows = [row["cluster"] for row in runs.read_csv(gallery / "2" / "explanations.csv")]
+    rows = [row["cluster"] for row in read_csv(gallery / "2" / "explanations.csv")]
     return max(rows, key=rows.count)
 
 
@@ -140,7 +150,7 @@ def test_from_the_overview_to_a_coin_and_through_the_methods_by_keyboard(page, g
 
 def test_sorting_and_coins_that_come_when_scrolled_to(page, gallery):
     number = largest(gallery)
-    rows = [row for row in runs.read_csv(gallery / "2" / "explanations.csv") if row["cluster"] == number]
+    rows = [row for row in read_csv(gallery / "2" / "explanations.csv") if row["cluster"] == number]
     page.set_viewport_size({"width": 500, "height": 400})
     open_page(page, gallery / "2" / number / "index.html")
     names = {
@@ -162,7 +172,7 @@ def test_names_stay_text_everywhere(page, gallery):
     for name in (f"a/{name}" for name in STRANGE):
         open_page(page, gallery / "2" / cluster_of(gallery, name) / "index.html")
         page.select_option("#sort", "name")
-        page.evaluate("cluster.more(1e6)")
+        page.evaluate("page.more(1e6)")
         captions = page.locator(".coin .caption").all_text_contents()
         assert any(name in caption for caption in captions), name
     open_page(page, gallery / "2" / "map.html")
@@ -183,7 +193,13 @@ def test_search_from_the_overview_and_the_map_lead_to_the_coin(page, gallery):
     page.keyboard.press("Enter")
     page.wait_for_selector("#found a")
     assert page.locator("#found a").all_text_contents() == ["b/07.jpg"]
-    x, y = page.evaluate("(() => { const s = data.spots.find(s => s[0] === 'b/07.jpg'); const b = $('map').getBoundingClientRect(); const [x, y] = map.at(s); return [b.left + x, b.top + y]; })()")  # fmt: skip
+    x, y = page.evaluate(
+        """() => {
+        const [x, y] = map.at(data.spots.find((spot) => spot[0] === 'b/07.jpg'));
+        const box = $('map').getBoundingClientRect();
+        return [box.left + x, box.top + y];
+        }"""
+    )
     page.mouse.move(x, y)
     assert "b/07.jpg" in page.locator("#tip").text_content()
     page.mouse.click(x, y)
@@ -192,18 +208,18 @@ def test_search_from_the_overview_and_the_map_lead_to_the_coin(page, gallery):
 
 
 def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
-    rows = runs.read_csv(gallery / "2" / "explanations.csv")
+    rows = read_csv(gallery / "2" / "explanations.csv")
     wrong, moved = f"a/{STRANGE[3]}", f"a/{STRANGE[1]}"
     target = next(row["cluster"] for row in rows if row["cluster"] != cluster_of(gallery, moved))
 
     open_page(page, gallery / "2" / cluster_of(gallery, moved) / "index.html")
-    page.evaluate("name => cluster.enlarge(cluster.coins.findIndex(coin => coin.id === name))", moved)
+    page.evaluate("name => page.enlarge(page.coins.findIndex(coin => coin.id === name))", moved)
     page.select_option("#zoom-move", target)
     page.fill("#zoom-note", 'it says "axe", clearly')
     page.keyboard.press("Escape")
     page.fill("#cluster-name", "tête, gauche")
     open_page(page, gallery / "2" / cluster_of(gallery, wrong) / "index.html")
-    page.evaluate("name => cluster.enlarge(cluster.coins.findIndex(coin => coin.id === name))", wrong)
+    page.evaluate("name => page.enlarge(page.coins.findIndex(coin => coin.id === name))", wrong)
     page.keyboard.press("w")
     assert page.locator("#zoom-wrong").is_checked()
     page.keyboard.press("Escape")
@@ -237,14 +253,14 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     exp = gallery.parent / "exp"
     applied = run_module("explain", "apply", "--run", exp, "--edits", saved)
     assert applied.returncode == 0, applied.stderr
-    after = {row["image"]: row for row in runs.read_csv(exp / "clusters-edited.csv")}
+    after = {row["image"]: row for row in read_csv(exp / "clusters-edited.csv")}
     assert after[moved]["cluster"] == target
     assert after[wrong]["cluster"] == ""
     result = run_module(
         "explain", "--run", exp, "--assignments", exp / "clusters-edited.csv", "--results", tmp_path / "edited"
     )
     assert result.returncode == 0, result.stderr
-    table = {row["image"]: row for row in runs.read_csv(tmp_path / "edited" / "2" / "explanations.csv")}
+    table = {row["image"]: row for row in read_csv(tmp_path / "edited" / "2" / "explanations.csv")}
     assert table[moved]["cluster"] == target
     assert wrong not in table
     assert len(table) == 83
@@ -275,7 +291,7 @@ def test_five_thousand_coins_stay_few_nodes(page, gallery):
     seconds = page.evaluate(
         """() => { const one = data.coins[0];
         data.coins = Array.from({length: 5000}, (_, i) => ({...one, id: `coin ${i}`, rank: i + 1}));
-        const begin = performance.now(); cluster.sort(); return (performance.now() - begin) / 1000; }"""
+        const begin = performance.now(); page.sort(); return (performance.now() - begin) / 1000; }"""
     )
     assert page.locator(".coin").count() <= 240
     print(f"5,000 coins sorted and shown in {seconds:.2f} s")
@@ -286,4 +302,5 @@ def test_the_caveat_stands_beside_with_the_runs_own_figure(page, gallery):
         open_page(page, path)
         text = page.locator(".caveat").inner_text()
         assert "random weights (Adebayo et al. 2018)" in " ".join(text.split())
-        assert "correlate by" in text
+        assert "the network before its training correlate with" in " ".join(text.split())
+        assert "Grad-CAM's by" in text

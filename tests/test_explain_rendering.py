@@ -3,19 +3,22 @@ import pytest
 import torch
 from PIL import Image
 
+from console import UserError
+from explain.attribution import METHODS, Asked
+from explain.drawing import summarise
 from explain.rendering import (
     EMPTY,
     LOOK_UP,
     coloured,
     contact_sheet,
     draw,
-    enlarged,
+    encode,
+    enlarge,
+    is_degenerate,
+    normalise_heat,
     overlay,
-    says_nothing,
-    unit,
-    write_picture,
+    overlay_of,
 )
-from explain.stage import summary
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
 NOTHING = {
@@ -46,8 +49,8 @@ def test_the_look_up_table_goes_from_violet_over_turquoise_to_red():
 @pytest.mark.filterwarnings("error")
 def test_a_map_that_says_nothing_is_drawn_empty_and_never_divided_by_zero(kind, method):
     values = NOTHING[kind] if method == "grad_cam" else np.repeat(NOTHING[kind], 3, 0)
-    assert says_nothing(values)
-    picture = rgb(draw(method, values, PHOTOGRAPH))
+    assert is_degenerate(values)
+    picture = rgb(draw(METHODS[method], values, PHOTOGRAPH))
     assert picture.shape == (8, 8, 3)
     if method == "grad_cam":
         grey = PHOTOGRAPH @ np.array([0.299, 0.587, 0.114])
@@ -55,47 +58,48 @@ def test_a_map_that_says_nothing_is_drawn_empty_and_never_divided_by_zero(kind, 
     else:
         assert (picture == EMPTY).all()
     other = np.random.default_rng(1).random(values.shape, np.float32)
-    record = summary({method: np.stack([values, other])}, [method], np.array([4, 5]))
+    record = summarise({method: np.stack([values, other])}, [Asked(method)], np.array([4, 5]))
     assert record["empty"].tolist() == [[True], [False]]
     assert np.isfinite(record.get("heat", np.zeros(1))).all()
 
 
 def test_only_the_positive_part_is_heat_and_its_maximum_is_red():
     heat = np.array([[-5.0, 0.0], [1.0, 2.0]])
-    assert unit(heat).tolist() == [[0, 0], [0.5, 1]]
-    assert unit(np.array([[-2.0, -1.0]])) is None  # nothing speaks for it
-    picture = rgb(overlay(unit(heat), np.zeros((2, 2, 3), np.uint8)))
+    assert normalise_heat(heat).tolist() == [[0, 0], [0.5, 1]]
+    assert normalise_heat(np.array([[-2.0, -1.0]])) is None  # nothing speaks for it
+    picture = rgb(overlay(normalise_heat(heat), np.zeros((2, 2, 3), np.uint8)))
     assert picture[1, 1].tolist() == [127, 0, 0]
 
 
 def test_equal_channels_make_a_grey_gradient_and_signs_lie_on_either_side():
     values = np.repeat(np.array([[[-1.0, 0.0], [0.5, 1.0]]]), 3, 0)
-    picture = rgb(draw("guided_backprop", values, PHOTOGRAPH[:2, :2]))
+    picture = rgb(draw(METHODS["guided_backprop"], values, PHOTOGRAPH[:2, :2]))
     assert (picture == picture[..., :1]).all()
     assert picture[0, 0, 0] < picture[0, 1, 0] == EMPTY < picture[1, 0, 0] < picture[1, 1, 0]
     values[0] = 0
-    picture = rgb(draw("gradient", values, PHOTOGRAPH[:2, :2]))
+    picture = rgb(draw(METHODS["gradient"], values, PHOTOGRAPH[:2, :2]))
     assert picture[1, 1, 0] == EMPTY < picture[1, 1, 1]  # colours, where the channels differ
 
 
 def test_a_products_heat_is_the_maximum_over_the_channels():
     values = np.zeros((3, 4, 4))
     values[0, 0, 0], values[2, 3, 3], values[1, 1, 1] = 2.0, 2.0, -9.0
-    picture = rgb(draw("guided_grad_cam", values, PHOTOGRAPH[:4, :4]))
+    picture = rgb(draw(METHODS["guided_grad_cam"], values, PHOTOGRAPH[:4, :4]))
     assert picture[0, 0].tolist() == picture[3, 3].tolist() == LOOK_UP[255].tolist()
     assert picture[1, 1].tolist() == LOOK_UP[0].tolist()
-    assert (rgb(draw("guided_grad_cam", values[:1], PHOTOGRAPH[:4, :4]))[0, 0] == LOOK_UP[255]).all()  # of a digit too
+    assert (
+        rgb(draw(METHODS["guided_grad_cam"], values[:1], PHOTOGRAPH[:4, :4]))[0, 0] == LOOK_UP[255]
+    ).all()  # of a digit too
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
-def test_pictures_are_written_whole_and_tiny_ones_enlarged(kind, tmp_path):
-    write_picture(tmp_path / "a", coloured(np.full((28, 28), 0.5), (28, 28)), kind)
+def test_pictures_are_written_whole_and_tiny_ones_enlarge(kind, tmp_path):
+    (tmp_path / "a").write_bytes(encode(coloured(np.full((28, 28), 0.5), (28, 28)), kind))
     with Image.open(tmp_path / "a") as picture:
         assert picture.size == (112, 112)
         assert picture.format == kind.upper()
         assert np.abs(rgb(picture).astype(int) - LOOK_UP[128]).max() < 9
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
-    assert enlarged(Image.new("L", (128, 128))).size == (128, 128)
+    assert enlarge(Image.new("L", (128, 128))).size == (128, 128)
 
 
 def test_a_contact_sheet_reads_from_left_to_right():
@@ -107,5 +111,20 @@ def test_a_contact_sheet_reads_from_left_to_right():
 def test_maps_of_the_network_are_drawn_as_they_are():
     before = torch.rand(1, 8, 8).numpy()
     kept = before.copy()
-    draw("grad_cam", before, PHOTOGRAPH)
+    draw(METHODS["grad_cam"], before, PHOTOGRAPH)
     assert (before == kept).all()
+
+
+def test_overlay_takes_what_a_notebook_has():
+    heat = torch.rand(1, 1, 8, 8)
+    wanted = rgb(overlay(normalise_heat(heat[0, 0].numpy()), PHOTOGRAPH))
+    tensor = torch.from_numpy(PHOTOGRAPH).permute(2, 0, 1) / 255
+    for photograph in (PHOTOGRAPH, Image.fromarray(PHOTOGRAPH), tensor, tensor[None]):
+        for values in (heat, heat[0], heat[0, 0], heat[0, 0].numpy()):
+            assert (rgb(overlay_of(values, photograph)) == wanted).all()
+    with pytest.raises(UserError, match="a heat map"):
+        overlay_of(torch.rand(3, 8, 8), PHOTOGRAPH)
+    with pytest.raises(UserError, match="the photograph"):
+        overlay_of(heat, np.zeros((8, 8)))
+    with pytest.raises(UserError, match="of another shape than the map"):
+        overlay_of(heat, Image.new("RGB", (12, 8)))

@@ -19,11 +19,12 @@ from torch.nn import functional
 
 import runs
 from datasets import open_dataset
-from deepcluster.models import trained_model
+from deepcluster.trained import network
 from deepcluster.views import MEAN, STD, Frames, fixed_view
+from explain.attribution import METHODS
+from explain.record import file_names
 from explain.rendering import draw
-from explain.subject import file_names
-from runs.directory import locked
+from machine.files import locked, read_csv
 
 CORE = ("grad_cam", "guided_backprop", "guided_grad_cam")
 TRAIN = ["--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16", "--reassign", "4"]
@@ -52,7 +53,7 @@ def results(trained) -> Path:
 
 
 def naive_maps(model: torch.nn.Module, image: torch.Tensor, cluster: int) -> dict[str, np.ndarray]:
-    """The three methods for one image, straight from the papers: plain hooks, one pass each, nothing folded."""
+    """The three methods for one image, straight from the papers: plain hooks, one pass each, nothing fused."""
     kept = {}
     handle = model.cam_layer.register_forward_hook(lambda _, __, output: kept.update(a=output))
     logit = model(image)[0, cluster]
@@ -76,19 +77,17 @@ def naive_maps(model: torch.nn.Module, image: torch.Tensor, cluster: int) -> dic
 def check_pictures(run_path: Path, results: Path, count: int) -> None:
     run = runs.open_run(run_path)
     epoch = run.checkpoints()[-1]
-    view = run.meta["view"]
-    dataset = open_dataset(run.meta["dataset"]["source"], view["decoded_side"])
+    view = run.meta.view
+    dataset = open_dataset(run.meta.dataset.source, view.decoded_side, at_most=view.largest_side)
     assert dataset.ids == run.ids
     assignment = run.clusters(epoch).assignment
-    model = trained_model(run, epoch)
-    table = {row["image"]: row for row in runs.read_csv(results / str(epoch) / "explanations.csv")}
+    model = network(run, epoch)
+    table = {row["image"]: row for row in read_csv(results / str(epoch) / "explanations.csv")}
     assert len(table) == len(run.ids)
     for i in np.random.default_rng(1).choice(len(run.ids), count, replace=False):
         row = table[run.ids[i]]
         assert row["cluster"] == str(assignment[i])
-        image = fixed_view(
-            Frames(dataset.pixels, torch.device("cpu")), np.array([i]), view["size"], view["center_crop"]
-        )
+        image = fixed_view(Frames(dataset.pixels, torch.device("cpu")), np.array([i]), view.size, view.center_crop)
         mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
         eye = ((image[0] * std + mean) * 255).round().clamp(0, 255).byte().permute(1, 2, 0).numpy()
         with torch.no_grad():
@@ -103,7 +102,9 @@ def check_pictures(run_path: Path, results: Path, count: int) -> None:
             path = results / str(epoch) / row[method]
             assert path.parent.name == str(assignment[i])
             shown = np.asarray(Image.open(path).convert("RGB")).astype(float)
-            wanted = eye if method == "original" else np.asarray(draw(method, naive[method], eye).convert("RGB"))
+            wanted = (
+                eye if method == "original" else np.asarray(draw(METHODS[method], naive[method], eye).convert("RGB"))
+            )
             times = len(shown) // len(wanted)
             wanted = wanted.repeat(times, 0).repeat(times, 1)
             different = (np.abs(shown - wanted) > 8).mean()  # rounding may flip a ReLU or a pool's choice
@@ -127,7 +128,7 @@ def test_an_import_with_an_empty_cluster_is_explained_by_the_right_logits(origin
 def test_what_lands_in_results(trained, results, coins):
     folder = results / "3"
     clusters = [path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    table = runs.read_csv(folder / "explanations.csv")
+    table = read_csv(folder / "explanations.csv")
     assert {path.name for path in clusters} == {row["cluster"] for row in table}
     wanted = ["image", "cluster", "label", "score", "rival", "margin", "distance", "rank", "target"]
     assert list(table[0]) == [*wanted, "original", *CORE, "flags"]
@@ -139,7 +140,7 @@ def test_what_lands_in_results(trained, results, coins):
         distances = [float(row["distance"]) for row in members]
         assert distances == sorted(distances)
         assert len(list(cluster.glob("*-*.png"))) == 4 * len(members) + 1
-    assert runs.read_csv(folder / "skipped.csv") == []
+    assert read_csv(folder / "skipped.csv") == []
 
 
 def pictures(results: Path) -> dict[str, bytes]:
@@ -161,7 +162,7 @@ def test_a_second_call_does_only_what_is_missing(trained, results, tmp_path):
     assert again == {victims[1]}
     assert victims[0].exists()
     assert explain(trained, mine, "--methods", "layer-cam").returncode == 0  # another method joins
-    row = runs.read_csv(mine / "3" / "explanations.csv")[0]
+    row = read_csv(mine / "3" / "explanations.csv")[0]
     assert (mine / "3" / row["layer_cam"]).exists()
     assert (mine / "3" / row["grad_cam"]).exists()
 
@@ -191,7 +192,7 @@ def test_a_choice_of_clusters_images_methods_and_formats(trained, tmp_path):
     arguments = ["--clusters", "1,2", "--per-cluster", "3", "--methods", "hires_cam,gradient", "--format", "webp"]
     result = explain(trained, out, *arguments, "--pick", "atypical", "--epoch", "2", "--map", "tsne")
     assert result.returncode == 0, result.stderr
-    table = runs.read_csv(out / "2" / "explanations.csv")
+    table = read_csv(out / "2" / "explanations.csv")
     assert {row["cluster"] for row in table} <= {"1", "2"}
     assignment = runs.open_run(trained).clusters(2).assignment
     for cluster in {row["cluster"] for row in table}:
@@ -216,7 +217,7 @@ def test_all_kept_epochs_and_another_target(trained, tmp_path):
 
 def test_the_margins_picture_differs_from_the_owns(trained, results, tmp_path):
     assert explain(trained, tmp_path / "m", "--target", "margin").returncode == 0
-    table = runs.read_csv(results / "3" / "explanations.csv")
+    table = read_csv(results / "3" / "explanations.csv")
     paths = [row["guided_backprop"] for row in table]
     assert any((results / "3" / path).read_bytes() != (tmp_path / "m" / "3" / path).read_bytes() for path in paths)
     same = [row["original"] for row in table]
@@ -234,12 +235,12 @@ def test_images_that_are_gone_are_named_counted_and_skipped(trained, coins, tmp_
     result = explain(trained, out, "--data", moved)
     assert result.returncode == 0, result.stderr
     assert f"3 of 48 images are not there any more (the first: {gone[0]!r})" in result.stdout
-    assert [row["image"] for row in runs.read_csv(out / "3" / "skipped.csv")] == gone
-    table = runs.read_csv(out / "3" / "explanations.csv")
+    assert [row["image"] for row in read_csv(out / "3" / "skipped.csv")] == gone
+    table = read_csv(out / "3" / "explanations.csv")
     assert len(table) == 45
     assert not {row["image"] for row in table} & {*gone, "new.jpg"}
     assert explain(trained, out).returncode == 0  # they are back: only they are drawn
-    assert len(runs.read_csv(out / "3" / "explanations.csv")) == 48
+    assert len(read_csv(out / "3" / "explanations.csv")) == 48
 
 
 @pytest.mark.parametrize(

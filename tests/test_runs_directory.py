@@ -4,34 +4,26 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_module
+from conftest import a_meta, run_module
 
 import runs
 from console import UserError
+from machine.files import read_csv, write_atomic
 from runs import Clusters
-from runs.directory import atomic
 
 IDS = ["plain.jpg", 'with "quotes", and comma.jpg', "new\nline.jpg", "\u00e9\u4e2d.jpg", "bytes-\udcff.jpg"]
-META = {
-    "kind": "deepcluster",
-    "dataset": {"name": "x", "source": "x", "images": 5},
-    "model": {},
-    "versions": {},
-    "device": "cpu",
-    "threads": 1,
-}
 
 
 @pytest.fixture
 def run(tmp_path):
-    return runs.create(tmp_path / "exp", META, IDS, list("aabbb"), [("bad\n.jpg", "not an image")])
+    return runs.begin(tmp_path / "exp", a_meta(), IDS, list("aabbb"), [("bad\n.jpg", "not an image")])
 
 
 def test_names_survive_the_round_trip(run):
     again = runs.open_run(run.path)
     assert again.ids == IDS
     assert again.labels == list("aabbb")
-    assert runs.read_csv(run.path / "skipped.csv") == [{"file": "bad\n.jpg", "reason": "not an image"}]
+    assert read_csv(run.path / "skipped.csv") == [{"file": "bad\n.jpg", "reason": "not an image"}]
 
 
 def test_arrays_and_weights_survive(run):
@@ -47,7 +39,7 @@ def test_arrays_and_weights_survive(run):
 
 def test_a_drive_that_hiccups_is_tried_again(run, monkeypatch):
     waited = []
-    monkeypatch.setattr("runs.directory.time.sleep", waited.append)
+    monkeypatch.setattr("machine.files.time.sleep", waited.append)
     answers = [OSError(errno.ENOTCONN, "Transport endpoint is not connected"), OSError(errno.EIO, "I/O error"), None]
 
     def write(file):
@@ -56,12 +48,12 @@ def test_a_drive_that_hiccups_is_tried_again(run, monkeypatch):
         if answer:
             raise answer
 
-    atomic(run.path / "x", write)
+    write_atomic(run.path / "x", write)
     assert (run.path / "x").read_bytes() == b"whole"
     assert waited == [1, 2]
     answers[:] = [OSError(errno.EIO, "I/O error")] * 99
     with pytest.raises(OSError, match="I/O error"):
-        atomic(run.path / "x", write)
+        write_atomic(run.path / "x", write)
     assert (run.path / "x").read_bytes() == b"whole"
     assert not list(run.path.rglob("*.tmp"))
 
@@ -75,7 +67,7 @@ def test_a_failing_write_leaves_the_old_file(run):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(OSError, match="No space") as caught:
-        atomic(path, fail)
+        write_atomic(path, fail)
     assert caught.value.filename == str(path)
     assert [row["epoch"] for row in run.log()] == ["1"]
     assert not list(run.path.rglob("*.tmp"))
@@ -88,7 +80,7 @@ def test_what_is_not_there_is_one_sentence(run, tmp_path):
         run.checkpoint(3)
     with pytest.raises(UserError, match="no such folder"):
         runs.open_run(tmp_path / "nowhere")
-    (run.path / "run.json").write_text(json.dumps(META | {"schema": 99}))
+    (run.path / "run.json").write_text(json.dumps(a_meta().to_json() | {"schema": 99}))
     with pytest.raises(UserError, match="newer version"):
         runs.open_run(run.path)
     (run.path / "run.json").write_text('{"schema": ')
@@ -106,7 +98,7 @@ def test_nothing_that_is_read_can_run_code(run):
 
 
 def test_show(run):
-    run.write_log([{"epoch": 1, "loss": 2.5, "stability": None}, {"epoch": 2, "loss": 1.25, "stability": 0.75}])
+    run.write_log([{"epoch": 1, "loss": 2.5, "nmi_previous": None}, {"epoch": 2, "loss": 1.25, "nmi_previous": 0.75}])
     result = run_module("runs", "show", run.path)
     assert result.returncode == 0, result.stderr
     assert "5 of x" in result.stdout

@@ -14,6 +14,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import runs
+from machine.files import read_csv
 
 NOTEBOOK = ROOT / "scripts" / "deepcluster_colab.ipynb"
 
@@ -38,7 +39,7 @@ def kill_training(exp: Path, killed: list[int]) -> None:
     """Wait until an epoch is finished and saved, then kill the process that trains into `exp`."""
     while not killed:
         time.sleep(0.1)
-        if not ((exp / "latest.pt").exists() and (exp / "log.csv").exists() and runs.read_csv(exp / "log.csv")):
+        if not ((exp / "latest.pt").exists() and (exp / "log.csv").exists() and read_csv(exp / "log.csv")):
             continue
         for process in Path("/proc").iterdir():
             try:
@@ -67,27 +68,27 @@ def test_a_session_dies_and_the_next_one_goes_on(tmp_path):
         session(drive, local, **settings)
     watcher.join(5)
     assert killed
-    reached = runs.read_csv(exp / "log.csv")
+    reached = read_csv(exp / "log.csv")
     assert 1 <= len(reached) < 20
     saved = runs.open_run(exp).latest()["epoch"]
 
     shutil.rmtree(local)  # the runtime is gone, and with it all that was not in Drive
     local.mkdir()
     said = session(drive, local, **settings)
-    log = runs.read_csv(exp / "log.csv")
+    log = read_csv(exp / "log.csv")
     assert len(log) == 20
     assert log[:saved] == reached[:saved]  # seconds and all: continued, not begun again
     assert "20 of 20 finished" in said
     assert "epoch 20: 60 images in" in said
     kept = drive / "kept" / "results-small.zip"
     shutil.unpack_archive(kept, tmp_path / "unpacked")
-    assert len(runs.read_csv(tmp_path / "unpacked" / "20" / "explanations.csv")) == 60
+    assert len(read_csv(tmp_path / "unpacked" / "20" / "explanations.csv")) == 60
     assert (tmp_path / "unpacked" / "index.html").exists()
 
     shutil.rmtree(local)
     local.mkdir()
     assert session(drive, local, **settings | {"COPY_PICTURES": True})  # finished: looks, unpacks, copies
-    assert runs.read_csv(exp / "log.csv") == log
+    assert read_csv(exp / "log.csv") == log
     copied = {
         path.relative_to(drive / "kept" / "results-small") for path in (drive / "kept" / "results-small").rglob("*.png")
     }

@@ -4,13 +4,31 @@ import numpy as np
 import pytest
 import torch
 from conftest import MNIST, needs_mnist
+from test_supervised_data import blobs, write_labelled
 from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
+import runs
 from explain import METHODS
-from supervised import autodiff
-from supervised.autodiff import SGD, SmallCNN, Tensor, conv2d, cross_entropy, linear, relu, softmax_cross_entropy
+from supervised import autodiff, trained
+from supervised.__main__ import build_parser
+from supervised.autodiff import (
+    SGD,
+    SmallCNN,
+    Tensor,
+    conv2d,
+    cross_entropy,
+    h_conv2d,
+    h_conv2d_grad,
+    linear,
+    relu,
+    softmax_cross_entropy,
+)
+from supervised.launch import train_command
+from supervised.learners import NumpyLearner, draw_batches
+from supervised.models import build
+from supervised.recipes import Augmentation
 
 RNG = np.random.default_rng(0)
 
@@ -36,23 +54,34 @@ def small(seed):
     return net
 
 
-@pytest.mark.parametrize(
-    "shape", [((2, 3, 6, 5), (4, 3, 3, 3)), ((1, 1, 5, 5), (1, 1, 5, 5)), ((2, 2, 7, 4), (3, 2, 5, 1))]
-)
-def test_conv2d_equals_torch_and_finite_differences(shape):
-    x, kernel = (Tensor(RNG.normal(size=part)) for part in shape)
+SHAPES = [((2, 3, 6, 5), (4, 3, 3, 3)), ((1, 1, 5, 5), (1, 1, 5, 5)), ((2, 2, 7, 4), (3, 2, 5, 1))]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_h_conv2d_and_its_gradients_equal_torch_and_finite_differences(shapes):
+    image, kernel = (RNG.normal(size=shape) for shape in shapes)
+    out = h_conv2d(image, kernel)
+    weight = RNG.normal(size=out.shape)
+    found = h_conv2d_grad(image, kernel, weight)
+    a, b = (torch.tensor(array, requires_grad=True) for array in (image, kernel))
+    theirs = functional.conv2d(a, b)
+    theirs.backward(torch.tensor(weight))
+    np.testing.assert_allclose(out, theirs.detach(), atol=1e-12)
+    for gradient, torchs, array in zip(found, (a.grad, b.grad), (image, kernel), strict=True):
+        np.testing.assert_allclose(gradient, torchs, atol=1e-12)
+        slope = finite_differences(lambda: float((h_conv2d(image, kernel) * weight).sum()), array)
+        np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_conv2d_is_h_conv2d_with_its_gradients(shapes):
+    x, kernel = (Tensor(RNG.normal(size=shape)) for shape in shapes)
     out = conv2d(x, kernel)
     weight = RNG.normal(size=out.data.shape)
     out.backward(weight)
-    a, b = (torch.tensor(t.data, requires_grad=True) for t in (x, kernel))
-    theirs = functional.conv2d(a, b)
-    theirs.backward(torch.tensor(weight))
-    np.testing.assert_allclose(out.data, theirs.detach(), atol=1e-12)
-    np.testing.assert_allclose(x.grad, a.grad, atol=1e-12)
-    np.testing.assert_allclose(kernel.grad, b.grad, atol=1e-12)
-    for tensor in (x, kernel):
-        slope = finite_differences(lambda: float((conv2d(x, kernel).data * weight).sum()), tensor.data)
-        np.testing.assert_allclose(tensor.grad, slope, atol=1e-6)
+    np.testing.assert_array_equal(out.data, h_conv2d(x.data, kernel.data))
+    for gradient, wanted in zip((x.grad, kernel.grad), h_conv2d_grad(x.data, kernel.data, weight), strict=True):
+        np.testing.assert_array_equal(gradient, wanted)
 
 
 def test_a_whole_network_equals_torch():
@@ -77,9 +106,8 @@ class Twin(nn.Sequential):
 def as_torch(net):
     """The same weights in a torch module that names its cam_layer."""
     channels = len(net.first.bias.data)
-    twin = Twin(
-        nn.Conv2d(1, channels, 5), nn.ReLU(), nn.Conv2d(channels, channels, 5), nn.ReLU(), nn.Flatten(), nn.Linear(channels * 400, 10)
-    ).double()  # fmt: skip
+    convolutions = [nn.Conv2d(1, channels, 5), nn.ReLU(), nn.Conv2d(channels, channels, 5), nn.ReLU()]
+    twin = Twin(*convolutions, nn.Flatten(), nn.Linear(channels * 400, 10)).double()
     for ours, parameter in zip(net.parameters(), twin.parameters(), strict=True):
         parameter.data = torch.tensor(ours.data, dtype=torch.float64)
     return twin
@@ -95,7 +123,7 @@ def test_grad_cam_from_its_gradients_equals_ours():
     heat = np.maximum((weights * maps.data).sum(1, keepdims=True), 0)
     assert heat.max() > 0
     wanted = functional.interpolate(torch.tensor(heat), (28, 28), mode="bilinear")
-    ours = METHODS["grad_cam"](as_torch(net), torch.tensor(images), torch.tensor(targets))
+    ours = METHODS["grad_cam"].function(as_torch(net), torch.tensor(images), torch.tensor(targets))
     assert_close(ours, wanted, rtol=1e-10, atol=1e-12)
 
 
@@ -155,11 +183,67 @@ def test_sgd_equals_torchs():
     np.testing.assert_allclose(ours.data, theirs.detach(), atol=1e-12)
 
 
-@needs_mnist
-def test_it_learns_mnist():
-    from datasets.mnist import load_mnist
+# --- trained by the command -----------------------------------------------------------------------------------------
 
-    images, digits = load_mnist("train", MNIST)
-    test_images, test_digits = load_mnist("test", MNIST)
-    net = autodiff.train(images[:10000], digits[:10000], epochs=3, seed=1)
-    assert autodiff.accuracy(net, test_images, test_digits) > 0.97
+
+def test_the_numpy_network_and_torchs_are_one():
+    model = build({"name": "autodiff"}, 5)
+    learner = NumpyLearner(model, 2, 0.01, 3)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    learner.train_epoch(blobs(64, 1), 1, 16, Augmentation(), 1, lambda: None)
+    after = learner.network().state_dict()
+    assert all(not torch.equal(value, before[name]) for name, value in after.items())
+    images = blobs(8, 2).images
+    net = learner._net
+    np.testing.assert_allclose(model(images).detach(), net(Tensor(images.numpy())).data, atol=1e-5)
+    np.testing.assert_allclose(model.maps(images).detach(), net.maps(Tensor(images.numpy())).data, atol=1e-5)
+
+
+def test_an_epoch_equals_torchs_sgd():
+    split = blobs(48, 3)
+    learner = NumpyLearner(build({"name": "autodiff"}, 5), 2, 0.01, 3)
+    twin = build({"name": "autodiff"}, 5)
+    optimiser = torch.optim.SGD(twin.parameters(), 0.01, momentum=0.9)
+    for images, targets in draw_batches(split, 16, Augmentation(), 7, 1):
+        optimiser.zero_grad()
+        functional.cross_entropy(twin(images), targets).backward()
+        optimiser.step()
+    learner.train_epoch(split, 1, 16, Augmentation(), 7, lambda: None)
+    learner.end_epoch(1, 0.0)
+    assert learner.learning_rate == 0.005
+    for name, value in learner.network().state_dict().items():
+        assert_close(value, twin.state_dict()[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_command_trains_it_into_a_run_like_any_other(tmp_path):
+    data = write_labelled(tmp_path / "blobs")
+    arguments = [
+        "train",
+        str(data),
+        "--model",
+        "autodiff",
+        "--epochs",
+        "3",
+        "--seed",
+        "1",
+        "--exp",
+        str(tmp_path / "exp"),
+    ]
+    train_command(build_parser().parse_args(arguments))
+    run = runs.open_run(tmp_path / "exp")
+    result = run.read_json("result.json")
+    assert result["test_accuracy"] > 0.9
+    assert result["epochs_used"] == len(run.log()) == 3
+    assert [float(row["lr"]) for row in run.log()] == pytest.approx([0.01, 0.02 / 3, 0.01 / 3])
+    net = trained.network(run)
+    assert net.cam_layer is net.features[3]
+    begun = trained.untrained(run, net)
+    assert not torch.equal(begun.features[0].weight, net.features[0].weight)
+
+
+@needs_mnist
+def test_it_learns_digits(tmp_path):
+    """With 10,000 digits and three epochs it is right for more than .97; here as few as a test may take."""
+    arguments = ["train", "--model", "autodiff", "--epochs", "2", "--limit", "2000", "--exp", str(tmp_path / "exp")]
+    train_command(build_parser().parse_args([*arguments, "--mnist-dir", str(MNIST)]))
+    assert runs.open_run(tmp_path / "exp").read_json("result.json")["test_accuracy"] > 0.85

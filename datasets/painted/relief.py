@@ -1,4 +1,7 @@
-"""The struck coin as a height map: flan, cross, symbols, wear. Lengths in coin radii, angles in degrees, y points down."""
+"""The struck coin as a height map: flan, cross, symbols, wear.
+
+Lengths in coin radii, angles in degrees, y points down.
+"""
 
 from collections.abc import Callable
 

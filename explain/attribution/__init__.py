@@ -1,12 +1,12 @@
 """Which pixels speak for a cluster: attribution methods, each `method(model, images, targets, **options) -> maps`.
 
-`images` (B, C, H, W) float, as the model wants them; `targets` (B,) logit numbers, or (B, K) weights of the logits (a margin
-is +1 for one and -1 for the other). The score of image i is the chosen logit, or the weighted sum. Maps are unnormalised; what
-they are is told by the method's kind (`registry`).
+`images` (B, C, H, W) float, as the model wants them; `targets` (B,) logit numbers, or (B, K) weights of the logits (a
+margin is +1 for one and -1 for the other). The score of image i is the chosen logit, or the weighted sum. Maps are
+unnormalised; what they are is told by the method's kind (`registry`).
 
-The model runs in eval mode and is left as it was found, also after an error. The layer that a CAM reads is given, or the model
-names it as `cam_layer`. A model with `maps(images)` (up to and with `cam_layer`) and `from_maps(maps)` (from there to the
-logits) takes a faster path with the same result.
+The model runs in eval mode and is left as it was found, also after an error. The layer that a CAM reads is given, or
+the model names it as `cam_layer`. A model with `maps(images)` (up to and with `cam_layer`) and `from_maps(maps)` (from
+there to the logits) takes a faster path with the same result.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,8 @@ def attribute(
         images: (B, C, H, W).
         targets: (B,) logit numbers, or (B, K) weights.
         methods: names, perhaps with options (`"layer_cam:layer=-2"`).
-        layer: a module, its name, or its place among the convolutions from the end, for the methods that read one and do not
+        layer: a module, its name, or its place among the convolutions from the end, for the methods that read one and
+        do not
             say which themselves. None: the model's `cam_layer`.
 
     Raises:

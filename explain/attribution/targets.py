@@ -24,7 +24,8 @@ def find_layer(model: nn.Module, layer: Layer = None) -> nn.Module:
 
     Args:
         model: any torch module.
-        layer: a module; its name; or its place among the convolutions from the end, where the ReLU that follows a convolution
+        layer: a module; its name; or its place among the convolutions from the end, where the ReLU that follows a
+        convolution
             counts for it (-1: the last). None or -1 of a model that names its `cam_layer` is that.
 
     Raises:

@@ -44,8 +44,8 @@ def against_random_weights(
     """Rank correlation of each method's maps with those of the same network before any training.
 
     Adebayo et al. 2018 (section 3, with all layers randomised at once): a map that hardly changes cannot tell what the
-    network learnt. Spearman's correlation over pixels of the absolute maps (maximum over channels), mean over the images
-    whose two maps both say something; 1: the same, 0: unrelated. A method with no such image is left out.
+    network learnt. Spearman's correlation over pixels of the absolute maps (maximum over channels), mean over the
+    images whose two maps both say something; 1: the same, 0: unrelated. A method with no such image is left out.
 
     Args:
         subject: whose network is explained.

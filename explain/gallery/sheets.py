@@ -47,7 +47,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
 
 
 def write_panels(explanation: Explanation) -> None:
-    """_why.jpg of each cluster: its most typical coins in rows, methods in columns; for folders seen without a browser."""
+    """_why.jpg of each cluster, for folders seen without a browser: its most typical coins down, methods across."""
     paths, assignment = explanation.paths, explanation.subject.clusters.assignment
     methods = [asked.key for asked in explanation.record.drawn()]
     by_cluster: dict[int, list[int]] = {}

@@ -75,8 +75,8 @@ def draw_pictures(run: Run, model: ClassNet, test: Split, image: int, layers: Se
         add(
             "misclassified.png",
             figures.draw_misclassified(logits, test, classes),
-            f"{shown} misclassified images: number, true {word} and prediction, probability of the prediction minus that "
-            "of the truth, which falls.",
+            f"{shown} misclassified images: number, true {word} and prediction, probability of the prediction minus "
+            "that of the truth, which falls.",
         )
     for layer in layers:
         add(
@@ -92,14 +92,14 @@ def draw_pictures(run: Run, model: ClassNet, test: Split, image: int, layers: Se
     add(
         "embeddings.png",
         figures.draw_embeddings(model, test, classes, word, run.meta.seed),
-        f"{min(figures.EMBEDDED, len(test))} test images: the first dense layer and the raw pixels, each in PCA and t-SNE; "
-        f"last the pixels' k-means clusters, each in the colour of its commonest {word}.",
+        f"{min(figures.EMBEDDED, len(test))} test images: the first dense layer and the raw pixels, each in PCA and "
+        f"t-SNE; last the pixels' k-means clusters, each in the colour of its commonest {word}.",
     )
     add(
         "network.png",
         draw_diagram(list_layers(model)),
-        "The network: each block is what a layer with weights or a pool puts out, channels x height x width; below it all "
-        "its layers and their parameters.",
+        "The network: each block is what a layer with weights or a pool puts out, channels x height x width; below it "
+        "all its layers and their parameters.",
     )
     return pictures
 

@@ -94,7 +94,7 @@ def describe_settings(layer: nn.Module) -> str:
 
 
 def draw_diagram(layers: list[Layer]) -> Figure:
-    """A block for the input and each layer with weights or a pool; sides grow with the maps, depth with the channels."""
+    """A block for the input and each layer with weights or a pool; sides grow as the maps, depth as the channels."""
     blocks: list[Block] = []
     for layer in layers:
         if layer.begins_block:

@@ -88,7 +88,7 @@ def draw_misclassified(logits: Tensor, test: Split, classes: Sequence[str]) -> F
     for axis in axes:
         axis.axis("off")
     for axis, i in zip(axes, worst, strict=False):
-        axis.imshow(test.images[i, 0].cpu(), cmap="gray_r", vmin=0, vmax=1)
+        axis.imshow(test.images[i, 0].cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
         mistake = f"{classes[int(targets[i])]} taken for {classes[int(predicted[i])]}"
         axis.set_title(f"no. {i}\n{mistake}\n{gap[i]:+.2f}", fontsize=8)
     figure.suptitle("Misclassified images, the surest mistakes first", fontsize=11)

@@ -1,0 +1,105 @@
+"""Device, seeds and files."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from console import UserError
+from machine.device import full_precision, synchronise, use_device
+from machine.files import locked, read_csv, write_atomic, write_csv
+from machine.seeds import derive_seed
+
+
+def test_seeds_differ_by_every_part_and_never_change():
+    assert len({derive_seed(s, e, p) for s in range(5) for e in range(5) for p in ("head", "crops")}) == 50
+    assert derive_seed(31, 0, "weights") == 1599930206  # written into every run: another number is another program
+
+
+def test_what_is_clustered_is_float32():
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    try:
+        with full_precision():
+            assert not torch.is_autocast_enabled("cuda")
+            assert not torch.backends.cuda.matmul.allow_tf32
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def test_a_gpu_that_is_not_in_use_is_left_alone(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a GPU was asked")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", refuse)
+    synchronise(torch.device("cpu"))
+
+
+def test_kmeans_stays_on_the_cpu_of_a_cpu_run(monkeypatch):
+    """Though faiss sees a GPU."""
+    import faiss
+
+    from deepcluster import clustering
+
+    asked = []
+
+    class Kmeans(faiss.Kmeans):
+        def __init__(self, *arguments, gpu, **settings):
+            asked.append(gpu)
+            super().__init__(*arguments, gpu=False, **settings)
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
+    monkeypatch.setattr(faiss, "Kmeans", Kmeans)
+    points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
+    clustering.kmeans(points, 3, 0)
+    clustering.kmeans(points, 3, 0, torch.device("cuda"))
+    assert asked == [False, True]
+
+
+@pytest.mark.parametrize(
+    "package", ["runs", "datasets.painted", "deepcluster.train", "supervised.train", "explain.drawing"]
+)
+def test_waiting_threads_sleep_whatever_is_imported_first(package):
+    program = f"import {package}, os; print(os.environ['OMP_WAIT_POLICY'])"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": "/nonexistent"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "PASSIVE", done.stderr
+
+
+def test_wrong_devices_are_one_sentence():
+    for name, words in (("tpu9", "unknown"), ("meta", "not supported"), ("cuda:99", "no such GPU")):
+        with pytest.raises(UserError, match=words):
+            use_device(name)
+
+
+def test_a_table_keeps_names_that_are_not_text(tmp_path):
+    rows = [{"image": "odd-\udcff.jpg", "n": 1}, {"image": 'quotes "and", comma', "n": None}, {"image": "new\nline"}]
+    write_csv(tmp_path / "t.csv", rows)
+    assert [row["image"] for row in read_csv(tmp_path / "t.csv")] == [row["image"] for row in rows]
+    assert [row["n"] for row in read_csv(tmp_path / "t.csv")] == ["1", "", ""]
+
+
+def test_bytes_take_a_files_place_whole(tmp_path):
+    write_atomic(tmp_path / "a", b"old")
+    write_atomic(tmp_path / "a", b"new", durable=False)
+    assert (tmp_path / "a").read_bytes() == b"new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    with pytest.raises(OSError, match="No such file") as caught:
+        write_atomic(tmp_path / "nowhere" / "a", b"x")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "a")
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    with locked(tmp_path, "busy"):
+        program = "from pathlib import Path\nfrom machine.files import locked\n"
+        program += f"with locked(Path({str(tmp_path)!r}), 'busy'): pass"
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "busy" in done.stderr
+    with locked(tmp_path, "busy"):
+        pass
