@@ -51,7 +51,7 @@ _RECIPES = (
     Recipe("drop_full_conv", "lecture", {"dropout": 0.2}, Augmentation(rotate=30, shift=0.1), (0.0250, 0.9927)),
     # For the study of single pixels: networks of about 97 %, of other architectures.
     Recipe("mlp", "mlp", {"units": 64}),
-    Recipe("small_conv", "small_conv", {"channels": 8}, stop_at_accuracy=0.97),
+    Recipe("small_conv", "small_conv", {"channels": 4}, stop_at_accuracy=0.97),
     # The network of supervised/autodiff.py, trained by it.
     Recipe("autodiff", "two_conv", {"channels": 8}, learner="numpy", epochs=3, batch=32, lr=0.01),
 )
