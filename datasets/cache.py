@@ -51,6 +51,20 @@ class Pixels:
         start = int(self._offset[index])
         return self._shards[self._shard[index]][start : start + height * width * 3].reshape(height, width, 3)
 
+    def stack(self, rows: np.ndarray) -> np.ndarray:
+        """Images `rows`, which are of one shape: (B, H, W, 3) uint8. Rows that follow each other are read as one."""
+        height, width = (int(side) for side in self.shape[rows[0]])
+        size = height * width * 3
+        found = np.empty((len(rows), size), np.uint8)
+        follows = (np.diff(self._shard[rows]) == 0) & (np.diff(self._offset[rows]) == size)
+        starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(rows)]
+        for begin, end in zip(starts[:-1], starts[1:], strict=True):
+            first = rows[begin]
+            start = int(self._offset[first])
+            piece = self._shards[self._shard[first]][start : start + (end - begin) * size]
+            found[begin:end] = piece.reshape(end - begin, size)
+        return found.reshape(-1, height, width, 3)
+
     @property
     def square(self) -> bool:
         return bool((self.shape == self.shape[0]).all()) and self.shape[0][0] == self.shape[0][1]

@@ -15,11 +15,11 @@ from deepcluster.agreement import agreement, agreement_table
 from deepcluster.baselines import BASELINES, measure_baselines
 from deepcluster.clustering import centroids
 from deepcluster.features import embed, pca_whiten
-from deepcluster.figures import DPI, new_figure
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device
 from machine.files import read_csv, write_atomic, write_csv
+from runs.figures import DPI, new_figure
 
 LISTED = 10  # lines of a table on the console
 PURE = 0.6  # a cluster of which this share has one label may cast doubt on another label in it

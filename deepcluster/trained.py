@@ -18,6 +18,7 @@ from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from runs import Run
+from runs.directory import load_weights, newest_checkpoint
 
 if TYPE_CHECKING:
     import pandas
@@ -71,15 +72,9 @@ def network(run: Run, epoch: int | None = None) -> ClusterNet:
     Raises:
         UserError: if no weights were kept, or they do not fit.
     """
-    kept = run.checkpoints()
-    if not kept:
-        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
-    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    saved = newest_checkpoint(run, epoch)
     model = build(saved["model"])
-    try:
-        model.load_state_dict(saved["state"])
-    except RuntimeError as error:
-        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    load_weights(run, model, saved["state"])
     return model.eval()
 
 

@@ -53,7 +53,9 @@ def test_a_new_column_is_written_shown_and_drawn(tmp_path, monkeypatch):
     assert [row["entropy"] for row in run.log()] == ["0.5", "1.0"]
     run.write_clusters(2, Clusters(FACTS.assignment, np.zeros(4)))
     titles = []
-    monkeypatch.setattr(figures, "save", lambda run, name, figure: titles.extend(a.get_title() for a in figure.axes))
+    monkeypatch.setattr(
+        figures, "save_figure", lambda run, name, figure: titles.extend(a.get_title() for a in figure.axes)
+    )
     figures.draw(run, rows)
     assert "Entropy" in titles
 

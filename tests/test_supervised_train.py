@@ -108,7 +108,7 @@ def test_another_labelled_set_walks_in_by_the_door(small, data):
 
 
 def test_a_trained_run_is_opened_again(small, data):
-    assert opened.group(small) == "class"
+    assert opened.group(small) == "label"
     assert opened.class_names(small) == list(CLASSES)
     net = opened.network(small)
     begun = start(configure_as(small), small.meta.model, CPU).learner.network().state_dict()
