@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,7 +59,7 @@ class Pixels:
         found = np.empty((len(rows), size), np.uint8)
         follows = (np.diff(self._shard[rows]) == 0) & (np.diff(self._offset[rows]) == size)
         starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(rows)]
-        for begin, end in zip(starts[:-1], starts[1:], strict=True):
+        for begin, end in pairwise(starts):
             first = rows[begin]
             start = int(self._offset[first])
             piece = self._shards[self._shard[first]][start : start + (end - begin) * size]

@@ -1,4 +1,4 @@
-"""What the documents say runs: the code of docs/python.md as it stands, links that lead somewhere, commands that exist."""
+"""What the documents say is so: the code of docs/python.md runs, links lead somewhere, files that are named exist."""
 
 import os
 import re
