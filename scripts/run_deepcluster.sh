@@ -37,6 +37,6 @@ while [ $# -gt 0 ]; do
     *) train+=("$option") ;;
   esac
 done
-python=$root/.venv/bin/python
-"$python" -m deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
-exec "$python" -m explain --run "$exp" ${explain[@]+"${explain[@]}"}
+program=$root/.venv/bin/deepcluster-explain  # finds the packages from any folder; paths stay relative to the caller's
+"$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
+exec "$program" explain --run "$exp" ${explain[@]+"${explain[@]}"}
