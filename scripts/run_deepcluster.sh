@@ -24,14 +24,14 @@ while [ $# -gt 0 ]; do
   option=$1
   shift
   case $option in
-    --exp=*|--results=*|--device=*|--workers=*|--mnist-dir=*) value=${option#*=}; option=${option%%=*} ;;
-    --exp|--results|--device|--workers|--mnist-dir)
+    --exp=*|--run=*|--results=*|--device=*|--workers=*|--mnist-dir=*) value=${option#*=}; option=${option%%=*} ;;
+    --exp|--run|--results|--device|--workers|--mnist-dir)
       [ $# -gt 0 ] || { echo "error: $option needs a value" >&2; exit 2; }
       value=$1
       shift ;;
   esac
   case $option in
-    --exp) exp=$value ;;
+    --exp|--run) exp=$value ;;
     --results) explain+=("$option" "$value") ;;
     --device|--workers|--mnist-dir) train+=("$option" "$value"); explain+=("$option" "$value") ;;
     *) train+=("$option") ;;
