@@ -16,6 +16,9 @@ from explain.attribution.registry import Method
 
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
+TWO_SIDED = (np.asarray(matplotlib.colormaps["RdBu"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+DIMMED = 0.2  # brightness of the photograph where nothing speaks for the class
 EMPTY = 128  # grey of a picture that says nothing
 ROBUST = 99.5  # percentile of a gradient that becomes full colour: single pixels reach ten times the rest
 SMALLEST = 112  # side that tiny views are enlarged to, by whole pixels
@@ -30,6 +33,19 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 def is_degenerate(values: np.ndarray) -> bool:
     """Whether a map of any shape is zero, constant, or has a value that is not finite."""
     return not np.isfinite(values).all() or float(values.max()) == float(values.min())
+
+
+def says_nothing(values: np.ndarray, kind: str) -> bool:
+    """Whether a map is degenerate. A constant change is none: one cover may hide everything."""
+    if kind == "change":
+        return not np.isfinite(values).all() or not values.any()
+    return is_degenerate(values)
+
+
+def panels(picture: Image.Image) -> list[Image.Image]:
+    """The squares that a picture consists of, from left to right."""
+    side = picture.height
+    return [picture.crop((left, 0, left + side, side)) for left in range(0, picture.width - side + 1, side)]
 
 
 def normalise_heat(heat: np.ndarray, robust: bool = False) -> np.ndarray | None:
@@ -58,6 +74,8 @@ def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Im
     """
     if method.kind == "signed":
         return signed(values)
+    if method.kind == "change":
+        return change(values[0], photograph)
     if method.kind == "fine":
         return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2])
     return overlay(normalise_heat(values[0]), photograph)
@@ -74,6 +92,27 @@ def signed(values: np.ndarray) -> Image.Image:
     size = np.abs(values)
     top = percentile(size) or float(size.max())
     return Image.fromarray((np.clip(values / top, -1, 1) * 127 + EMPTY).astype(np.uint8))
+
+
+def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
+    """(H, W) changes of a score by hiding a place -> two pictures side by side, (H, 2 W).
+
+    Left the photograph, as bright as the place was needed (a change below 0); right, over the photograph in grey, the two-sided
+    look-up table: red was needed, white did not matter, blue was in the way. Full colour is the largest change to either side.
+    """
+    height, width = photograph.shape[:2]
+    picture = Image.new("RGB", (2 * width, height))
+    grey = Image.fromarray(photograph).convert("L").convert("RGB")
+    if says_nothing(values, "change"):
+        picture.paste(Image.fromarray((photograph * DIMMED).astype(np.uint8)), (0, 0))
+        picture.paste(grey, (width, 0))
+        return picture
+    relative = values / np.abs(values).max()  # -1 .. 1
+    bright = DIMMED + (1 - DIMMED) * np.maximum(-relative, 0)
+    picture.paste(Image.fromarray((photograph * bright[:, :, None]).round().astype(np.uint8)), (0, 0))
+    colours = Image.fromarray(TWO_SIDED[((relative + 1) * 127.5).round().astype(np.uint8)])
+    picture.paste(Image.blend(grey, colours, 0.5), (width, 0))
+    return picture
 
 
 def coloured(heat: np.ndarray | None, shape: tuple[int, ...]) -> Image.Image:
@@ -123,7 +162,7 @@ def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
 
 def enlarge(picture: Image.Image) -> Image.Image:
     """Tiny pictures (digits) by whole pixels, so that a person can see them in a folder."""
-    times = max(1, SMALLEST // max(picture.size))
+    times = max(1, SMALLEST // min(picture.size))
     size = (picture.width * times, picture.height * times)
     return picture.resize(size, Image.Resampling.NEAREST) if times > 1 else picture
 
