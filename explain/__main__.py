@@ -1,7 +1,9 @@
-"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
+"""python -m explain [draw] --run exp/, and the other commands of COMMANDS."""
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
@@ -15,8 +17,8 @@ def build_parser() -> Parser:
         description="Why the network of a run puts each image where it does. Without a command: draw.",
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    add_draw(commands)
-    add_apply(commands)
+    for add, _ in COMMANDS.values():
+        add(commands)
     return parser
 
 
@@ -76,6 +78,42 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
 
 
+def add_image(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "image",
+        help="explain any photograph by its path",
+        allow_abbrev=False,
+        description="Show a photograph to the network of a run, or to an image-recognition network of torchvision: the likeliest "
+        "classes are printed, and a titled picture of each method is written.",
+    )
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
+    parser.add_argument("--run", "--exp", dest="run", type=Path, metavar="DIR", help="run directory")
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest", help="whose weights (latest)")
+    parser.add_argument(
+        "--network",
+        metavar="torchvision:NAME[:WEIGHTS]",
+        help="instead of a run, like torchvision:resnet18; WEIGHTS: a name that torchvision fetches (DEFAULT), or a file with "
+        "a state_dict",
+    )
+    parser.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
+    parser.add_argument(
+        "--target",
+        default="own",
+        metavar="own|rival|margin|N|NAME",
+        help="the likeliest class (default), the second, the difference of the two, or a class by number or name",
+    )
+    parser.add_argument("--out", type=Path, default=Path("explained"), metavar="DIR", help="where it goes (explained/)")
+    add_machine(parser)
+
+
+# Of each command what adds its options, and the function that does it, imported when it is called.
+COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
+    "draw": (add_draw, "explain.results:draw_command"),
+    "apply": (add_apply, "explain.edits:apply_command"),
+    "image": (add_image, "explain.image:image_command"),
+}
+
+
 def epoch(text: str) -> str:
     return text if text in ("latest", "all") else str(positive(text))
 
@@ -104,14 +142,11 @@ def methods(text: str) -> tuple[Asked, ...]:
 def main() -> None:
     arguments = sys.argv[1:]
     parser = build_parser()
-    if arguments[:1] not in (["draw"], ["apply"], ["-h"], ["--help"]):
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments = ["draw", *arguments]
     options = parser.parse_args(arguments)
-    if options.command == "draw":
-        from explain.results import draw_command as act
-    else:
-        from explain.edits import apply_command as act
-    act(options)
+    module, function = COMMANDS[options.command][1].split(":")
+    getattr(import_module(module), function)(options)
 
 
 if __name__ == "__main__":

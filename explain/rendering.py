@@ -5,22 +5,25 @@ A map that is zero, constant or not finite is degenerate: it is `None` after `no
 """
 
 import io
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from console import UserError
 from explain.attribution.registry import Method
 
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
-# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
-TWO_SIDED = (np.asarray(matplotlib.colormaps["RdBu"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
-DIMMED = 0.2  # brightness of the photograph where nothing speaks for the class
+# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue. (256, 3) uint8;
+# without the darkest ends of the table, which over a photograph look like shadow.
+TWO_SIDED = (matplotlib.colormaps["RdBu"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
+DIMMED = 0.3  # brightness of the photograph where nothing speaks for the class
 EMPTY = 128  # grey of a picture that says nothing
 ROBUST = 99.5  # percentile of a gradient that becomes full colour: single pixels reach ten times the rest
+LEGIBLE, TITLE = 256, 14  # height of a picture below a title, and the size of its letters, in pixels
 SMALLEST = 112  # side that tiny views are enlarged to, by whole pixels
 FORMATS: dict[str, dict[str, int]] = {
     "png": {"compress_level": 1, "compress_type": 3},  # run lengths: as small as level 1, in two thirds of the time
@@ -160,6 +163,25 @@ def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(photograph.convert("RGB").resize(size))
 
 
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture, enlarged by whole pixels if it is small, below its title in black on white, which is wrapped to its width."""
+    times = max(1, -(-LEGIBLE // picture.height))
+    large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
+    font = _letters()
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= large.width - 8 or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    above = len(lines) * (TITLE + 4) + 6
+    sheet = Image.new("RGB", (large.width, large.height + above), "white")
+    ImageDraw.Draw(sheet).multiline_text((4, 2), "\n".join(lines), "black", font, spacing=3)
+    sheet.paste(large, (0, above))
+    return sheet
+
+
 def enlarge(picture: Image.Image) -> Image.Image:
     """Tiny pictures (digits) by whole pixels, so that a person can see them in a folder."""
     times = max(1, SMALLEST // min(picture.size))
@@ -183,8 +205,10 @@ def encode_sheet(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4) -> np.ndarray:
-    """Pictures in reading order on white; fewer pictures than columns make a narrower sheet."""
+def contact_sheet(
+    pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4, labels: list[str] | None = None
+) -> np.ndarray:
+    """Pictures in reading order on white; fewer pictures than columns make a narrower sheet. `labels`: one a row, to its left."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3), 255, np.uint8)
@@ -194,4 +218,19 @@ def contact_sheet(pictures: list[np.ndarray], columns: int = 8, cell: int = 112,
         sheet[top : top + cell, left : left + cell] = np.asarray(
             Image.fromarray(picture).resize((cell, cell), sampling)
         )
-    return sheet
+    return sheet if labels is None else _labelled(sheet, labels, cell + gap)
+
+
+def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
+    """A label left of each row of a sheet, `step` pixels apart."""
+    font = _letters()
+    left = round(max(font.getlength(label) for label in labels)) + 12
+    whole = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0]), "white")
+    whole.paste(Image.fromarray(sheet), (left, 0))
+    for row, label in enumerate(labels):
+        ImageDraw.Draw(whole).text((6, row * step + step // 2 - TITLE // 2), label, "black", font)
+    return np.asarray(whole)
+
+
+def _letters() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TITLE)

@@ -80,7 +80,7 @@ def trainer_of(run: Run) -> Any:
     return import_module(TRAINERS[run.meta.kind])
 
 
-def unseen_pixels(trainer: Any, shown: Tensor) -> Tensor:
+def pixels_for_network(trainer: Any, shown: Tensor) -> Tensor:
     """What the network sees of a picture for the eye: `trainer.photograph` backwards.
 
     A view stretches and shifts each channel; how, two values show.
@@ -172,12 +172,16 @@ class Subject:
         return self._merged(self.trainer.untrained(self.run, self._net).to(self.device))
 
     def _merged(self, net: Any) -> MergedLogits:
-        neutral = unseen_pixels(self.trainer, torch.full_like(self._one[:, :, :1, :1], 0.5))
+        neutral = self.seen(torch.full_like(self._one[:, :, :1, :1], 0.5))
         return MergedLogits(self.trainer.for_inference(net), self.clusters.groups, neutral)
 
     def images(self, rows: np.ndarray) -> Tensor:
         """The view of images `rows` of the run that the network sees: (B, C, H, W)."""
         return self.trainer.view(self.run, self.pictures.frames, self.pictures.position[rows])
+
+    def seen(self, pictures: Tensor) -> Tensor:
+        """What the network sees of pictures (B, C, H, W) in 0..1, C the channels of its view; `photographs` backwards."""
+        return pixels_for_network(self.trainer, pictures)
 
     def photographs(self, images: Tensor) -> np.ndarray:
         """What `images` gave, for the eye: (B, H, W, 3) uint8."""

@@ -228,8 +228,8 @@ def test_is_drawn_as_brightness_and_around_zero():
     assert picture.size == (8, 4)
     left, right = (np.asarray(panel).astype(int) for panel in panels(picture))
     assert (left[0, 0] == 200).all()
-    assert (left[3, 3] == 40).all()
-    assert (left[1, 1] == 40).all()
+    assert (left[3, 3] == 60).all()
+    assert (left[1, 1] == 60).all()
     assert right[0, 0, 0] > right[0, 0, 2] + 30  # needed: red
     assert right[3, 3, 2] > right[3, 3, 0] + 30  # in the way: blue
     assert np.ptp(right[1, 1]) <= 2
