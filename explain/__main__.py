@@ -7,8 +7,8 @@ from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
-from console.options import add_machine, add_reading, add_run, positive
-from explain.attribution.registry import PHOTOGRAPH, Asked, described, parse
+from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive
+from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
 
 
 def build_parser() -> Parser:
@@ -106,12 +106,69 @@ def add_image(commands: argparse._SubParsersAction) -> None:
     add_machine(parser)
 
 
+def add_maximise(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "maximise",
+        help="the picture that excites a cluster, a channel or a unit most",
+        allow_abbrev=False,
+        description="Make, by gradient ascent, the picture that each cluster's logit likes best, before softmax; or, with "
+        "--layer, a channel of a convolution or a unit of a dense layer, before its ReLU. Started again, it does only what is "
+        "missing.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="where it goes (default: as `draw`, beside its pictures)"
+    )
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest|all", help="whose weights (latest)")
+    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    parser.add_argument(
+        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
+    )
+    parser.add_argument("--clusters", type=numbers, metavar="N,N", help="these clusters only")
+    parser.add_argument(
+        "--layer",
+        type=layer_name,
+        metavar="N|NAME",
+        help="instead of clusters: a convolution counted from the end (-1 is the last), or a module's name",
+    )
+    parser.add_argument("--channels", type=numbers, metavar="N,N", help="its channels or units (the first 16)")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--style",
+        choices=["readable", "plain"],
+        default="readable",
+        help="readable (default): a Fourier image that is shaken between steps; plain: pixels, nothing else",
+    )
+    how.add_argument("--steps", type=positive, metavar="N", help="steps of the ascent (readable 128, plain 64)")
+    how.add_argument("--rate", type=above_zero, metavar="X", help="length of a step: the gradient is normalised")
+    how.add_argument(
+        "--jitter", type=not_negative, metavar="X", help="shift of up to this fraction of the side each step"
+    )
+    how.add_argument(
+        "--blur", type=not_negative, metavar="PX", help="sigma of a Gaussian over the pixels after each step"
+    )
+    how.add_argument("--decay", type=not_negative, metavar="X", help="share by which each step fades towards grey")
+    running = parser.add_argument_group("running")
+    add_machine(running)
+    add_reading(running)
+
+
 # Of each command what adds its options, and the function that does it, imported when it is called.
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
     "image": (add_image, "explain.image:image_command"),
+    "maximise": (add_maximise, "explain.maximisation:maximise_command"),
 }
+
+
+def layer_name(text: str) -> int | str:
+    try:
+        return layer(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a convolution from the end (-1) or a module's name"
+        ) from None
 
 
 def epoch(text: str) -> str:

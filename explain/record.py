@@ -20,6 +20,8 @@ from explain.subject import Subject
 from machine.files import write_atomic
 from runs.directory import DAMAGED
 
+MAXIMUM = "activation_maximum.png"  # in a cluster's folder: what `maximise` made
+
 
 def number_column(key: str, name: str) -> str:
     """What a number that a method measures is called in tables: `occlusion.worst`."""

@@ -9,7 +9,7 @@ import numpy as np
 from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
-from explain.record import Explanation
+from explain.record import MAXIMUM, Explanation
 from explain.rendering import SUFFIX
 from machine.files import write_atomic
 from runs.tables import LOG
@@ -73,6 +73,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "epoch": subject.epoch,
         "methods": [{"key": asked.key, "title": asked.title, "panels": panels_of(asked)} for asked in drawn],
         "mean_heat": f"_mean-{HEAT}.png",
+        "maximum": MAXIMUM,
         "suffix": SUFFIX[explanation.choice.format],
         "caveat": [(asked.title, caveat[asked.key]) for asked in drawn if asked.key in caveat],
         "numbers": [card.number for card in cards],
