@@ -11,6 +11,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from console import UserError
+from explain import maximisation
+from explain.__main__ import main
 from explain.maximisation import (
     STYLES,
     Ascent,
@@ -154,6 +156,39 @@ def test_a_picture_of_each_cluster_in_the_gallery_and_nothing_done_twice(trained
     shutil.rmtree(out)
     assert run_module(*command, "--clusters", "0,2").returncode == 0  # another folder of epochs: the same pictures
     assert all(path.read_bytes() == content for path, content in before.items())
+
+
+def test_killed_between_two_pictures_it_makes_the_others(trained, tmp_path, monkeypatch):
+    made = []
+
+    def make(*arguments, **options):
+        if len(made) == limit:
+            raise KeyboardInterrupt
+        made.append(1)
+        return maximise(*arguments, **options)
+
+    out = tmp_path / "results"
+    words = ["explain", "maximise", "--run", str(trained), "--results", str(out), *FAST]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setitem(maximisation.BATCH, "cpu", 1)
+    monkeypatch.setattr(maximisation, "maximise", make)
+    limit = 1
+    with pytest.raises(KeyboardInterrupt):
+        main()
+    first = {path: path.read_bytes() for path in out.rglob("activation_maximum.png")}
+    assert len(first) == 1
+    limit = 3
+    main()
+    assert len(made) == 3
+    assert len(list(out.rglob("activation_maximum.png"))) == 3
+    assert all(path.read_bytes() == content for path, content in first.items())
+    assert len(table(out / "1" / "activation_maxima.csv")) == 3
+    monkeypatch.setattr("sys.argv", [*words, "--rate", "0.03"])
+    limit = 6
+    main()
+    assert len(made) == 6  # other settings: made again
+    main()
+    assert len(made) == 6
 
 
 def test_channels_of_a_layer(trained, tmp_path):
