@@ -1,7 +1,7 @@
 """The picture that excites a cluster, a channel or a unit most: gradient ascent on the input (Erhan et al. 2009).
 
 Two styles. *Plain*: the pixels themselves, from grey, along the normalised gradient, kept within what a photograph can show.
-*Readable* (Olah et al. 2017): the picture is a sum of waves whose steps are alike at every frequency, squeezed into 0..1 by a
+*Readable* (Olah et al. 2017): the picture is a sum of waves whose amplitudes fall as 1 / frequency, squeezed into 0..1 by a
 sigmoid, and shifted, turned and scaled a little before each look, so that what excites must do so wherever it lies.
 """
 
@@ -47,7 +47,7 @@ class Ascent:
 
     style: str  # "readable": waves; "plain": pixels
     steps: int
-    rate: float  # length of a step, root mean square over the parameters
+    rate: float  # length of a step, root mean square over the pixels (of a readable picture before the sigmoid)
     jitter: float = 0.0  # largest shift, as a fraction of the side; above 0 the picture is also turned and scaled
     blur: float = 0.0  # sigma in pixels of a Gaussian over the pixels after each step
     decay: float = 0.0  # share by which each step fades towards grey
@@ -60,7 +60,7 @@ class Ascent:
 
 
 STYLES = {
-    "readable": Ascent("readable", 128, 0.003, jitter=0.06, decay=0.01),
+    "readable": Ascent("readable", 128, 0.2, jitter=0.05, decay=0.03),
     "plain": Ascent("plain", 64, 0.02),
 }
 
@@ -87,10 +87,13 @@ def ascend(score: Score, start: Tensor, steps: int, rate: float, normalise: bool
 def _gradient(score: Score, at: Tensor, normalise: bool) -> Tensor:
     at = at.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(score(at).sum(), at)
-    if normalise:
-        size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-20)
-        gradient = gradient / size.view(-1, *[1] * (gradient.dim() - 1))
-    return gradient
+    return _of_length_one(gradient) if normalise else gradient
+
+
+def _of_length_one(step: Tensor) -> Tensor:
+    """(B, ...) each divided by its root mean square; 0 stays 0."""
+    size = step.flatten(1).square().mean(1).sqrt().clamp_min(1e-20)
+    return step / size.view(-1, *[1] * (step.dim() - 1))
 
 
 def maximise(
@@ -118,45 +121,39 @@ def maximise(
     """
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     waves = ascent.style == "readable"
-    picture_of = waves_to_picture if waves else offset_to_picture
-    size = (shape[1], shape[2] // 2 + 1, 2) if waves else shape[1:]
+    picture_of = torch.sigmoid if waves else _around_grey
     # The same noise in each channel: a network that sees no colour leaves the picture grey.
-    noise = [torch.randn(1, *size, generator=generator).expand(shape[0], *size) for generator in generators]
+    noise = [torch.randn(1, *shape[1:], generator=generator).expand(shape) for generator in generators]
     at = (torch.stack(noise) * NOISE).to(device)
 
-    def shaken(parameters: Tensor) -> Tensor:
-        pictures = picture_of(parameters, shape)
+    def shaken(values: Tensor) -> Tensor:
+        pictures = picture_of(values)
         return score(pictures if ascent.jitter == 0 else shake(pictures, ascent.jitter, generators))
 
     with torch.enable_grad(), full_precision():
         for _ in progress(range(ascent.steps), what, unit="steps"):
-            at = (at + ascent.rate * _gradient(shaken, at, normalise=True)) * (1 - ascent.decay)
-            if not waves:
-                at = (blur(at, ascent.blur) if ascent.blur else at).clamp(-0.5, 0.5)
-    with torch.no_grad():
-        pictures = picture_of(at, shape)
-        if waves and ascent.blur:
-            pictures = blur(pictures, ascent.blur)
-        return (pictures * 255).round() / 255
+            step = _gradient(shaken, at, normalise=not waves)
+            step = _of_length_one(by_frequency(step)) if waves else step
+            at = (at + ascent.rate * step) * (1 - ascent.decay)
+            at = blur(at, ascent.blur) if ascent.blur else at
+            at = at if waves else at.clamp(-0.5, 0.5)
+    return (picture_of(at) * 255).round() / 255
 
 
-def offset_to_picture(offset: Tensor, _: tuple[int, int, int]) -> Tensor:
-    """(B, C, H, W) around 0, -.5 to .5 -> around grey, 0 to 1."""
-    return offset + 0.5
+def _around_grey(values: Tensor) -> Tensor:
+    return values + 0.5
 
 
-def waves_to_picture(spectrum: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """Amplitudes (B, C, H, W // 2 + 1, 2) of waves, each divided by its frequency -> pictures (B, C, H, W) in 0..1.
+def by_frequency(gradient: Tensor) -> Tensor:
+    """(B, C, H, W), each wave of it divided by the square of its frequency.
 
-    As photographs have it (amplitude falls as 1 / frequency), so that one rate suits the large and the small.
+    It is the step of a picture whose parameters are the amplitudes of waves, each divided by its frequency as photographs have
+    it: the gradient goes through that division twice, to the parameters and back.
     """
-    height, width = shape[1:]
+    height, width = gradient.shape[2:]
     down, across = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
-    frequency = (down[:, None].square() + across.square()).sqrt().clamp_min(1 / max(height, width)).to(spectrum.device)
-    waves = torch.view_as_complex(spectrum.contiguous()) / frequency
-    # Of unit variance if every amplitude were: the mean of 1 / frequency^2 is what the division added.
-    scale = frequency.pow(-2).mean().sqrt()
-    return torch.sigmoid(4 * torch.fft.irfft2(waves / scale, (height, width), norm="ortho"))
+    square = (down[:, None].square() + across.square()).clamp_min(1 / max(height, width) ** 2).to(gradient.device)
+    return torch.fft.irfft2(torch.fft.rfft2(gradient) / square, (height, width))
 
 
 def shake(pictures: Tensor, jitter: float, generators: Sequence[torch.Generator]) -> Tensor:

@@ -105,7 +105,8 @@ def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     """
     height, width = photograph.shape[:2]
     picture = Image.new("RGB", (2 * width, height))
-    grey = Image.fromarray(photograph).convert("L").convert("RGB")
+    # Lightened, so that colours are seen on black ground too.
+    grey = Image.fromarray(photograph).convert("L").point(lambda value: 96 + value * 159 // 255).convert("RGB")
     if says_nothing(values, "change"):
         picture.paste(Image.fromarray((photograph * DIMMED).astype(np.uint8)), (0, 0))
         picture.paste(grey, (width, 0))

@@ -19,10 +19,10 @@ from explain.maximisation import (
     ascend,
     before_relu,
     blur,
+    by_frequency,
     maximise,
     shake,
     unit_values,
-    waves_to_picture,
 )
 
 # f(x) = relu(x W): 1 on the diagonal, -1 below it.
@@ -99,11 +99,16 @@ def test_a_network_without_colours_gets_a_grey_picture():
     assert (found.amax(1) - found.amin(1)).max() <= 1 / 255
 
 
-def test_waves_of_no_amplitude_are_grey_and_odd_sides_fit():
+def test_a_step_by_frequency_is_what_climbing_over_amplitudes_makes():
     for height, width in ((8, 8), (7, 9)):
-        picture = waves_to_picture(torch.zeros(2, 3, height, width // 2 + 1, 2), (3, height, width))
-        assert picture.shape == (2, 3, height, width)
-        assert picture.unique().tolist() == [0.5]
+        gradient = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        down, across = torch.fft.fftfreq(height).double(), torch.fft.fftfreq(width).double()
+        frequency = (down[:, None] ** 2 + across**2).sqrt().clamp_min(1 / max(height, width))
+        amplitudes = torch.zeros(2, 3, height, width, 2, dtype=torch.float64, requires_grad=True)
+        picture = torch.fft.ifft2(torch.view_as_complex(amplitudes) / frequency, norm="ortho").real
+        (step,) = torch.autograd.grad((picture * gradient).sum(), amplitudes)
+        expected = torch.fft.ifft2(torch.view_as_complex(step) / frequency, norm="ortho").real
+        assert_close(by_frequency(gradient), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_shaking_and_blurring_keep_a_plain_picture():

@@ -233,7 +233,7 @@ def test_is_drawn_as_brightness_and_around_zero():
     assert right[0, 0, 0] > right[0, 0, 2] + 30  # needed: red
     assert right[3, 3, 2] > right[3, 3, 0] + 30  # in the way: blue
     assert np.ptp(right[1, 1]) <= 2
-    assert np.asarray(change(np.zeros((4, 4)), photograph))[0, 4].tolist() == [200, 200, 200]
+    assert np.asarray(change(np.zeros((4, 4)), photograph))[0, 4].tolist() == [220, 220, 220]
 
 
 @pytest.fixture(scope="module")
