@@ -15,13 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from explain.attribution.registry import Asked, in_order
+from explain.attribution.registry import METHODS, Asked, in_order
 from explain.choice import Choice
 from explain.rendering import SUFFIX
 from explain.scores import Scores
 from explain.subject import Subject
 from machine.files import write_atomic
 from runs.directory import DAMAGED
+
+MAXIMUM = "activation_maximum.png"  # in a cluster's folder: what `maximise` made
+
+
+def number_column(key: str, name: str) -> str:
+    """What a number that a method measures is called in tables: `occlusion.worst`."""
+    return f"{key}.{name}"
 
 
 class Record:
@@ -32,6 +39,7 @@ class Record:
         self.done: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool
         self.empty: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool: the map is degenerate
         self.heat: dict[int, np.ndarray] = {}  # image -> small Grad-CAM in 0..1, for its cluster's mean
+        self.numbers: dict[str, np.ndarray] = {}  # number_column -> (N,) float64, NaN: not measured
         self._count, self._pieces = count, 0
         for path in sorted(folder.glob("*.npz")):
             try:
@@ -43,7 +51,7 @@ class Record:
             self._pieces = int(path.stem) + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
-        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), perhaps `heat` (B, h, w)."""
+        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), perhaps `heat` (B, h, w), and (B,) for each number measured."""
         write_atomic(self.folder / f"{self._pieces:06d}.npz", lambda file: np.savez(file, **piece))  # type: ignore[arg-type]
         self._pieces += 1
         self._take(piece)
@@ -52,6 +60,16 @@ class Record:
         """The methods of which there are pictures, in the order of pages and tables."""
         return in_order(self.done)
 
+    def measured(self) -> list[tuple[Asked, str, np.ndarray]]:
+        """Of each number that the drawn methods measure: method, its name, (N,) values."""
+        columns = [
+            (one, name, number_column(one.key, name))
+            for one in self.drawn()
+            if one.name in METHODS
+            for name in one.method.numbers
+        ]
+        return [(one, name, self.numbers[column]) for one, name, column in columns if column in self.numbers]
+
     def _take(self, piece: dict[str, np.ndarray]) -> None:
         rows = piece["rows"]
         for column, key in enumerate(piece["methods"].tolist()):
@@ -59,6 +77,8 @@ class Record:
                 table.setdefault(key, np.zeros(self._count, bool))
             self.done[key][rows] = True
             self.empty[key][rows] = piece["empty"][:, column]
+        for name in piece.keys() - {"rows", "methods", "empty", "heat"}:
+            self.numbers.setdefault(name, np.full(self._count, np.nan))[rows] = piece[name]
         if "heat" in piece:
             self.heat |= dict(zip(rows.tolist(), piece["heat"], strict=True))
 

@@ -71,6 +71,19 @@ def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
     report(explanation)
 
 
+def refresh_pages(subject: Subject, results: Path) -> None:
+    """Write an epoch's pages again, with what lies in its folder by now; nothing where none were written yet."""
+    folder = results / str(subject.epoch)
+    kept = read_results(results)
+    if kept is None or not (folder / "explanations.csv").exists():
+        return
+    map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
+    choice = Choice(default_methods(), kept["target"], format=kept["format"], map=map_of_all)
+    none = np.zeros(0, np.int64)
+    explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
+    gallery.write_pages(explanation, random_weights_correlation(explanation), results)
+
+
 def report(explanation: Explanation) -> None:
     """What was explained, and how many maps say nothing, in words."""
     rows = explanation.rows

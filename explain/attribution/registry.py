@@ -34,17 +34,22 @@ class Method:
     - `heat`: (B, 1, H, W) from 0, coarse; drawn over the photograph.
     - `fine`: (B, C, H, W), of pixels; the largest of the channels above 0 is drawn on its own.
     - `signed`: (B, C, H, W) with meaning on both sides of 0; drawn as colours around grey.
+    - `change`: (B, 1, H, W), by how much the score changes when the place is hidden; drawn twice, as brightness of the
+      photograph and through a two-sided look-up table.
     """
 
     name: str
     title: str
-    kind: Literal["heat", "fine", "signed"]
+    kind: Literal["heat", "fine", "signed", "change"]
     function: Callable[..., Any]
     passes: Literal["one", "many"] = "one"  # through the network; many: batches are kept small
     needs_layer: bool = True  # reads a convolution
     options: tuple[Option, ...] = ()
     default: bool = False  # drawn when nothing is asked for
     shared: bool = False  # comes out of the one pass that attribution.cam.shared_pass makes
+    numbers: tuple[str, ...] = ()  # what it measures of an image beside its map; columns of explanations.csv
+    measure: Callable[..., Any] | None = None  # like `function`, -> (maps, {number's name: (B,)})
+    check: Callable[..., None] | None = None  # (side in pixels, **options): refuses options that do not fit, UserError
 
     def option(self, name: str) -> Option:
         """Its option of that name.
@@ -150,6 +155,38 @@ def layer(text: str) -> int | str:
     return text
 
 
+class Sum(tuple[float, ...]):
+    """Several numbers, written as `0.1+0.2`."""
+
+    def __str__(self) -> str:
+        return "+".join(f"{value:g}" for value in self)
+
+
+def window(text: str) -> Sum:
+    """`.2`, or several as `.1+.2+.3`: fractions of the image's sides."""
+    values = Sum(float(f"{float(part):g}") for part in text.split("+"))
+    if not all(0 < value <= 1 for value in values):
+        raise ValueError
+    return values
+
+
+def stride(text: str) -> float:
+    """A fraction of the window, or whole pixels."""
+    value = float(text)
+    if not 0 < value < float("inf") or (value >= 1 and value != int(value)):
+        raise ValueError
+    return value if value < 1 else int(value)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return convert
+
+
 def _lazily(module: str, function: str, *first: Any) -> Callable[..., Any]:
     def call(*arguments: Any, **options: Any) -> Any:
         return getattr(import_module(f"explain.attribution.{module}"), function)(*first, *arguments, **options)
@@ -186,6 +223,17 @@ _ALL = (
     _cam("eigen_cam", "Eigen-CAM", "EigenCAM"),
     _cam("score_cam", "Score-CAM", "ScoreCAM", "many"),
     _cam("ablation_cam", "Ablation-CAM", "AblationCAM", "many"),
+    Method(
+        "occlusion", "Occlusion", "change", _lazily("perturbation", "occlusion"), "many", needs_layer=False,
+        options=(
+            Option("window", Sum([0.2]), window, "fractions of the image's side, over 0 to 1, joined by + (.1+.2+.3)"),
+            Option("stride", 0.25, stride, "a fraction of the window below 1, or whole pixels from 1 on"),
+            Option("fill", "grey", one_of("grey", "mean", "blur"), "grey, mean or blur"),
+            Option("score", "probability", one_of("probability", "logit"), "probability or logit"),
+        ),
+        numbers=("uncovered", "worst", "best"),
+        measure=_lazily("perturbation", "measured_occlusion"), check=_lazily("perturbation", "check_occlusion"),
+    ),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
