@@ -34,7 +34,8 @@ def cover(image: Any, position: tuple[float, float], fraction: float, fill: Any 
 
     Args:
         image: a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W) or (B, C, H, W).
-        position: how far down and across the patch lies, 0 to 1 each: (0, 0) in the top left corner, (1, 1) in the bottom
+        position: how far down and across the patch lies, 0 to 1 each: (0, 0) in the top left corner, (1, 1) in the
+        bottom
             right one. It always lies within the image.
         fraction: its sides as fractions of the image's, over 0 to 1.
         fill: `grey` (128 of bytes, .5 of numbers), `mean` of each channel, `blur`, or a value that broadcasts.

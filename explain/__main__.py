@@ -83,8 +83,8 @@ def add_image(commands: argparse._SubParsersAction) -> None:
         "image",
         help="explain any photograph by its path",
         allow_abbrev=False,
-        description="Show a photograph to the network of a run, or to an image-recognition network of torchvision: the likeliest "
-        "classes are printed, and a titled picture of each method is written.",
+        description="Show a photograph to the network of a run, or to an image-recognition network of torchvision: the "
+        "likeliest classes are printed, and a titled picture of each method is written.",
     )
     parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
     parser.add_argument("--run", "--exp", dest="run", type=Path, metavar="DIR", help="run directory")
@@ -92,8 +92,8 @@ def add_image(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--network",
         metavar="torchvision:NAME[:WEIGHTS]",
-        help="instead of a run, like torchvision:resnet18; WEIGHTS: a name that torchvision fetches (DEFAULT), or a file with "
-        "a state_dict",
+        help="instead of a run, like torchvision:resnet18; WEIGHTS: a name that torchvision fetches (DEFAULT), or "
+        "a file with a state_dict",
     )
     parser.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
     parser.add_argument(
@@ -111,9 +111,9 @@ def add_maximise(commands: argparse._SubParsersAction) -> None:
         "maximise",
         help="the picture that excites a cluster, a channel or a unit most",
         allow_abbrev=False,
-        description="Make, by gradient ascent, the picture that each cluster's logit likes best, before softmax; or, with "
-        "--layer, a channel of a convolution or a unit of a dense layer, before its ReLU. Started again, it does only what is "
-        "missing.",
+        description="Make, by gradient ascent, the picture that each cluster's logit likes best, before softmax; or, "
+        "with --layer, a channel of a convolution or a unit of a dense layer, before its ReLU. Started again, it does "
+        "only what is missing.",
     )
     add_run(parser)
     parser.add_argument(

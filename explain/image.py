@@ -1,4 +1,4 @@
-"""`python -m explain image PHOTO`: any file, explained by the network of a run or by an image-recognition network of torchvision."""
+"""`python -m explain image PHOTO`: any file, explained by a run's network or one of torchvision's."""
 
 import argparse
 import difflib
@@ -140,8 +140,8 @@ def target_of(target: str, viewer: Viewer, order: list[int]) -> tuple[Tensor, st
         if target.casefold() not in known:
             near = difflib.get_close_matches(target.casefold(), known, 1, 0)
             raise UserError(
-                f"--target {target}: {viewer.name} has no such class: own, rival, margin, 0 to {len(viewer.names) - 1}, or a "
-                f"name like {viewer.names[known[near[0]]]!r}"
+                f"--target {target}: {viewer.name} has no such class: own, rival, margin, 0 to "
+                f"{len(viewer.names) - 1}, or a name like {viewer.names[known[near[0]]]!r}"
             )
         number = known[target.casefold()]
     weights[0, number] = 1
@@ -199,8 +199,8 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
         state = load_tensors(Path(wanted).expanduser())
     else:
         raise UserError(
-            f"--network {spec}: {wanted} is neither a file nor weights of {name}: name a file with its state_dict, or one of "
-            f"{', '.join(offered.__members__)}"
+            f"--network {spec}: {wanted} is neither a file nor weights of {name}: name a file with its state_dict, or "
+            f"one of {', '.join(offered.__members__)}"
         )
     names = list(weights.meta["categories"])
     try:
@@ -231,13 +231,13 @@ def _fetch(spec: str, name: str, weights: Any) -> dict[str, Tensor]:
         return weights.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"--network {spec}: its weights could not be fetched ({str(error).splitlines()[0]}): fetch {weights.url} where "
-            f"there is a network, and give --network torchvision:{name}:FILE"
+            f"--network {spec}: its weights could not be fetched ({str(error).splitlines()[0]}): fetch {weights.url} "
+            f"where there is a network, and give --network torchvision:{name}:FILE"
         ) from None
 
 
 def last_maps(net: nn.Module) -> nn.Module | None:
-    """The module with the last maps before they are pooled, for torchvision's convolutional families; None: it has none."""
+    """The module with the last maps before they are pooled, of torchvision's convolutional families; else None."""
     for name in ("layer4", "trunk_output", "Mixed_7c", "inception5b", "conv5", "layers", "features"):
         part = getattr(net, name, None)
         if not isinstance(part, nn.Module):

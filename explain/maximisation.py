@@ -1,8 +1,9 @@
 """The picture that excites a cluster, a channel or a unit most: gradient ascent on the input (Erhan et al. 2009).
 
-Two styles. *Plain*: the pixels themselves, from grey, along the normalised gradient, kept within what a photograph can show.
-*Readable* (Olah et al. 2017): the picture is a sum of waves whose amplitudes fall as 1 / frequency, squeezed into 0..1 by a
-sigmoid, and shifted, turned and scaled a little before each look, so that what excites must do so wherever it lies.
+Two styles. *Plain*: the pixels themselves, from grey, along the normalised gradient, kept within what a photograph can
+show. *Readable* (Olah et al. 2017): the picture is a sum of waves whose amplitudes fall as 1 / frequency, squeezed into
+0..1 by a sigmoid, and shifted, turned and scaled a little before each look, so that what excites must do so wherever it
+lies.
 """
 
 import argparse
@@ -147,8 +148,8 @@ def _around_grey(values: Tensor) -> Tensor:
 def by_frequency(gradient: Tensor) -> Tensor:
     """(B, C, H, W), each wave of it divided by the square of its frequency.
 
-    It is the step of a picture whose parameters are the amplitudes of waves, each divided by its frequency as photographs have
-    it: the gradient goes through that division twice, to the parameters and back.
+    It is the step of a picture whose parameters are the amplitudes of waves, each divided by its frequency as
+    photographs have it: the gradient goes through that division twice, to the parameters and back.
     """
     height, width = gradient.shape[2:]
     down, across = torch.fft.fftfreq(height), torch.fft.rfftfreq(width)
@@ -157,7 +158,7 @@ def by_frequency(gradient: Tensor) -> Tensor:
 
 
 def shake(pictures: Tensor, jitter: float, generators: Sequence[torch.Generator]) -> Tensor:
-    """Each picture shifted by up to `jitter` of its side, turned by TURN and scaled by STRETCH; its edge is reflected."""
+    """Each picture shifted by up to `jitter` of its side, turned and scaled by TURN and STRETCH; edges reflected."""
     drawn = torch.stack([torch.rand(4, generator=generator) * 2 - 1 for generator in generators])  # -1 .. 1
     angle, zoom = torch.deg2rad(drawn[:, 0] * TURN), 1 + drawn[:, 1] * STRETCH
     across, down = drawn[:, 2] * 2 * jitter, drawn[:, 3] * 2 * jitter  # a side is 2 long in a grid's coordinates

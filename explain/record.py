@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,8 +52,9 @@ class Record:
             self._pieces = int(path.stem) + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
-        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), perhaps `heat` (B, h, w), and (B,) for each number measured."""
-        write_atomic(self.folder / f"{self._pieces:06d}.npz", lambda file: np.savez(file, **piece))  # type: ignore[arg-type]
+        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), `heat` (B, h, w), measured numbers (B,)."""
+        path, arrays = self.folder / f"{self._pieces:06d}.npz", dict[str, Any](piece)
+        write_atomic(path, lambda file: np.savez(file, **arrays))
         self._pieces += 1
         self._take(piece)
 

@@ -18,8 +18,8 @@ from explain.attribution.registry import Method
 
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
-# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue. (256, 3) uint8;
-# without the darkest ends of the table, which over a photograph look like shadow.
+# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
+# (256, 3) uint8; without the darkest ends of the table, which over a photograph look like shadow.
 TWO_SIDED = (matplotlib.colormaps["RdBu"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
 DIMMED = 0.3  # brightness of the photograph where nothing speaks for the class
 EMPTY = 128  # grey of a picture that says nothing
@@ -101,8 +101,9 @@ def signed(values: np.ndarray) -> Image.Image:
 def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     """(H, W) changes of a score by hiding a place -> two pictures side by side, (H, 2 W).
 
-    Left the photograph, as bright as the place was needed (a change below 0); right, over the photograph in grey, the two-sided
-    look-up table: red was needed, white did not matter, blue was in the way. Full colour is the largest change to either side.
+    Left the photograph, as bright as the place was needed (a change below 0); right, over the photograph in grey, the
+    two-sided look-up table: red was needed, white did not matter, blue was in the way. Full colour is the largest
+    change to either side.
     """
     height, width = photograph.shape[:2]
     picture = Image.new("RGB", (2 * width, height))
@@ -171,7 +172,7 @@ def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
 
 
 def titled(picture: Image.Image, title: str) -> Image.Image:
-    """A picture, enlarged by whole pixels if it is small, below its title in black on white, which is wrapped to its width."""
+    """A picture, enlarged by whole pixels if small, below its title in black on white, wrapped to its width."""
     times = max(1, -(-LEGIBLE // picture.height))
     large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
     font = _letters()
@@ -215,7 +216,7 @@ def encode_sheet(picture: np.ndarray) -> bytes:
 def contact_sheet(
     pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4, labels: list[str] | None = None
 ) -> np.ndarray:
-    """Pictures in reading order on white; fewer pictures than columns make a narrower sheet. `labels`: one a row, to its left."""
+    """Pictures in reading order on white, a narrower sheet if they are few; `labels`: one a row, to its left."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3), 255, np.uint8)

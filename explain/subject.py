@@ -180,7 +180,7 @@ class Subject:
         return self.trainer.view(self.run, self.pictures.frames, self.pictures.position[rows])
 
     def seen(self, pictures: Tensor) -> Tensor:
-        """What the network sees of pictures (B, C, H, W) in 0..1, C the channels of its view; `photographs` backwards."""
+        """What the network sees of pictures (B, C, H, W) in 0..1, of its view's channels; `photographs` backwards."""
         return pixels_for_network(self.trainer, pictures)
 
     def photographs(self, images: Tensor) -> np.ndarray:

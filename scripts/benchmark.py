@@ -5,9 +5,9 @@
 seeds and tabulates agreement with the labels beside its baselines: the README's tables. `explain` times the three core
 methods, pictures included, against the recipes of pytorch-grad-cam and captum.
 
-The reference loop of `training` does what the original does, at the same settings (the paper's preset): every pass decodes every
-file with PIL in a DataLoader and transforms it alone; float32, no channels-last, PCA by faiss, memory returned to the
-system. Absolute times depend on the machine and the hour; the ratio is the result.
+The reference loop of `training` does what the original does, at the same settings (the paper's preset): every pass
+decodes every file with PIL in a DataLoader and transforms it alone; float32, no channels-last, PCA by faiss, memory
+returned to the system. Absolute times depend on the machine and the hour; the ratio is the result.
 """
 
 import argparse
@@ -283,6 +283,7 @@ def a_run(folder: Path, root: Path, limit: int, size: int) -> Path:
 def explaining(options: argparse.Namespace) -> None:
     """Images a second: ours, pytorch-grad-cam's recipe for each image, captum in batches, and the arithmetic's floor."""
     from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
+    from explain.stage import DEFAULT_METHODS, Choice, draw_missing, score_images
     from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
     from pytorch_grad_cam.utils.image import deprocess_image, show_cam_on_image
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -290,7 +291,6 @@ def explaining(options: argparse.Namespace) -> None:
     import runs
     from deepcluster.models import trained_model
     from explain.rendering import draw, write_picture
-    from explain.stage import DEFAULT_METHODS, Choice, draw_missing, score_images
     from explain.subject import Subject, find_pictures
     from machine import prepare
 

@@ -1,4 +1,4 @@
-"""Occlusion: against captum, against the published program, against answers known by hand; and in the gallery's tables."""
+"""Occlusion: against captum, against the published program, against answers known by hand; and in the tables."""
 
 import csv
 
@@ -52,8 +52,10 @@ def test_equals_captum_with_the_other_sign(window, stride, score):
 
 
 def published(model, images, ids, mean=0.0, patch=35):
-    """The occlusion map of kazuto1011/grad-cam-pytorch, written from its description: stride 1, the image padded by half a
-    patch, one value for each place, minus the logit of the padded image."""
+    """The occlusion map of kazuto1011/grad-cam-pytorch, written from its description.
+
+    Stride 1, the image padded by half a patch, one value for each place, minus the logit of the padded image.
+    """
     pad = patch // 2
     images = functional.pad(images, (pad, pad, pad, pad), value=mean)
     height, width = (side - patch + 1 for side in images.shape[2:])

@@ -30,22 +30,25 @@ def occlusion(
 ) -> Tensor:
     """The change of the score when a patch slides over the image (Zeiler & Fergus 2014, section 4.2).
 
-    A pixel's value is the mean over all covers that hide it of (score with the cover - score without). Where it is negative
-    the cover hid support, where it is positive an obstacle. This is captum's `Occlusion` with the other sign.
+    A pixel's value is the mean over all covers that hide it of (score with the cover - score without). Where it is
+    negative the cover hid support, where it is positive an obstacle. This is captum's `Occlusion` with the other sign.
 
     Args:
         model: any torch module from images to (B, K) logits.
         images: (B, C, H, W).
         targets: (B,) logit numbers, or (B, K) weights; with the score `probability` of a margin: the difference of two
             probabilities.
-        window: the patch's sides as fractions of the image's, over 0 to 1; several: the mean of their maps, which favours
+        window: the patch's sides as fractions of the image's, over 0 to 1; several: the mean of their maps, which
+        favours
             no scale.
-        stride: below 1 a fraction of the window, from 1 on whole pixels. Every cover has the full size: the last of a row
+        stride: below 1 a fraction of the window, from 1 on whole pixels. Every cover has the full size: the last of a
+        row
             ends at the edge, a smaller step after the one before it if need be.
-        fill: `grey`: mid grey for the eye, which a model tells as `neutral` (1, C, 1, 1), since a method sees only what a
-            trainer made of the pixels; a model that does not tell gets the image's mean. `mean`: of each image and channel.
-            `blur`: the image itself, blurred by a Gaussian of a tenth of the side. A number or a tensor that broadcasts to
-            `images` is taken as it is.
+        fill: `grey`: mid grey for the eye, which a model tells as `neutral` (1, C, 1, 1), since a method sees only what
+        a
+            trainer made of the pixels; a model that does not tell gets the image's mean. `mean`: of each image and
+            channel. `blur`: the image itself, blurred by a Gaussian of a tenth of the side. A number or a tensor that
+            broadcasts to `images` is taken as it is.
         score: `probability` (softmax over all logits) or `logit`.
 
     Returns:
@@ -119,7 +122,8 @@ class Grid:
         if min(patch) < 1:
             least = 1 / min(height, width)
             raise UserError(
-                f"occlusion: a window of {window:g} is under a pixel of an image of {width} x {height}: use {least:.3f} or more"
+                f"occlusion: a window of {window:g} is under a pixel of an image of {width} x {height}: use "
+                f"{least:.3f} or more"
             )
         if stride <= 0 or (stride >= 1 and stride != int(stride)):
             raise UserError(
@@ -128,7 +132,8 @@ class Grid:
         step = tuple(int(stride) if stride >= 1 else max(1, round(stride * side)) for side in patch)
         if any(one > side for one, side in zip(step, patch, strict=True)):
             raise UserError(
-                f"occlusion: a stride of {int(stride)} pixels leaves gaps between windows of {min(patch)}: use at most that"
+                f"occlusion: a stride of {int(stride)} pixels leaves gaps between windows of {min(patch)}: use at most "
+                "that"
             )
         return cls((height, width), patch, (step[0], step[1]))
 
@@ -215,7 +220,8 @@ def cover(image: Any, position: tuple[float, float], fraction: float, fill: Any 
 
     Args:
         image: a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W) or (B, C, H, W).
-        position: how far down and across the patch lies, 0 to 1 each: (0, 0) in the top left corner, (1, 1) in the bottom
+        position: how far down and across the patch lies, 0 to 1 each: (0, 0) in the top left corner, (1, 1) in the
+        bottom
             right one, (.5, .5) in the middle. It always lies within the image.
         fraction: its sides as fractions of the image's, over 0 to 1.
         fill: `grey` (128 of bytes, .5 of numbers), `mean` of each channel, `blur`, or a value that broadcasts.
