@@ -52,7 +52,7 @@ class Record:
             self._pieces = int(path.stem) + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
-        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), `heat` (B, h, w), measured numbers (B,)."""
+        """Keep a piece: `rows` (B,), `methods`, `empty` (B, methods), `heat` (B, h, w), numbers measured (B,)."""
         path, arrays = self.folder / f"{self._pieces:06d}.npz", dict[str, Any](piece)
         write_atomic(path, lambda file: np.savez(file, **arrays))
         self._pieces += 1
