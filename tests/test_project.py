@@ -20,6 +20,7 @@ ALLOWED = {
     "deepcluster": {"console", "datasets", "machine", "runs"},
     "supervised": {"console", "datasets", "machine", "runs"},
     "explain": {"console", "datasets", "deepcluster", "machine", "runs", "supervised"},
+    "benchmarks": {"console", "datasets", "deepcluster", "explain", "machine", "runs", "supervised"},
 }
 
 

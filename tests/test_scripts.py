@@ -2,11 +2,10 @@
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, photograph
+from conftest import ROOT
 
 FAKE_PYTHON = """#!/bin/sh
 case "$*" in
@@ -212,23 +211,3 @@ def test_an_interrupted_training_is_not_explained(clone):
     }
     assert subprocess.run(command, cwd=clone, env=environment, capture_output=True).returncode == 130
     assert not any("-m explain" in call for call in calls(clone))
-
-
-def test_benchmark_explains_against_others(tmp_path):
-    for i in range(6):
-        photograph(tmp_path / "photographs" / f"{i}.jpg", i)
-    command = [sys.executable, "scripts/benchmark.py", "explain", "--data", str(tmp_path / "photographs")]
-    result = subprocess.run([*command, "--size", "96", "--batch", "3"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("images/s") == 7
-    assert result.stdout.count("ratio to") == 3
-
-
-def test_benchmark_measures_both_ways(tmp_path):
-    for i in range(60):
-        photograph(tmp_path / "photographs" / f"{i}.jpg", i)
-    command = [sys.executable, "scripts/benchmark.py", "training", "--data", str(tmp_path / "photographs")]
-    settings = ["--size", "64", "--batch", "16", "--epochs", "1", "--workers", "0"]
-    result = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "ratio" in result.stdout
