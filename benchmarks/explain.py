@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> None:
 def a_run(path: Path, root: Path, limit: int, size: int, device: torch.device) -> Run:
     """A run directory of the paper's AlexNet, untrained, with images dealt to its clusters: enough to be explained."""
     config = paper_config(size)
-    dataset = open_dataset(str(root), decoded_side(size), limit, at_most=config.decoded_side)
+    dataset = open_dataset(str(root), decoded_side(size), limit, at_most=config.decode_at_most)
     meta = describe_run(config, dataset, limit, device)
     run = runs.begin(path, meta, dataset.ids, dataset.labels, dataset.skipped)
     run.write_clusters(1, Clusters(np.arange(len(dataset)) % K, np.arange(len(dataset), dtype=np.float32)))

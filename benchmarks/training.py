@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> None:
     config = replace(paper_config(options.size), batch=options.batch)
     with cold_cache():
         clock = Clock(device)
-        dataset = open_dataset(str(root), decoded_side(config.size), options.limit, at_most=config.decoded_side)
+        dataset = open_dataset(str(root), decoded_side(config.size), options.limit, at_most=config.decode_at_most)
         clock.lap("decoding")
         config = replace(config, k=min(config.k, len(dataset)))
         print(f"{len(dataset)} images at {config.size} px, AlexNet of the paper, k {config.k}, batch {config.batch}")
@@ -118,7 +118,7 @@ def run(options: argparse.Namespace) -> None:
 def paper_config(size: int) -> Config:
     """The paper's preset with views of `size` pixels."""
     paper = PRESETS["paper"]
-    changed = {"size": size, "k": K, "decoded_side": side_to_decode("paper", size, paper["scale"])}
+    changed = {"size": size, "k": K, "decode_at_most": side_to_decode("paper", size, paper["scale"])}
     return Config(**(paper | changed))
 
 

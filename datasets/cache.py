@@ -37,7 +37,7 @@ def cache_root() -> Path:
 class Pixels:
     """N decoded images, memory-mapped; `pixels[i]` is a read-only (H, W, 3) uint8 array.
 
-    All images share the length of their shorter side. `square` says whether all are the same square.
+    `square` says whether all are the same square.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], shard: np.ndarray, offset: np.ndarray, shape: np.ndarray):

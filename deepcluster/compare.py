@@ -147,6 +147,8 @@ def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Compariso
             f"{path}: none of its images is in the run (the first: {missing[0] if missing else 'none'}): write ids as "
             "in images.csv"
         )
+    if len(found) < 2:
+        raise UserError(f"{path}: only one of its images is in the run: agreement needs at least 2")
     if missing:
         print(f"{len(missing)} rows name no image of the run, or not a unique one (the first: {missing[0]!r})")
     rows = np.array(sorted(found))

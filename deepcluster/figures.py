@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from runs import Run
 from runs.figures import new_figure, save_figure
-from runs.tables import AGREEMENT, HEAD, LOG
+from runs.tables import AGREEMENT, HEAD, LOG, SIZES
 
 BOUNDED = (HEAD, AGREEMENT)  # plots whose quantities end at 1
 PANELS = 4  # plots of curves.png
@@ -25,7 +25,7 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
         if column.panel is not None and column.name in log[-1]:
             panels.setdefault(column.panel, []).append(column)
     if len(panels) > PANELS:  # with labels their agreement says more than the sizes, which have a picture of their own
-        panels.pop("Cluster sizes")
+        panels.pop(SIZES)
     figure = new_figure(10, 6.5)
     baselines = run.read_json("baselines.json") or {}
     for axis, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):

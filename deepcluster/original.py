@@ -22,7 +22,7 @@ from torch import Tensor
 import runs
 from console import UserError
 from datasets import decoded_side, open_dataset
-from deepcluster.clustering import Clustering, distance_to_centroid
+from deepcluster.clustering import Clustering
 from deepcluster.config import PAPER, Config
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import cluster_table, epoch_facts
@@ -77,8 +77,7 @@ def import_command(options: argparse.Namespace) -> None:
     frames = Frames(dataset.pixels, device)
     embedding = embed(model.to(device), frames, config, "embedding")
     x = pca_whiten(embedding.features, config.pca, config.whiten_power)
-    distance = distance_to_centroid(x, assignment, k)
-    found = Clustering(assignment, k, distance, float((distance**2).sum()))
+    found = Clustering.of(x, assignment, k)
     meta = replace(describe_run(config, dataset, None, device), imported=checkpoint_path.name)
     run = runs.begin(options.out, meta, dataset.ids, dataset.labels, dataset.skipped)
     epoch = weights.epoch
@@ -214,7 +213,7 @@ def newest_epoch(checkpoint: Path, clusters: Path, epoch: int) -> int | None:
 
 def original_config(weights: Weights) -> Config:
     values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": weights.head_rows, "epochs": weights.epoch}
-    return Config(**values, decoded_side=decoded_side(SIZE))
+    return Config(**values, decode_at_most=decoded_side(SIZE))
 
 
 def convert(weights: Weights, order: list[int]) -> ClusterNet:

@@ -18,7 +18,7 @@ from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from runs import Run
-from runs.directory import load_weights, newest_checkpoint
+from runs.directory import checkpoint_of, load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -42,7 +42,7 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     """
     stored, seen = run.meta.dataset, run.meta.view
     limit = None if data else stored.limit
-    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.largest_side)
+    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"
@@ -72,7 +72,7 @@ def network(run: Run, epoch: int | None = None) -> ClusterNet:
     Raises:
         UserError: if no weights were kept, or they do not fit.
     """
-    saved = newest_checkpoint(run, epoch)
+    saved = checkpoint_of(run, epoch)
     model = build(saved["model"])
     load_weights(run, model, saved["state"])
     return model.eval()

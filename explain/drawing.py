@@ -33,7 +33,7 @@ def draw_missing(explanation: Explanation) -> Record:
     """Draw each picture of the explanation's rows that is not there yet."""
     subject, choice, record = explanation.subject, explanation.choice, explanation.record
     rows, paths = explanation.rows, explanation.paths
-    missing = {key: paths.missing(key, rows, record.done.get(key)) for key in choice.keys}
+    missing = paths.missing(record.done, choice.keys, rows)
     todo = rows[np.any([missing[key] for key in choice.keys], axis=0)]
     absent = {key: set(rows[missing[key]].tolist()) for key in choice.keys}
     many = any(asked.method.passes == "many" for asked in choice.maps)

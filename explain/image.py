@@ -166,7 +166,7 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
         k = model(blank).shape[1]
     names = trainer.class_names(run) or [f"{trainer.group(run)} {j}" for j in range(k)]
     return Viewer(
-        f"{path}, epoch {number}", model, list(names), (side, run.meta.view.largest_side), view, trainer.photograph
+        f"{path}, epoch {number}", model, list(names), (side, run.meta.view.decode_at_most), view, trainer.photograph
     )
 
 

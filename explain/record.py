@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -98,14 +98,18 @@ class Paths:
     def of(self, row: int, key: str) -> Path:
         return self.folder / self.file(row, key)
 
-    def missing(self, key: str, rows: np.ndarray, done: np.ndarray | None) -> np.ndarray:
-        """(len(rows),) bool: not recorded, or its file is gone or empty."""
-        if done is None:
-            return np.ones(len(rows), bool)
+    def missing(self, done: Mapping[str, np.ndarray], keys: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Of each key which pictures of `rows` are to be drawn: not recorded in `done`, or its file gone or empty.
+
+        Returns:
+            Key -> (len(rows),) bool.
+        """
         there = {cluster: _files(self.folder / str(cluster)) for cluster in np.unique(self.assignment[rows])}
-        return np.array(
-            [not done[row] or self.of(row, key).name not in there[self.assignment[row]] for row in rows], bool
-        )
+
+        def lacks(key: str, row: int) -> bool:
+            return not done[key][row] or self.of(row, key).name not in there[self.assignment[row]]
+
+        return {key: np.array([key not in done or lacks(key, row) for row in rows.tolist()], bool) for key in keys}
 
 
 @dataclass(frozen=True)

@@ -47,8 +47,10 @@ def draw_command(options: argparse.Namespace) -> None:
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
-        claim_results(results, run, choice, subject.clusters.digest)
+        check_results(results, run)
+        results.mkdir(parents=True, exist_ok=True)
         with locked(results, "another explain is writing here: wait for it or choose --results"):
+            claim_results(results, run, choice, subject.clusters.digest)
             explain_epoch(subject, choice, results)
     gone = len(run.ids) - len(pictures.present)
     if gone:
@@ -99,7 +101,8 @@ def default_results(run: Path) -> Path:
     """results/ beside exp/, results-NAME/ beside exp-NAME/ or NAME/."""
     name = run.resolve().name
     rest = "" if name == "exp" else name.removeprefix("exp-")
-    return run.parent / (f"results-{rest}" if rest else "results")
+    home = run.parent if run.name else run.resolve().parent  # of `.` the parent is itself
+    return home / (f"results-{rest}" if rest else "results")
 
 
 def check_results(results: Path, run: Run) -> None:

@@ -216,7 +216,7 @@ def find_pictures(
         UserError: if none is there.
     """
     source, seen = data or run.meta.dataset.source, run.meta.view
-    dataset = open_dataset(source, seen.decoded_side, None, workers, mnist_dir, seen.largest_side)
+    dataset = open_dataset(source, seen.decoded_side, None, workers, mnist_dir, seen.decode_at_most)
     where = {name: i for i, name in enumerate(dataset.ids)}
     position = np.array([where.get(name, -1) for name in run.ids], np.int64)
     if (position < 0).all():

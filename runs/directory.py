@@ -259,7 +259,7 @@ def load_weights(run: Run, model: torch.nn.Module, state: dict[str, Any]) -> Non
         raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
 
 
-def newest_checkpoint(run: Run, epoch: int | None = None) -> dict[str, Any]:
+def checkpoint_of(run: Run, epoch: int | None = None) -> dict[str, Any]:
     """The checkpoint of an epoch, or the last kept.
 
     Raises:

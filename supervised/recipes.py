@@ -71,7 +71,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def list_values(value: Callable[[Recipe], float]) -> str:
-    """For help: what most recipes say, unless that is 0, and who says otherwise: "150; autodiff 5"."""
+    """For help: what most recipes say, unless that is 0, and who says otherwise: "150; autodiff 3"."""
     usual = mode(map(value, _RECIPES))
     others = [f"{one.name} {value(one):g}" for one in _RECIPES if value(one) != usual]
     return "; ".join([*([f"{usual:g}"] if usual else []), ", ".join(others)])

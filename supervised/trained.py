@@ -10,7 +10,7 @@ from torch import Tensor
 from datasets import Dataset, Pixels, open_dataset
 from machine.seeds import derive_seed
 from runs import Run
-from runs.directory import load_weights, newest_checkpoint
+from runs.directory import checkpoint_of, load_weights
 from supervised.data import number_classes, stack_images, training_source
 from supervised.models import DIGITS, ClassNet, build
 
@@ -41,7 +41,7 @@ def network(run: Run, epoch: int | None = None) -> ClassNet:
     Raises:
         UserError: if no weights were kept, or they do not fit.
     """
-    saved = newest_checkpoint(run, epoch)
+    saved = checkpoint_of(run, epoch)
     model = build(saved["model"])
     load_weights(run, model, saved["state"])
     return model.eval()

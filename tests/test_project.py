@@ -1,6 +1,9 @@
 """The project as a whole: dependencies agree, packages import in one direction, the tree says what is true."""
 
 import ast
+import importlib
+import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -93,3 +96,22 @@ def test_the_citation_names_this_version():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.search("^version: (.*)$", citation, re.M)[1] == pyproject()["project"]["version"]
     assert all(paper in citation for paper in ("1807.05520", "1610.02391", "1412.6806", "1810.03292"))
+
+
+def test_every_trainer_offers_what_explain_asks_for():
+    from explain.subject import TRAINERS, Trainer
+
+    asked = {name: value for name, value in vars(Trainer).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert len(asked) >= 7
+    for module in map(importlib.import_module, TRAINERS.values()):
+        for name, wanted in asked.items():
+            ours = list(inspect.signature(getattr(module, name)).parameters)
+            assert ours == list(inspect.signature(wanted).parameters)[1:], (module.__name__, name)
+
+
+def test_page_and_program_agree_on_the_edits():
+    from explain.edits import ACTIONS, COLUMNS
+
+    script = (ROOT / "explain" / "templates" / "edits.js").read_text()
+    assert json.dumps(list(COLUMNS)) in script
+    assert set(re.findall(r'"(move|wrong|note|name|merge)"', script)) == set(ACTIONS)

@@ -68,7 +68,7 @@ def test_show_prints_the_shown_columns(tmp_path):
 def test_former_names_become_todays():
     old = [{"epoch": "1", "late_loss": "2", "stability": "", "head_share": ".5", "accuracy": ".4"}]
     assert current_names(old) == [
-        {"epoch": "1", "loss_last_quarter": "2", "nmi_previous": "", "head_agreement": ".5", "matched_accuracy": ".4"}
+        {"epoch": "1", "loss_last_quarter": "2", "head_agreement": ".5", "matched_accuracy": ".4"}
     ]
     supervised = [{"epoch": "1", "accuracy": ".9"}]
     assert current_names(supervised) == supervised

@@ -1,5 +1,6 @@
 """The pages: overview, map of all images, and one for each cluster."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     spots = map_spots(explanation)
     _page(folder / "map.html", "map.html", root="..", spots=spots, kind=explanation.choice.map, **shared)
 
+    keys = [asked.key for asked in explanation.record.drawn()]
     by_cluster: dict[int, list[int]] = {}
     for row in rows:
         by_cluster.setdefault(int(subject.clusters.assignment[row]), []).append(row)
@@ -54,7 +56,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
         content = {
             "card": card,
             "facts": cluster_facts(explanation, card),
-            "coins": [coin(explanation, row) for row in by_cluster.get(card.number, [])],
+            "coins": [coin(explanation, row, keys) for row in by_cluster.get(card.number, [])],
             "previous": cards[at - 1].number,
             "next": cards[(at + 1) % len(cards)].number,
         }
@@ -68,6 +70,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
     return {
         "run_name": run.path.resolve().name,
         "run_id": run.identity,
+        "former_id": hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12],
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,
@@ -115,10 +118,9 @@ def cluster_facts(explanation: Explanation, card: Card) -> list[str]:
     return facts
 
 
-def coin(explanation: Explanation, row: int) -> dict[str, Any]:
-    """An image as its cluster's page knows it."""
+def coin(explanation: Explanation, row: int, keys: list[str]) -> dict[str, Any]:
+    """An image as its cluster's page knows it; `keys`: of the methods that were drawn."""
     subject, scores, record = explanation.subject, explanation.scores, explanation.record
-    keys = [asked.key for asked in record.drawn()]
     found: dict[str, Any] = {
         "id": subject.run.ids[row],
         "file": explanation.paths.names[row],
