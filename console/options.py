@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -49,4 +50,5 @@ def number(kind: Callable[[str], Any], wanted: str, accepts: Callable[[Any], boo
 positive = number(int, "a whole number from 1", lambda n: n >= 1)
 natural = number(int, "a whole number from 0", lambda n: n >= 0)
 above_zero = number(float, "a number above 0", lambda x: 0 < x < float("inf"))
+finite = number(float, "a number", isfinite)
 not_negative = number(float, "a number from 0", lambda x: 0 <= x < float("inf"))

@@ -34,10 +34,13 @@ def cluster(data: "str | Path", exp: "str | Path" = "exp", **settings: Any) -> "
     Raises:
         UserError: if an option, the data or the directory will not do; in one sentence.
     """
+    from console import UserError
     from deepcluster.__main__ import build_parser
     from deepcluster.launch import train_command
 
-    arguments = ["train", str(data), "--exp", str(exp)]
+    if "run" in settings or exp is None:
+        raise UserError("cluster: name the run directory with exp=")
+    arguments = ["train", "--exp", str(exp)]
     for name, value in settings.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
@@ -45,5 +48,5 @@ def cluster(data: "str | Path", exp: "str | Path" = "exp", **settings: Any) -> "
                 arguments.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None:
             arguments += [f"--{option}", str(value)]
-    train_command(build_parser().parse_args(arguments))
+    train_command(build_parser().parse_args([*arguments, "--", str(data)]))
     return open_run(exp)

@@ -11,6 +11,7 @@ from console.options import (
     add_machine,
     add_reading,
     add_run,
+    finite,
     natural,
     not_negative,
     number,
@@ -181,7 +182,7 @@ def add_train(commands: Any) -> None:
         "--wd",
         "--weight-decay",
         dest="weight_decay",
-        type=float,
+        type=finite,
         help="weight decay; a negative number is its exponent: -5 is 1e-5",
     )
     option(
@@ -199,7 +200,7 @@ def add_train(commands: Any) -> None:
         "--whiten",
         "--whiten-power",
         dest="whiten_power",
-        type=float,
+        type=finite,
         metavar="POWER",
         help="of the variance, scaling each component: -0.5 whitens, 0 not",
     )

@@ -7,7 +7,7 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from console import progress
+from console import UserError, progress
 from deepcluster.config import Config
 from deepcluster.models import ClusterNet, fuse_batch_norm
 from deepcluster.views import Frames, fixed_view
@@ -45,7 +45,10 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
             feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop))
             features.append(feature)
             logits.append(net.classify(feature))
-    return Embedding(torch.cat(features), torch.cat(logits))
+    found = torch.cat(features)
+    if not bool(torch.isfinite(found).all()):
+        raise UserError("the network's features are not finite any more: train into another --exp with a smaller --lr")
+    return Embedding(found, torch.cat(logits))
 
 
 def pca_whiten(features: Tensor, dimension: int, power: float) -> np.ndarray:

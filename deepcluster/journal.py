@@ -94,12 +94,12 @@ class Journal:
             self.run.write_table("clusters.csv", cluster_table(self.dataset.ids, found, embedding))
             self.run.write_log(state.log)
             last = state.epoch == self.config.epochs
+            self._saving.spend(lambda: self.run.write_latest(snapshot(state)), last)
             self._drawing.spend(lambda: figures.draw(self.run, state.log), last)
             if self._scalars is not None:
                 for name, value in state.log[-1].items():
                     if isinstance(value, int | float):
                         self._scalars.add_scalar(name, value, state.epoch)
-            self._saving.spend(lambda: self.run.write_latest(snapshot(state)), last)
         return warnings_of(state.log, len(self.dataset))
 
     def _keep_checkpoint(self, state: State) -> None:

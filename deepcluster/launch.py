@@ -27,6 +27,7 @@ from runs import Meta, Run, Source, View
 from runs.directory import checkpoint_of
 
 DEFAULT_K = 50
+MOST_DRAWS = 100_000_000  # images of an epoch
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
 PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose code decides the result
 
@@ -41,6 +42,8 @@ def train_command(options: argparse.Namespace) -> None:
     check_options(options)
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
+    if old is not None and options.decode_at_most is None:  # as it was begun, be today's default what it may
+        options.decode_at_most = old.meta.config.get("decode_at_most")
     size, side = sides_of(options)
     dataset = open_dataset(
         options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir, at_most=side
@@ -132,6 +135,11 @@ def check_count(config: Config, images: int) -> None:
     """Refuse a k that the images cannot fill."""
     if images < 2:
         raise UserError(f"only {images} usable image: clustering needs at least 2")
+    if not 1 <= int(config.reassign * images) <= MOST_DRAWS:
+        raise UserError(
+            f"--reassign {config.reassign:g}: an epoch would draw {config.reassign * images:.0f} images: give a number "
+            "around 1"
+        )
     if config.k > images:
         raise UserError(f"--k {config.k} is more than the {images} usable images: use a smaller --k")
 

@@ -143,8 +143,13 @@ class TrainedRun:
 
     def images(self, rows: "np.ndarray | list[int]", data: str | None = None) -> Tensor:
         """Images `rows` of the run as the network sees them: (B, 3, size, size) float32."""
-        dataset = open_images(self.run, data, None, None)
-        return view(self.run, Frames(dataset.pixels, torch.device("cpu")), np.asarray(rows))
+        dataset = open_images(self.run, None if data is None else str(data), None, None)
+        wanted = np.atleast_1d(np.asarray(rows))
+        if wanted.dtype == bool and wanted.shape == (len(dataset),):
+            wanted = np.flatnonzero(wanted)
+        if not len(wanted) or wanted.dtype.kind not in "iu" or wanted.min() < 0 or wanted.max() >= len(dataset):
+            raise UserError(f"images: rows are numbers from 0 to {len(dataset) - 1}, or a mask of {len(dataset)}")
+        return view(self.run, Frames(dataset.pixels, torch.device("cpu")), wanted)
 
     def features(self, epoch: int | None = None, data: str | None = None, device: str = "auto") -> np.ndarray:
         """What is clustered next, by an epoch's weights (default: the last kept): the neck's (N, D) float32 output."""
@@ -152,6 +157,6 @@ class TrainedRun:
         from machine.device import use_device
 
         where = use_device(device, self.run.meta.stamp.threads)
-        frames = Frames(open_images(self.run, data, None, None).pixels, where)
+        frames = Frames(open_images(self.run, None if data is None else str(data), None, None).pixels, where)
         found = embed(self.network(epoch).to(where), frames, self.config, "embedding")
         return found.features.cpu().numpy()

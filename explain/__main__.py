@@ -176,14 +176,14 @@ def epoch(text: str) -> str:
 
 
 def target(text: str) -> str:
-    if text in ("own", "rival", "margin") or text.isdigit():
+    if text in ("own", "rival", "margin") or text.isdecimal():
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not own, rival, margin or the number of a cluster")
 
 
 def numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
+    if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of clusters like 3,7,12")
     return tuple(int(part) for part in parts)
 

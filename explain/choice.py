@@ -41,7 +41,7 @@ def check_choice(subject: Subject, choice: Choice) -> None:
 
     numbers = subject.clusters.numbers
     asked = [("--clusters", number) for number in choice.clusters or ()]
-    asked += [("--target", int(choice.target))] if choice.target.isdigit() else []
+    asked += [("--target", int(choice.target))] if choice.target.isdecimal() else []
     for option, number in asked:
         if number not in numbers:
             raise UserError(f"{option} {number}: this epoch has clusters {numbers[0]} to {numbers[-1]}")

@@ -168,7 +168,7 @@ def _end(cluster: int, into: dict[int, int]) -> int:
 
 
 def _number(text: str, what: str, where: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UserError(f"{where}: {text!r} is not the number of a {what}")
     return int(text)
 

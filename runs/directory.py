@@ -282,6 +282,6 @@ def load_tensors(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
         reason = str(error).split("\n")[0][:120]
         raise UserError(
-            f"{path}: damaged or not a checkpoint ({reason}): delete it to continue from what is left, or restore a "
-            "copy"
+            f"{path}: damaged or not a checkpoint ({reason}): restore a copy; a run goes on from what is "
+            "left without it"
         ) from None

@@ -4,6 +4,15 @@
 # With DATA (a folder, a .zip, mnist, mnist:test): into exp-<name>/ and results-<name>/.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+for option in "$@"; do
+  case $option in
+    -h|--help) sed -n '2,4s/^# //p' "$0"; echo "All options: .venv/bin/deepcluster-explain deepcluster train --help"; exit 0 ;;
+  esac
+done
+if [ $# -gt 0 ] && [ -z "$1" ]; then
+  echo "error: an empty name: name a folder or a zip of photographs" >&2
+  exit 2
+fi
 bash "$root/scripts/setup.sh"
 
 data=painted

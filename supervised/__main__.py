@@ -58,6 +58,9 @@ def build_parser() -> Parser:
     return parser
 
 
+batch_size = number(int, "a whole number from 2", lambda n: n >= 2)  # batch norm cannot learn from one image
+
+
 def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
@@ -87,7 +90,7 @@ def add_train(commands: Any) -> None:
         "--batch",
         "--batch-size",
         dest="batch",
-        type=positive,
+        type=batch_size,
         help=f"images per step ({list_values(lambda recipe: recipe.batch)})",
     )
     learning.add_argument("--lr", type=above_zero, help=f"learning rate ({list_values(lambda recipe: recipe.lr)})")

@@ -101,6 +101,8 @@ def introduce(data: LabelledData, device: torch.device) -> None:
 def finish(run: Run, state: State, config: Config, validation: Split, test: Split) -> None:
     """The best weights, and the test set under them: read here, once. The checkpoint is written last."""
     model, best = state.learner.network(), state.best
+    if not best.state:
+        raise UserError(f"{run.path}: no epoch had a finite validation loss: train into another --exp, a smaller --lr")
     model.load_state_dict(best.state)
     logits = compute_logits(model, test.images).double().cpu()
     targets = test.targets.cpu()

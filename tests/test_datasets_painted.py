@@ -121,6 +121,8 @@ def test_wear_takes_the_relief_away():
 def test_painted_opens_as_a_dataset(painted):
     dataset = open_dataset("painted:60", 48)
     assert dataset.name == "painted"
-    assert dataset.suggests == {"rotate": 15.0, "sobel": True}
+    assert dataset.upright
+    assert not dataset.colour_matters
+    assert {"coin", "cross", "field0"} <= dataset.mask(3).keys()
     assert len(dataset) == 60
     assert set(dataset.labels) == {coin.name for coin in TYPES}

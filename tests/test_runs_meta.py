@@ -93,9 +93,12 @@ def test_a_training_begun_with_schema_1_is_continued(coins, tmp_path, monkeypatc
     whole = ["deepcluster", "train", coins, "--exp", tmp_path / "whole", *options]
     assert run_module(*whole).returncode == 0
 
+    clustered = Journal.clustered
+
     def stop(journal, epoch, found):
         if epoch == 2:
             raise KeyboardInterrupt
+        clustered(journal, epoch, found)
 
     monkeypatch.setattr(Journal, "clustered", stop)
     with pytest.raises(KeyboardInterrupt):

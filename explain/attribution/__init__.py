@@ -58,6 +58,7 @@ def attribute_and_measure(
     from explain.attribution.cam import shared_pass
 
     _check(images, targets)
+    methods = [methods] if isinstance(methods, str) else methods
     asked = [parse_all([one])[0] if isinstance(one, str) else one for one in methods]
     together = [one for one in asked if one.method.shared and not one.options]
     maps: dict[str, Tensor] = {}

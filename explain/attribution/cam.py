@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from explain.attribution.gradients import GuidedReLU
-from explain.attribution.targets import Layer, as_weights, find_layer, frozen, upsample, watched
+from explain.attribution.targets import Layer, as_weights, find_layer, frozen, only_map, upsample, watched
 
 
 def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
@@ -18,9 +18,10 @@ def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = N
         inputs = images.detach().clone().requires_grad_()
         with watched(find_layer(model, layer)) as seen:
             logits = model(inputs)
+            activation = only_map(seen)
             score = (logits * as_weights(targets, logits)).sum()
-            (plain,) = torch.autograd.grad(score, seen[0])
-    return upsample(weigh_maps(seen[0].detach(), plain), images)
+            (plain,) = torch.autograd.grad(score, activation)
+    return upsample(weigh_maps(activation.detach(), plain), images)
 
 
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
@@ -74,9 +75,10 @@ def _hooked_pass(model: nn.Module, images: Tensor, targets: Tensor, layer: nn.Mo
     inputs = images.detach().clone().requires_grad_()
     with GuidedReLU() as mode, watched(layer) as seen:
         logits = model(inputs)
+        activation = only_map(seen)
         score = (logits * as_weights(targets, logits)).sum()
         mode.first_guided = None
-        (plain,) = torch.autograd.grad(score, seen[0], retain_graph=True)
+        (plain,) = torch.autograd.grad(score, activation, retain_graph=True)
         mode.first_guided = 0
         (guided,) = torch.autograd.grad(score, inputs)
-    return seen[0].detach(), plain, guided
+    return activation.detach(), plain, guided

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from explain.attribution.targets import Layer, as_weights, find_layer, frozen, upsample
+from explain.attribution.targets import Layer, as_weights, find_layer, frozen, only_map, upsample
 
 
 def library_cam(name: str, model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
@@ -25,6 +25,7 @@ def library_cam(name: str, model: nn.Module, images: Tensor, targets: Tensor, la
         if method.uses_gradients:
             (logits * as_weights(targets, logits)).sum().backward(inputs=[inputs])
         store = method.activations_and_grads
+        only_map(list(store.activations))
         activation, *gradient = (values[0].numpy() for values in (store.activations, store.gradients) if values)
         scores = [partial(score, target=target) for target in targets]
         with redirect_stderr(io.StringIO()):  # a progress bar for each image

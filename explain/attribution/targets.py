@@ -38,9 +38,9 @@ def find_layer(model: nn.Module, layer: Layer = None) -> nn.Module:
         inner = getattr(model, "model", None)  # a network in a wrapper: its modules have the names that they have there
         named |= dict(inner.named_modules()) if isinstance(inner, nn.Module) else {}
         if layer not in named:
-            close = [name for name in named if name and not list(named[name].children())]
+            close = [name for name, module in named.items() if isinstance(module, nn.Conv2d)]
             raise UserError(
-                f"layer {layer!r}: the network has no such module; the last of it are {', '.join(close[-4:])}"
+                f"layer {layer!r}: the network has no such module; its last convolutions are {', '.join(close[-4:])}"
             )
         return named[layer]
     if layer in (None, -1) and hasattr(model, "cam_layer"):
@@ -65,6 +65,17 @@ def convolution_outputs(model: nn.Module) -> list[nn.Module]:
             until = next((i for i, one in enumerate(following) if isinstance(one, nn.Conv2d)), len(following))
             found.append(next((one for one in following[:until] if isinstance(one, nn.ReLU)), child))
     return found
+
+
+def only_map(seen: list[Tensor]) -> Tensor:
+    """What a layer put out while the network looked once at images: (B, K, h, w).
+
+    Raises:
+        UserError: if it took no part, took part more than once, or puts out no maps.
+    """
+    if len(seen) != 1 or seen[0].dim() != 4:
+        raise UserError("layer: it gives no maps of the image: name a convolution or the ReLU after one")
+    return seen[0]
 
 
 @contextmanager
