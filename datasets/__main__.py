@@ -1,4 +1,4 @@
-"""python -m datasets paint | check | prepare"""
+"""python -m datasets paint | check | prepare | split"""
 
 import argparse
 from collections import Counter
@@ -32,8 +32,14 @@ def main() -> None:
         parser_of.add_argument("data", metavar="DATA", help=DATA)
         add_reading(parser_of)
 
+    split = commands.add_parser("split", help="cut every coin of every picture into a file of its own")
+    split.add_argument("data", metavar="DATA", help="folder or .zip of photographs")
+    split.add_argument("out", type=Path, metavar="OUT", help="new folder")
+    split.add_argument("--workers", type=positive, metavar="N", help="threads (default: one a core)")
+
     options = parser.parse_args()
-    {"paint": paint_command, "check": check_command, "prepare": prepare_command}[options.command](options)
+    called = {"paint": paint_command, "check": check_command, "prepare": prepare_command, "split": split_command}
+    called[options.command](options)
 
 
 def paint_command(options: argparse.Namespace) -> None:
@@ -50,17 +56,14 @@ def paint_command(options: argparse.Namespace) -> None:
 
 def check_command(options: argparse.Namespace) -> None:
     from datasets import open_dataset
-    from datasets.check import SIDE, contact_sheet, examine
+    from datasets.check import SIDE, coins_of, contact_sheet, examine
 
     if not options.sheet.parent.is_dir():
         raise UserError(f"{options.sheet.parent}: no such folder: --sheet names a file in an existing one")
     dataset = open_dataset(options.data, SIDE, workers=options.workers, mnist_dir=options.mnist_dir)
     shapes = dataset.pixels.shape
     print(f"{dataset.name}: {len(dataset)} usable images, {len(dataset.skipped)} files passed over")
-    for name, reason in dataset.skipped[:20]:
-        print(f"  {name!r}: {reason}")
-    if len(dataset.skipped) > 20:
-        print(f"  and {len(dataset.skipped) - 20} more")
+    _print_some([f"{name!r}: {reason}" for name, reason in dataset.skipped], 20)
     ratio = shapes.max(1) / shapes.min(1)
     print(
         f"longer to shorter side: {ratio.min():.2f} to {ratio.max():.2f}; {(ratio > 1.5).sum()} longer than 3:2 "
@@ -71,17 +74,23 @@ def check_command(options: argparse.Namespace) -> None:
         print("folders: " + ", ".join(f"{label or '(none)'} {count}" for label, count in counts.most_common(30)))
     report = examine(dataset)
     groups = [", ".join(repr(name) for name in group[:4]) for group in report.duplicates]
-    for title, names in (
+    coins = [] if dataset.name == "mnist" else coins_of(dataset, options.workers)
+    lists = [
         ("groups of duplicates", groups),
         ("blurred", [repr(name) for name in report.blurred]),
         ("dark", [repr(name) for name in report.dark]),
-    ):
+    ]
+    if coins:
+        named = [(repr(name), found) for name, found in zip(dataset.ids, coins, strict=True)]
+        lists += [
+            ("no coin found", [name for name, found in named if not found]),
+            ("several coins in one picture", [name for name, found in named if len(found) > 1]),
+            ("cut off", [name for name, found in named if any(coin.cut_off for coin in found)]),
+        ]
+    for title, names in lists:
         print(f"{title}: {len(names)}")
-        for name in names[:10]:
-            print(f"  {name}")
-        if len(names) > 10:
-            print(f"  and {len(names) - 10} more")
-    contact_sheet(dataset, options.sheet)
+        _print_some(names, 10)
+    contact_sheet(dataset, options.sheet, coins)
     print(f"Look at {options.sheet}.")
 
 
@@ -92,6 +101,37 @@ def prepare_command(options: argparse.Namespace) -> None:
     most = options.decode_at_most
     dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir, at_most=most)
     print(f"{dataset.name}: {len(dataset)} images ready at {side} px, {len(dataset.skipped)} files passed over")
+
+
+def split_command(options: argparse.Namespace) -> None:
+    from datasets.coin import split
+    from datasets.folder import list_files, unpack
+
+    source = Path(options.data).expanduser()
+    if options.out.exists():
+        raise UserError(f"{options.out}: already there: name a new folder")
+    if source.is_dir():
+        if options.out.resolve().is_relative_to(source.resolve()):
+            raise UserError(f"{options.out}: lies in {source}, which is to be split: name a folder outside of it")
+        root = source
+    elif source.suffix.lower() == ".zip" and source.is_file():
+        root = unpack(source)
+    else:
+        raise UserError(f"{options.data}: no such folder or zip: name the folder that holds the photographs")
+    done = split(root, list_files(root), options.out, options.workers)
+    passed = [f"{each.name!r}: {each.reason}" for each in done if each.reason]
+    kept = [repr(each.name) for each in done if not each.coins and not each.reason]
+    print(f"{options.out}: {sum(each.coins for each in done)} coins of {len(done) - len(passed)} pictures")
+    for title, lines in (("no coin found, kept whole", kept), ("passed over", passed)):
+        print(f"{title}: {len(lines)}")
+        _print_some(lines, 20)
+
+
+def _print_some(lines: list[str], count: int) -> None:
+    for line in lines[:count]:
+        print(f"  {line}")
+    if len(lines) > count:
+        print(f"  and {len(lines) - count} more")
 
 
 if __name__ == "__main__":

@@ -1,19 +1,24 @@
 """What is in a folder of photographs: counts, sizes, and what may spoil a clustering."""
 
+import os
 from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 from scipy.ndimage import laplace
 
 from console import progress
 from datasets import Dataset
+from datasets.coin import Coin, find_coins
 
 SIDE = 256  # images are judged at this shorter side, so that figures compare between cameras
 DARK = 45.0  # mean grey (0..255) below which a photograph counts as dark, if its brightest part is dim too
 DIM = 110.0
+OUTLINE = (0, 200, 0)
 BLURRED = 0.25  # of the median sharpness of the set
 
 
@@ -46,14 +51,42 @@ def _thumbprint(grey: np.ndarray) -> bytes:
     return np.round(small / 8).astype(np.uint8).tobytes()
 
 
-def contact_sheet(dataset: Dataset, path: Path, columns: int = 12, rows: int = 10, side: int = 120) -> None:
-    """A picture of up to columns x rows images, evenly chosen, each fitted into a square."""
+def coins_of(dataset: Dataset, workers: int | None = None) -> list[list[Coin]]:
+    """The coins of every image, as datasets.coin.find_coins gives them."""
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        found = pool.map(lambda i: find_coins(dataset.pixels[i]), range(len(dataset)))
+        return list(progress(found, "finding coins", total=len(dataset)))
+
+
+def contact_sheet(
+    dataset: Dataset,
+    path: Path,
+    coins: Sequence[Sequence[Coin]] = (),
+    columns: int = 12,
+    rows: int = 10,
+    side: int = 120,
+) -> None:
+    """A picture of up to columns x rows images, evenly chosen, each fitted into a square.
+
+    Args:
+        dataset: the images.
+        path: JPEG by its name, else PNG.
+        coins: those of every image, drawn as outlines; empty for none.
+        columns: of the sheet.
+        rows: at most.
+        side: of a square, in pixels.
+    """
     chosen = np.unique(np.linspace(0, len(dataset) - 1, min(columns * rows, len(dataset))).astype(int))
     lines = -(-len(chosen) // columns)
     sheet = Image.new("RGB", (columns * side, lines * side), "white")
     for place, i in enumerate(chosen):
         image = Image.fromarray(np.ascontiguousarray(dataset.pixels[i]))
+        width = image.width
         image.thumbnail((side - 4, side - 4))
+        scale = image.width / width
+        for coin in coins[i] if coins else ():
+            outline = [(float(x), float(y)) for x, y in (coin.outline + 0.5) * scale - 0.5]
+            ImageDraw.Draw(image).line([*outline, outline[0]], fill=OUTLINE)
         left, top = place % columns * side, place // columns * side
         sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
     scratch = path.with_name(f".{path.name}.tmp")
