@@ -14,6 +14,7 @@ from conftest import photograph, refused, run_module
 import runs
 from console import UserError, command
 from deepcluster.__main__ import main
+from deepcluster.baselines import BASELINES
 from machine.files import read_csv
 
 TRAIN = ["--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
@@ -47,11 +48,12 @@ def trained(coins, tmp_path_factory):
 def test_train_says_what_it_did(trained, coins):
     result = run_module("deepcluster", "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4")
     assert result.returncode == 0  # finished: the same command looks and leaves
-    assert "k-means on the pixels" in result.stdout
+    assert all(baseline.title in result.stdout for baseline in BASELINES.values())
+    assert "best baseline: " in result.stdout
     meta = json.loads((trained / "run.json").read_text())
     assert meta["dataset"]["images"] == 48
     assert meta["config"]["rotate"] == 180  # a folder: any angle
-    assert set(runs.open_run(trained).read_json("baselines.json")) == {"pixels", "untrained"}
+    assert set(runs.open_run(trained).read_json("baselines.json")) == set(BASELINES)
     assert list((trained / "tensorboard").iterdir())
 
 
