@@ -96,10 +96,36 @@ def test_compare_prints_and_writes(trained, coins, tmp_path):
         assert words in result.stdout
     out = trained / "compare"
     assert {path.name for path in out.iterdir()} == {
-        "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png",
+        "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png", "lift.csv",
     }  # fmt: skip
     confusion = read_csv(out / "confusion.csv")
     assert sum(int(v) for row in confusion for k, v in row.items() if k != "type") == 40
+
+
+def test_compare_holds_something_fixed(trained, tmp_path):
+    """Twelve coins in each of four folders; those whose names share the first digit are of one photograph."""
+    table = tmp_path / "expert.csv"
+    ids = runs.open_run(trained).ids
+    rows = [f"{image},{'front' if i % 3 else 'back'},{image[0] in 'ab'}\n" for i, image in enumerate(ids)]
+    table.write_text("image,type,red\n" + "".join(rows))
+    out = tmp_path / "out"
+    within = ["--within", "folder", "--family", r"/(\d)"]
+    result = run_module("deepcluster", "compare", "--run", trained, "--labels", table, "--out", out, *within)
+    assert result.returncode == 0, result.stderr
+    assert "coins of one folder" in result.stdout
+    assert "AMI" in result.stdout.splitlines()[2]
+    written = read_csv(out / "lift.csv")
+    assert len({row["what"] for row in written}) == 1 + len(BASELINES)
+    measures = ["lift", "AMI", "5 nearest", "lift of the photograph"]
+    assert [row["measure"] for row in written[:: 1 + len(BASELINES)]] == measures
+    for row in written:
+        assert float(row["low"]) <= float(row["high"]) or row["low"] == "nan"
+        assert 0 < float(row["p"]) <= 1 or row["p"] == "nan"
+    by_column = run_module(
+        "deepcluster", "compare", "--run", trained, "--labels", table, "--out", out, "--within", "red"
+    )
+    assert "coins of one red" in by_column.stdout
+    assert "photograph" not in by_column.stdout  # names of one number tell nothing
 
 
 def test_compare_finds_the_planted_mistake_and_the_useful_merge():
@@ -204,6 +230,8 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").write_bytes(b"")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,type,side\n00.jpg,axe,front\n01.jpg,wheel,\n")
     exp = ["--exp", tmp_path / "exp", *TRAIN]
     for arguments, words in (
         (["train", tmp_path / "nowhere", *exp], "no such folder"),
@@ -234,6 +262,9 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
         ),
         (["compare", "--run", trained, "--labels", tmp_path / "nowhere.csv"], "no such file"),
         (["compare", "--run", trained, "--labels", tmp_path / "file"], "two columns"),
+        (["compare", "--run", trained, "--labels", labels, "--within", "metal"], "no column 'metal'"),
+        (["compare", "--run", trained, "--labels", labels, "--within", "side"], "1 of its images have no side"),
+        (["compare", "--run", trained, "--labels", labels, "--family", "("], "not a regular expression"),
         (["import", tmp_path / "empty", "--data", coins, "--out", tmp_path / "o"], "no such file"),
     ):
         code, _, sentence = call(monkeypatch, capsys, *arguments)
