@@ -14,12 +14,12 @@ import torch
 from console import progress
 from datasets import Pixels
 
-PLACED_AT = 128  # pixels of the shorter side at which the circle is looked for
+PLACED_AT = 160  # pixels of the shorter side at which the circle is looked for, at most
 RADII = (0.15, 0.55)  # of a circle that may be a coin, in shorter sides
 CENTRE, RING, GROUND = 0.6, (0.75, 0.95), 1.1  # in radii: the inlay of a bimetallic coin ends at .7
 ENOUGH = 20  # pixels that a colour is the mean of, at least
 
-RELIEF_RADIUS = 64  # pixels: larger coins are shrunk to it
+RELIEF_RADIUS = 80  # pixels: larger coins are shrunk to it
 LOCAL = 1 / 12  # Gaussian's sigma of what is local, in radii
 FAINT = 2.0  # grey levels, added to the local deviation: plain metal is not blown up to relief
 REACH = 0.97  # radii: the rim's edge is left out
