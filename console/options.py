@@ -11,12 +11,11 @@ def add_machine(parser: Any) -> None:
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
 
 
-def add_reading(parser: Any, decodes: bool = True) -> None:
-    """--mnist-dir, and --workers where images are decoded; to a parser or a group of one."""
-    if decodes:
-        parser.add_argument(
-            "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
-        )
+def add_reading(parser: Any) -> None:
+    """--workers and --mnist-dir, of what reads images; to a parser or a group of one."""
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="threads that decode images (default: one a core)"
+    )
     parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
 
 

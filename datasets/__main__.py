@@ -21,6 +21,12 @@ def main() -> None:
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
     prepare.add_argument("--size", type=positive, default=128, help="the --size of the training to come (128)")
+    prepare.add_argument(
+        "--decode-at-most",
+        type=positive,
+        metavar="PX",
+        help="its --decode-at-most too, if it has one (paper: 915 at 224)",
+    )
     check.add_argument("--sheet", type=Path, default=Path("contact-sheet.jpg"), help="where the contact sheet goes")
     for parser_of in (check, prepare):
         parser_of.add_argument("data", metavar="DATA", help=DATA)
@@ -83,7 +89,8 @@ def prepare_command(options: argparse.Namespace) -> None:
     from datasets import decoded_side, open_dataset
 
     side = decoded_side(options.size)
-    dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir)
+    most = options.decode_at_most
+    dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir, at_most=most)
     print(f"{dataset.name}: {len(dataset)} images ready at {side} px, {len(dataset.skipped)} files passed over")
 
 

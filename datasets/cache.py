@@ -11,6 +11,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +37,7 @@ def cache_root() -> Path:
 class Pixels:
     """N decoded images, memory-mapped; `pixels[i]` is a read-only (H, W, 3) uint8 array.
 
-    All images share the length of their shorter side. `square` says whether all are the same square.
+    `square` says whether all are the same square.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], shard: np.ndarray, offset: np.ndarray, shape: np.ndarray):
@@ -50,6 +51,20 @@ class Pixels:
         height, width = (int(side) for side in self.shape[index])
         start = int(self._offset[index])
         return self._shards[self._shard[index]][start : start + height * width * 3].reshape(height, width, 3)
+
+    def stack(self, rows: np.ndarray) -> np.ndarray:
+        """Images `rows`, which are of one shape: (B, H, W, 3) uint8. Rows that follow each other are read as one."""
+        height, width = (int(side) for side in self.shape[rows[0]])
+        size = height * width * 3
+        found = np.empty((len(rows), size), np.uint8)
+        follows = (np.diff(self._shard[rows]) == 0) & (np.diff(self._offset[rows]) == size)
+        starts = [0, *(np.flatnonzero(~follows) + 1).tolist(), len(rows)]
+        for begin, end in pairwise(starts):
+            first = rows[begin]
+            start = int(self._offset[first])
+            piece = self._shards[self._shard[first]][start : start + (end - begin) * size]
+            found[begin:end] = piece.reshape(end - begin, size)
+        return found.reshape(-1, height, width, 3)
 
     @property
     def square(self) -> bool:

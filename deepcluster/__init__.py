@@ -41,7 +41,8 @@ def cluster(data: "str | Path", exp: "str | Path" = "exp", **settings: Any) -> "
     for name, value in settings.items():
         option = name.replace("_", "-")
         if isinstance(value, bool):
-            arguments.append(f"--{option}" if value else f"--no-{option}")
+            if value or name != "tensorboard":  # the one switch that is off unless named
+                arguments.append(f"--{option}" if value else f"--no-{option}")
         elif value is not None:
             arguments += [f"--{option}", str(value)]
     train_command(build_parser().parse_args(arguments))

@@ -150,7 +150,7 @@ def add_train(commands: Any) -> None:
     )
     option(
         net,
-        "--decoded-side",
+        "--decode-at-most",
         type=positive,
         metavar="PX",
         help="decode to at most this many pixels on the shorter side (8/7 of --size; paper: so many that no crop is "
@@ -250,22 +250,18 @@ def algorithm(text: str) -> str:
 
 def main() -> None:
     options = build_parser().parse_args()
-    try:  # each command imports only what it needs: --help answers at once
-        if options.command == "train":
-            from deepcluster.launch import train_command as act
-        elif options.command == "predict":
-            from deepcluster.predict import predict_command as act
-        elif options.command == "features":
-            from deepcluster.predict import features_command as act
-        elif options.command == "compare":
-            from deepcluster.compare import compare_command as act
-        else:
-            from deepcluster.original import import_command as act
-        act(options)
-    except ModuleNotFoundError as error:
-        if error.name != "faiss":
-            raise
-        raise UserError("faiss is not installed: bash scripts/setup.sh installs it, or pip install faiss-cpu") from None
+    # each command imports only what it needs: --help answers at once
+    if options.command == "train":
+        from deepcluster.launch import train_command as act
+    elif options.command == "predict":
+        from deepcluster.predict import predict_command as act
+    elif options.command == "features":
+        from deepcluster.predict import features_command as act
+    elif options.command == "compare":
+        from deepcluster.compare import compare_command as act
+    else:
+        from deepcluster.original import import_command as act
+    act(options)
 
 
 if __name__ == "__main__":

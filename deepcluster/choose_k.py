@@ -7,7 +7,7 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from console import progress
-from deepcluster.clustering import distance_to_centroid, kmeans
+from deepcluster.clustering import Clustering, kmeans
 from deepcluster.config import Config
 from deepcluster.epoch import train_epoch
 from deepcluster.features import embed, pca_whiten
@@ -53,7 +53,7 @@ def recommend(x: np.ndarray, seed: int, device: torch.device | None = None) -> t
                 "k": k,
                 "silhouette": float(silhouette_score(x, one, sample_size=sample, random_state=seed % 2**32)),
                 "seed_agreement": float(adjusted_mutual_info_score(one, other)),
-                "objective": float((distance_to_centroid(x, one, k) ** 2).sum()),
+                "objective": Clustering.of(x, one, k).objective,
             }
         )
     score = sum(_scaled(np.array([row[name] for row in rows])) for name in ("silhouette", "seed_agreement"))

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from console import UserError
+
 if TYPE_CHECKING:
     import torch
 
@@ -29,12 +31,16 @@ class Clustering:
     distance: np.ndarray  # (N,) Euclidean, to the mean of the own cluster
     objective: float  # sum of the squared distances: what k-means minimises
 
+    @classmethod
+    def of(cls, x: np.ndarray, assignment: np.ndarray, k: int) -> Clustering:
+        """Of points x (N, d) that were assigned to k clusters."""
+        distance = distance_to_centroid(x, assignment, k)
+        return cls(assignment, k, distance, float((distance**2).sum()))
+
 
 def partition(x: np.ndarray, algorithm: str, k: int, seed: int, device: torch.device | None = None) -> Clustering:
     """Cluster reduced features x (N, d) float32 by a key of CLUSTERINGS."""
-    assignment, k = CLUSTERINGS[algorithm](x, k, seed, device)
-    distance = distance_to_centroid(x, assignment, k)
-    return Clustering(assignment, k, distance, float((distance**2).sum()))
+    return Clustering.of(x, *CLUSTERINGS[algorithm](x, k, seed, device))
 
 
 def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device | None = None, tries: int = 1) -> np.ndarray:
@@ -78,7 +84,7 @@ def power_iteration(x: np.ndarray, neighbours: int = 5, sigma: float = 0.2, alph
     A graph joins each point to its nearest neighbours with weights exp(-distance^2 / sigma^2). A vector is spread
     over it, v <- alpha v0 + (1 - alpha) W v (Lin & Cohen 2010); then each point climbs along the edge of steepest
     ascent, and the points that reach the same summit are a cluster (Caron et al. 2018, appendix). A cluster of one
-    joins its nearest neighbour's. A variant: the paper's appendix iterates v <- L1(alpha (G + G^T) v + (1 - alpha) v0)
+    joins its nearest neighbour's. A variant: the paper's appendix iterates v <- L1(alpha (G + G^T) v + (1 - alpha) v)
     on the plain weights, here they are normalised to a random walk; in float64 both find nearly the same clusters (a
     test says so).
 
@@ -161,8 +167,12 @@ def _renumber(labels: np.ndarray) -> np.ndarray:
 
 def _faiss() -> Any:
     """The library, with as many threads as torch: a run records one number."""
-    import faiss
     import torch
+
+    try:
+        import faiss
+    except ModuleNotFoundError:
+        raise UserError("faiss is not installed: bash scripts/setup.sh installs it, or pip install faiss-cpu") from None
 
     faiss.omp_set_num_threads(torch.get_num_threads())
     return faiss

@@ -18,7 +18,6 @@ from deepcluster.agreement import agreement, agreement_table
 from deepcluster.baselines import BASELINES, Clustered, cluster_baselines, verdict
 from deepcluster.clustering import centroids
 from deepcluster.features import embed, pca_whiten
-from deepcluster.figures import DPI, new_figure
 from deepcluster.lift import (
     PERMUTATIONS,
     Estimate,
@@ -33,6 +32,7 @@ from deepcluster.views import Frames
 from machine.device import use_device
 from machine.files import read_csv, write_atomic, write_csv
 from machine.seeds import derive_seed
+from runs.figures import DPI, new_figure
 
 THIS = "this run"
 LISTED = 10  # lines of a table on the console
@@ -271,6 +271,8 @@ def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Compariso
             f"{path}: none of its images is in the run (the first: {missing[0] if missing else 'none'}): write ids as "
             "in images.csv"
         )
+    if len(found) < 2:
+        raise UserError(f"{path}: only one of its images is in the run: agreement needs at least 2")
     if missing:
         print(f"{len(missing)} rows name no image of the run, or not a unique one (the first: {missing[0]!r})")
     rows = np.array(sorted(found))

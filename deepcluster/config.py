@@ -6,6 +6,9 @@ from typing import Any
 
 from datasets import Dataset, decoded_side
 
+# The preset that takes nothing from what is known of the pictures, trains in float32 and cuts crops from whole files.
+TO_THE_LETTER = "paper"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -14,7 +17,7 @@ class Config:
     preset: str
     arch: str  # a key of deepcluster.backbones.BACKBONES
     size: int  # pixels, side of the view that is clustered, predicted and explained
-    decoded_side: int  # pixels, largest shorter side of the decoded images that views are cut from
+    decode_at_most: int  # pixels, largest shorter side of the decoded images that views are cut from
     sobel: bool
     neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution
     center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
@@ -44,7 +47,7 @@ class Config:
     @property
     def mixed_precision(self) -> bool:
         """Whether training runs in bfloat16 on a GPU. What is clustered is float32 always."""
-        return self.preset == "stable"
+        return self.preset != TO_THE_LETTER
 
     def clustering_of(self, epoch: int) -> str:
         """The algorithm of an epoch, counted from 1."""
@@ -119,8 +122,10 @@ def read_config(stored: dict[str, Any]) -> Config:
     return Config(**(PRESETS[stored["preset"]] | stored))
 
 
-def suits(dataset: Dataset) -> dict[str, Any]:
+def suits(preset: str, dataset: Dataset) -> dict[str, Any]:
     """Settings that follow from what is known of the pictures; the user's own go before them."""
+    if preset == TO_THE_LETTER:
+        return {}
     return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": not dataset.colour_matters}
 
 
@@ -130,6 +135,6 @@ def side_to_decode(preset: str, size: int, scale: float) -> int:
     `stable` keeps the paper's 8/7 of the view, so that a set of thousands fits everywhere. Under `paper` no crop is
     enlarged from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
     """
-    if preset == "stable" or scale == 0:
+    if preset != TO_THE_LETTER or scale == 0:
         return decoded_side(size)
     return max(decoded_side(size), ceil(size / sqrt(scale * 3 / 4)))

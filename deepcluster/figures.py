@@ -4,28 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from runs import Run
-from runs.tables import AGREEMENT, HEAD, LOG
+from runs.figures import new_figure, save_figure
+from runs.tables import AGREEMENT, HEAD, LOG, SIZES
 
-DPI = 110
 BOUNDED = (HEAD, AGREEMENT)  # plots whose quantities end at 1
 PANELS = 4  # plots of curves.png
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which draws without a display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def save(run: Run, name: str, figure: Figure) -> None:
-    """Put the figure into the run's figures/."""
-    run.write_figure(name, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
 def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
@@ -38,7 +24,7 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
         if column.panel is not None and column.name in log[-1]:
             panels.setdefault(column.panel, []).append(column)
     if len(panels) > PANELS:  # with labels their agreement says more than the sizes, which have a picture of their own
-        panels.pop("Cluster sizes")
+        panels.pop(SIZES)
     figure = new_figure(10, 6.5)
     baselines = run.read_json("baselines.json") or {}
     for axis, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
@@ -58,7 +44,7 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
         axis.legend(fontsize=8, framealpha=0.85, edgecolor="none", ncols=2 if len(columns) == 3 else 1, loc="best")
         if title in BOUNDED:
             axis.set_ylim(min(0.0, axis.get_ylim()[0]), 1.3)  # the legend stands above 1
-    save(run, "curves.png", figure)
+    save_figure(run, "curves.png", figure)
     draw_sizes(run, epochs[-1], int(log[-1]["k"]))
 
 
@@ -71,7 +57,7 @@ def draw_sizes(run: Run, epoch: int, k: int) -> None:
     axis.axhline(sizes.sum() / k, color="black", linewidth=0.8, linestyle="--", label="equal sizes")
     axis.set(title=f"Cluster sizes, epoch {epoch}", xlabel="clusters, largest first", ylabel="images")
     axis.legend(frameon=False)
-    save(run, "sizes.png", figure)
+    save_figure(run, "sizes.png", figure)
 
 
 def draw_k(run: Run, rows: Sequence[Mapping[str, float]], recommended: int) -> None:
@@ -91,4 +77,4 @@ def draw_k(run: Run, rows: Sequence[Mapping[str, float]], recommended: int) -> N
         axis.minorticks_off()
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    save(run, "k.png", figure)
+    save_figure(run, "k.png", figure)

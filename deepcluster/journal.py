@@ -1,10 +1,11 @@
-"""What a training writes while it runs: the one place that decides what is kept, when, and whether by this process."""
+"""What the epochs of a training write: the one place that decides what is kept, when, and whether by this process."""
 
 import math
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from console import UserError
@@ -25,7 +26,7 @@ COLLAPSED = 0.5  # share of images in one cluster, or of clusters without an ima
 
 
 class Journal:
-    """The run directory's writer during a training.
+    """The run directory's writer during the epochs; used in a `with`, which closes what it opened.
 
     Args:
         run: where to.
@@ -50,7 +51,22 @@ class Journal:
         self.run, self.dataset, self.config, self.writes = run, dataset, config, writes
         self._save_every, self._keep = save_every, keep
         self._saving, self._drawing = TimeBudget(SAVE_SHARE), TimeBudget(DRAW_SHARE)
-        self._scalars = _summary_writer(run) if tensorboard and writes else None
+        self._tensorboard = tensorboard and writes
+        self._scalars: Any = None
+
+    def __enter__(self) -> "Journal":
+        if self._tensorboard:
+            self._scalars = _summary_writer(self.run)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._scalars is not None:
+            self._scalars.close()
+
+    def begun(self, state: State) -> None:
+        """Training goes on from `state`: log.csv then knows no epoch that the weights do not."""
+        if self.writes:
+            self.run.write_log(state.log)
 
     def clustered(self, epoch: int, found: Clustering) -> None:
         """Epoch's clusters, on disk before it trains."""
@@ -61,7 +77,7 @@ class Journal:
         self,
         state: State,
         found: Clustering,
-        previous: Any,
+        previous: np.ndarray | None,
         embedding: Embedding,
         loss: Loss,
         seconds: dict[str, float],
@@ -85,10 +101,6 @@ class Journal:
                         self._scalars.add_scalar(name, value, state.epoch)
             self._saving.spend(lambda: self.run.write_latest(snapshot(state)), last)
         return warnings_of(state.log, len(self.dataset))
-
-    def close(self) -> None:
-        if self._scalars is not None:
-            self._scalars.close()
 
     def _keep_checkpoint(self, state: State) -> None:
         """The weights of every so many epochs and of the last; older ones than the newest few go."""
@@ -132,7 +144,7 @@ class Clock:
 def epoch_facts(
     epoch: int,
     found: Clustering,
-    previous: Any,
+    previous: np.ndarray | None,
     labels: list[str] | None,
     embedding: Embedding,
     loss: Loss | None,

@@ -22,8 +22,9 @@ from deepcluster.models import model_arguments
 from deepcluster.train import train
 from deepcluster.trained import run_config
 from deepcluster.views import Frames
-from machine.device import device_name, use_device
+from machine.device import device_in_words, use_device
 from runs import Meta, Run, Source, View
+from runs.directory import checkpoint_of
 
 DEFAULT_K = 50
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
@@ -44,7 +45,7 @@ def train_command(options: argparse.Namespace) -> None:
     dataset = open_dataset(
         options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir, at_most=side
     )
-    config = replace(configure(options, suits(dataset)), init=digest)
+    config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     introduce(dataset, device)
     curve = None
     if options.k == "auto" and old is not None:
@@ -83,8 +84,8 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch)}")
     if isinstance(options.k, int) and options.k < 2:
         raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
-    if options.decoded_side is not None and options.decoded_side < size:
-        raise UserError(f"--decoded-side {options.decoded_side}: at least the {size} pixels of --size")
+    if options.decode_at_most is not None and options.decode_at_most < size:
+        raise UserError(f"--decode-at-most {options.decode_at_most}: at least the {size} pixels of --size")
     if (options.final_clustering is None) != (options.final_epochs is None):
         raise UserError(
             "--final-clustering and --final-epochs go together: which algorithm, and for how many last epochs"
@@ -96,22 +97,19 @@ def sides_of(options: argparse.Namespace) -> tuple[int, int]:
     preset = PRESETS[options.preset]
     size = options.size or preset["size"]
     scale = preset["scale"] if options.scale is None else options.scale
-    return size, options.decoded_side or side_to_decode(options.preset, size, scale)
+    return size, options.decode_at_most or side_to_decode(options.preset, size, scale)
 
 
 def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
-    """The preset, over it what suits the dataset, over that the user's options; k is still 0 if it is to be found out.
-
-    The preset `paper` takes nothing from the dataset.
-    """
-    values: dict[str, Any] = PRESETS[options.preset] | (suited if options.preset == "stable" else {})
+    """The preset, over it what suits the dataset, over that the user's options; k 0 if it is to be found out."""
+    values: dict[str, Any] = PRESETS[options.preset] | suited
     values |= {
         name: value
         for name, value in vars(options).items()
         if name in Config.__dataclass_fields__ and name not in ("k", "init") and value is not None
     }
     values["k"] = options.k if isinstance(options.k, int) else 0
-    _, values["decoded_side"] = sides_of(options)
+    _, values["decode_at_most"] = sides_of(options)
     if values["final_epochs"] > values["epochs"]:
         raise UserError(f"--final-epochs {values['final_epochs']}: there are only {values['epochs']} epochs")
     if values["weight_decay"] < 0:  # the original's spelling: --wd -5 is 1e-5
@@ -143,7 +141,7 @@ def describe_run(config: Config, dataset: Dataset, limit: int | None, device: to
     return Meta(
         kind="deepcluster",
         dataset=Source(dataset.name, dataset.source, dataset.key, limit, len(dataset)),
-        view=View(config.size, config.center_crop, decoded_side(config.size), config.decoded_side),
+        view=View(config.size, config.center_crop, decoded_side(config.size), config.decode_at_most),
         model=model_arguments(config),
         config=asdict(config),
         seed=config.seed,
@@ -157,17 +155,12 @@ def introduce(dataset: Dataset, device: torch.device) -> None:
     if dataset.labels is not None:
         labels = f", {len(set(dataset.labels))} labels (never used for training)"
     passed = f"; {len(dataset.skipped)} files passed over, see skipped.csv" if dataset.skipped else ""
-    where = f"{device_name(device)}, {torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
-    print(f"{dataset.name}: {len(dataset)} images{labels}{passed}; on {where}")
+    print(f"{dataset.name}: {len(dataset)} images{labels}{passed}; on {device_in_words(device)}")
 
 
 def initial_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
     """The newest weights of another run, and their digest."""
-    run = runs.open_run(path)
-    kept = run.checkpoints()
-    if not kept:
-        raise UserError(f"{path}: --init: this run has no finished epoch yet")
-    state = run.checkpoint(kept[-1])["state"]
+    state = checkpoint_of(runs.open_run(path))["state"]
     sha = hashlib.sha256()
     for name in sorted(state):
         sha.update(name.encode())

@@ -173,17 +173,22 @@ def build(arguments: dict[str, Any], seed: int = 0) -> ClusterNet:
 
 
 def untrained(config: Config) -> ClusterNet:
-    """The network before training, the same that `train` starts from: the one that baselines and caveats mean."""
+    """The network before training, the one that baselines and caveats mean; `train` starts from it, but for --init."""
     return build(model_arguments(config), derive_seed(config.seed, 0, "weights"))
 
 
 def fuse_batch_norm(model: ClusterNet) -> ClusterNet:
-    """A copy for inference: the same function, faster. Batch norms that follow a convolution are fused with it."""
+    """A copy for inference: the same function, faster.
+
+    Batch norms that follow a convolution in `features` itself are fused with it (those inside ResNet's blocks are not).
+    Each leaves an identity behind, so that layers keep their names.
+    """
     twin = copy.deepcopy(model).eval()
     layers: list[nn.Module] = []
     for module in twin.features:
         if isinstance(module, nn.BatchNorm2d):
             layers[-1] = fuse_conv_bn_eval(layers[-1], module)  # type: ignore[type-var]
+            layers.append(nn.Identity())
         else:
             layers.append(module)
     twin.features = nn.Sequential(*layers)

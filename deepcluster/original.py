@@ -1,29 +1,34 @@
-"""Read a checkpoint and cluster log of the original DeepCluster program into a run directory.
+"""Read a checkpoint and cluster log (original_log) of the original DeepCluster program into a run directory.
 
-Nothing that is read can run code: weights come through torch.load(weights_only=True), the pickled log through an
-unpickler that knows plain containers, numbers, strings and numpy arrays, and no function or class besides.
+Nothing that is read can run code: weights come through torch.load(weights_only=True), the log through original_pickle.
+
+The original saves `checkpoint.pth.tar` at the end of every epoch and `checkpoints/checkpoint_N.pth.tar` within one.
+Both state the epoch counted from 1, and both were trained on that epoch's clusters. The log has an entry for each
+epoch that came to its end, and a resumed training begins a new log.
 """
 
 import argparse
-import pickle
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 from torch import Tensor
-from torchvision.datasets import ImageFolder
 
 import runs
 from console import UserError
-from datasets import Dataset, decoded_side, open_dataset
-from deepcluster.clustering import Clustering, distance_to_centroid
+from datasets import decoded_side, open_dataset
+from deepcluster.clustering import Clustering
 from deepcluster.config import PAPER, Config
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import cluster_table, epoch_facts
 from deepcluster.launch import describe_run
 from deepcluster.models import HIDDEN, ClusterNet, build, model_arguments
+from deepcluster.original_log import MOST_CLUSTERS, MOST_EPOCHS, match_images, read_clusters
 from deepcluster.views import Frames
 from machine.device import use_device
 from runs import Clusters
@@ -38,6 +43,8 @@ def import_command(options: argparse.Namespace) -> None:
     folder = options.old if options.old.is_dir() else options.old.parent
     checkpoint_path = options.old / "checkpoint.pth.tar" if options.old.is_dir() else options.old
     clusters_path = options.clusters or folder / "clusters"
+    if options.clusters is None and folder.name == "checkpoints" and not clusters_path.exists():
+        clusters_path = folder.parent / "clusters"
     for path in (checkpoint_path, clusters_path):
         if not path.is_file():
             raise UserError(
@@ -48,25 +55,29 @@ def import_command(options: argparse.Namespace) -> None:
     runs.find_begun(options.out, "deepcluster")
     device = use_device(options.device)
     weights = read_checkpoint(checkpoint_path)
-    log = read_clusters(clusters_path)
+    log = read_clusters(clusters_path, weights.epoch, newest_epoch(checkpoint_path, clusters_path, weights.epoch))
+    if log.clusters > weights.head_rows:
+        raise UserError(
+            f"{clusters_path}: counts {log.clusters} clusters, but the head in {checkpoint_path} knows only "
+            f"{weights.head_rows}: give checkpoint and clusters of the same training"
+        )
     dataset = open_dataset(str(options.data), decoded_side(SIZE), workers=options.workers)
 
-    assignment, rows_of_log = place(log, dataset, options.data)
+    assignment, rows_of_log = match_images(log, dataset, options.data)
     used = np.flatnonzero(assignment >= 0)
     if len(used) < len(dataset):
         print(f"{len(dataset) - len(used)} images are in no cluster of the log and are left out")
         dataset, assignment = dataset.take(used), assignment[used]
     if rows_of_log > len(used):
         print(f"{rows_of_log - len(used)} images of the log are missing or unreadable in {options.data}")
-    k = max(weights.head_rows, log.clusters)
-    model = convert(weights, k, log.occupied)
-    config = original_config(weights, k)
+    k = weights.head_rows
+    model = convert(weights, log.order)
+    config = original_config(weights)
 
     frames = Frames(dataset.pixels, device)
     embedding = embed(model.to(device), frames, config, "embedding")
     x = pca_whiten(embedding.features, config.pca, config.whiten_power)
-    distance = distance_to_centroid(x, assignment, k)
-    found = Clustering(assignment, k, distance, float((distance**2).sum()))
+    found = Clustering.of(x, assignment, k)
     meta = replace(describe_run(config, dataset, None, device), imported=checkpoint_path.name)
     run = runs.begin(options.out, meta, dataset.ids, dataset.labels, dataset.skipped)
     epoch = weights.epoch
@@ -80,6 +91,44 @@ def import_command(options: argparse.Namespace) -> None:
         f"{run.path}: epoch {epoch}, {len(dataset)} images in {k} clusters ({empty} empty); "
         f"the head agrees with the cluster of {row['head_agreement']:.0%} of the images"
     )
+    doubt = doubt_about_rows(embedding.best_two[1][:, 0], assignment)
+    if doubt is not None:
+        print(doubt)
+
+
+def doubt_about_rows(predicted: np.ndarray, assignment: np.ndarray) -> str | None:
+    """A sentence if the head would agree markedly better with its rows exchanged; nothing is exchanged for it.
+
+    The best exchange gains something by chance too; how much, the same clusters shuffled among the images show.
+
+    Args:
+        predicted: (N,) the head's first choice.
+        assignment: (N,) the clusters.
+    """
+
+    def shares(clusters: np.ndarray) -> tuple[float, float]:
+        return float((predicted == clusters).mean()), best_matching(predicted, clusters)
+
+    own, best = shares(assignment)
+    chance_own, chance_best = shares(np.random.default_rng(0).permutation(assignment))
+    if best - own <= 0.1 + chance_best - chance_own:
+        return None
+    return (
+        f"the head agrees with the clusters of {own:.0%} of the images, but would with {best:.0%} if its rows were "
+        "exchanged: checkpoint and clusters may be of different epochs or trainings, or of a Python before 3.7 "
+        "(2.7, say), which numbers the clusters in another order"
+    )
+
+
+def best_matching(predicted: np.ndarray, assignment: np.ndarray) -> float:
+    """Share of the images on which two numberings agree under the best one-to-one matching of their numbers."""
+    rows, row = np.unique(predicted, return_inverse=True)
+    columns, column = np.unique(assignment, return_inverse=True)
+    counts = scipy.sparse.coo_array((np.ones(len(row)), (row, column)), shape=(len(rows), len(columns)))
+    alone = scipy.sparse.eye_array(len(rows)) * (0.5 / len(rows))  # a row may stay unmatched, for less than an image
+    table = scipy.sparse.hstack([counts.tocsr(), alone]).tocsr()
+    matched = table[min_weight_full_bipartite_matching(table, maximize=True)]
+    return float(np.floor(matched.sum()) / len(row))
 
 
 # --- the checkpoint -----------------------------------------------------------------------------------------------
@@ -95,51 +144,99 @@ class Weights:
 
 
 def read_checkpoint(path: Path) -> Weights:
-    """Names `features.module.*` or `features.*`, `sobel.*`, `classifier.*`, `top_layer.*`; both file formats of torch."""
+    """Read either file format of torch.
+
+    Names are `features.module.*` or `features.*`, `sobel.*`, `classifier.*`, `top_layer.*`.
+
+    Raises:
+        UserError: if the file is damaged, or not a checkpoint of the original while it trains on clusters.
+    """
     content = load_tensors(path)
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of the original program (it has no state_dict)")
     arch = str(content.get("arch", "alexnet"))
     if arch not in ("alexnet", "vgg16"):
         raise UserError(f"{path}: its network is {arch}: only alexnet and vgg16 can be imported")
+    epoch = _epoch_in(content)
+    if epoch is None:
+        raise UserError(f"{path}: does not say its epoch, a number from 1: import the file as the original saved it")
     state: dict[str, Tensor] = {}
     for name, value in content["state_dict"].items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise UserError(f"{path}: its state_dict holds more than named tensors: import the file as it was saved")
         name = (
             name.removeprefix("module.").replace("features.module.", "features.", 1).replace("top_layer.", "head.", 1)
         )
-        if arch == "vgg16" and name.startswith("classifier."):
-            _, number, kind = name.split(".")
-            name = f"classifier.{int(number) + 1}.{kind}"  # ours has a place for the first dropout, which VGG has not
+        layer = re.fullmatch(r"classifier\.(\d)\.(\w+)", name)
+        if arch == "vgg16" and layer is not None:  # ours has a place for the first dropout, which VGG has not
+            name = f"classifier.{int(layer[1]) + 1}.{layer[2]}"
         state[name] = value
     if "head.weight" not in state:
         raise UserError(
             f"{path}: it has no top_layer, so it knows no clusters: import a checkpoint saved while training"
         )
-    epoch = max(1, int(content.get("epoch", 1)))
+    shape = tuple(state["head.weight"].shape)
+    if len(shape) != 2 or shape[1] != HIDDEN or "head.bias" not in state or state["head.bias"].shape != shape[:1]:
+        raise UserError(f"{path}: its top_layer is not one of {HIDDEN} inputs: import the original's own network")
+    if not 1 <= shape[0] <= MOST_CLUSTERS:
+        raise UserError(f"{path}: its top_layer has {shape[0]} rows: only 1 to {MOST_CLUSTERS} can be imported")
     sobel = any(name.startswith("sobel.") for name in state)
-    return Weights(arch, epoch, sobel, len(state["head.weight"]), state)
+    return Weights(arch, epoch, sobel, shape[0], state)
 
 
-def original_config(weights: Weights, k: int) -> Config:
-    values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": k, "epochs": weights.epoch}
-    return Config(**values, decoded_side=decoded_side(SIZE))
+def _epoch_in(content: dict[str, Any]) -> int | None:
+    epoch = content.get("epoch")
+    return epoch if type(epoch) is int and 1 <= epoch <= MOST_EPOCHS else None
 
 
-def convert(weights: Weights, k: int, occupied: list[int]) -> ClusterNet:
+def newest_epoch(checkpoint: Path, clusters: Path, epoch: int) -> int | None:
+    """The epoch that the whole training had reached, to which the log's last entry belongs, or None if unknown.
+
+    The `checkpoint.pth.tar` beside the log says it. Where there is none, `checkpoint` itself is taken for the newest,
+    unless its name says that it was saved within an epoch.
+
+    Args:
+        checkpoint: the file to be imported.
+        clusters: the log.
+        epoch: the checkpoint's.
+    """
+    beside = clusters.parent / "checkpoint.pth.tar"
+    if beside.is_file() and not beside.samefile(checkpoint):
+        try:
+            content = load_tensors(beside)
+        except UserError:  # a damaged newest checkpoint may be why an earlier one is imported
+            return None
+        return _epoch_in(content) if isinstance(content, dict) else None
+    within = checkpoint.parent.name == "checkpoints" or re.match(r"checkpoint_\d", checkpoint.name)
+    return None if within else epoch
+
+
+def original_config(weights: Weights) -> Config:
+    values = PAPER | {"arch": weights.arch, "sobel": weights.sobel, "k": weights.head_rows, "epochs": weights.epoch}
+    return Config(**values, decode_at_most=decoded_side(SIZE))
+
+
+def convert(weights: Weights, order: list[int]) -> ClusterNet:
     """The same network with logit j for cluster j.
 
-    The original numbers only the clusters that are not empty, 0 .. m-1: its head's row r belongs to the r-th of
-    `occupied` (ascending). The rows left over never learnt anything; they go to the empty clusters.
+    The original numbers only the clusters that are not empty, 0 .. m-1. The rows left over never learnt anything;
+    they go to the empty clusters.
+
+    Args:
+        weights: of which the head's rows are in the original's order.
+        order: the cluster of each of the head's first m rows.
+
+    Raises:
+        UserError: if the weights are not those of the original's network.
     """
-    model = build(model_arguments(original_config(weights, k)))
-    empty = [j for j in range(k) if j not in set(occupied)]
-    order = np.empty(k, np.int64)
-    order[np.array([*occupied, *empty], np.int64)] = np.arange(k)
+    k = weights.head_rows
+    occupied = set(order)
+    model = build(model_arguments(original_config(weights)))
+    row_of = np.empty(k, np.int64)
+    row_of[[*order, *(j for j in range(k) if j not in occupied)]] = np.arange(k)
     state = dict(weights.state)
     for name in ("head.weight", "head.bias"):
-        rows = torch.zeros(k, *state[name].shape[1:])
-        rows[: weights.head_rows] = state[name]
-        state[name] = rows[torch.from_numpy(order)]
+        state[name] = state[name][torch.from_numpy(row_of)]
     own = model.state_dict()
     for name, value in own.items():
         if name.endswith("num_batches_tracked"):  # older versions of torch did not count
@@ -151,180 +248,3 @@ def convert(weights: Weights, k: int, occupied: list[int]) -> ClusterNet:
         )
     model.load_state_dict(state)
     return model.eval()
-
-
-# --- the cluster log ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ClusterLog:
-    """The last epoch's clusters: by index into ImageFolder's order, or by path."""
-
-    clusters: int  # empty ones included
-    by_index: dict[int, int] | None
-    by_path: dict[str, int] | None
-
-    @property
-    def occupied(self) -> list[int]:
-        return sorted(set((self.by_path or self.by_index or {}).values()))
-
-
-def read_clusters(path: Path) -> ClusterLog:
-    """Raises: UserError if the pickle is hostile, damaged or of an unknown shape."""
-    try:
-        with path.open("rb") as file:
-            content = _plain(_Unpickler(file, encoding="utf-8", errors="surrogateescape").load())
-    except _Refused as refused:
-        raise UserError(
-            f"{path}: refused: it asks for {refused}, and a cluster log holds numbers and paths only"
-        ) from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise UserError(f"{path}: damaged or not a pickled cluster log ({type(error).__name__}: {error})") from None
-    try:
-        return parse_clusters(content)
-    except (TypeError, ValueError, IndexError):
-        raise UserError(
-            f"{path}: none of the known shapes of a cluster log (lists of index lists, or (path, cluster) pairs)"
-        ) from None
-
-
-def parse_clusters(content: Any) -> ClusterLog:
-    """The known shapes, containers already plain lists and tuples; ValueError for any other."""
-    if _is_triple(content):
-        return _from_triple(content)
-    if _is_pairs(content):  # the published list of (path, cluster)
-        by_path = {str(name): int(cluster) for name, cluster in content}
-        return ClusterLog(max(by_path.values()) + 1, None, by_path)
-    if not isinstance(content, list) or not content:
-        raise ValueError("not a list")
-    last = content[-1]  # a resumed original restarts its log: the last entry is the checkpoint's
-    return _from_triple(last) if _is_triple(last) else _from_lists(last)
-
-
-def _is_pairs(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and all(isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) for pair in value)
-    )
-
-
-def _is_triple(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], list) and _is_pairs(value[1])
-
-
-def _from_triple(value: tuple) -> ClusterLog:
-    """(index lists, [(path, relabelled cluster)] in the order of the concatenated lists, last epoch's number)."""
-    lists = value[0]
-    if lists and isinstance(lists[-1], list) and lists[-1] and isinstance(lists[-1][0], list):
-        lists = lists[-1]  # one more level: a list with an entry per epoch
-    log = _from_lists(lists)
-    clusters = [cluster for cluster, members in enumerate(lists) for _ in members]
-    if len(clusters) != len(value[1]):
-        raise ValueError("paths and indices differ in number")
-    return replace(log, by_path={str(pair[0]): cluster for pair, cluster in zip(value[1], clusters, strict=True)})
-
-
-def _from_lists(lists: Any) -> ClusterLog:
-    if not isinstance(lists, list) or not all(isinstance(members, list) for members in lists):
-        raise ValueError("not lists of indices")
-    by_index = {int(i): cluster for cluster, members in enumerate(lists) for i in members}
-    if not by_index:
-        raise ValueError("no image in it")
-    return ClusterLog(len(lists), by_index, None)
-
-
-def place(log: ClusterLog, dataset: Dataset, root: Path) -> tuple[np.ndarray, int]:
-    """Cluster of each image of `dataset`, -1 where the log has none, and the number of images in the log.
-
-    Paths are matched from their end, as many parts as make them unique; indices count torchvision's ImageFolder
-    order, files that cannot be decoded included.
-    """
-    position = {name: i for i, name in enumerate(dataset.ids)}
-    assignment = np.full(len(dataset), -1, np.int64)
-    if log.by_path is not None:
-        for name, cluster in log.by_path.items():
-            parts = name.replace("\\", "/").split("/")
-            for start in range(len(parts)):  # the longest ending that names an image
-                found = position.get("/".join(parts[start:]))
-                if found is not None:
-                    assignment[found] = cluster
-                    break
-        count = len(log.by_path)
-    else:
-        assert log.by_index is not None
-        try:
-            samples = ImageFolder(str(root), allow_empty=True).samples
-        except FileNotFoundError:
-            raise UserError(
-                f"{root}: has no class folders, but the cluster log counts images as ImageFolder does"
-            ) from None
-        for index, cluster in log.by_index.items():
-            if not 0 <= index < len(samples):
-                raise UserError(
-                    f"{root}: has {len(samples)} images in ImageFolder's order, but the log names number {index}: name the folder it was trained on"
-                )
-            found = position.get(Path(samples[index][0]).relative_to(root).as_posix())
-            if found is not None:
-                assignment[found] = cluster
-        count = len(log.by_index)
-    if (assignment < 0).all():
-        raise UserError(f"{root}: none of the log's images is there: name the folder that the original was trained on")
-    return assignment, count
-
-
-class _Refused(Exception):
-    """The name of what a pickle must not ask for."""
-
-
-class _Array:
-    """Stands for a pickled numpy array; its state is data, never code."""
-
-    def __init__(self, *_: Any):
-        self.value = np.empty(0)
-
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, fortran, raw = state
-        self.value = np.frombuffer(_bytes(raw), dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _scalar(dtype: np.dtype, raw: bytes | str) -> Any:
-    return np.frombuffer(_bytes(raw), dtype)[0].item()
-
-
-def _bytes(raw: bytes | str) -> bytes:
-    return raw.encode("utf-8", "surrogateescape") if isinstance(raw, str) else raw
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How protocol 2 writes bytes."""
-    if encoding != "latin1":
-        raise _Refused(f"_codecs.encode with {encoding}")
-    return text.encode("latin1")
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        admitted: dict[tuple[str, str], Any] = {
-            ("numpy", "dtype"): np.dtype,
-            ("numpy", "ndarray"): _Array,
-            ("_codecs", "encode"): _latin1,
-            ("__builtin__", "bytes"): lambda: b"",  # how protocol 2 writes the empty one
-        }
-        for package in ("numpy.core.multiarray", "numpy._core.multiarray"):
-            admitted[package, "scalar"] = _scalar
-            admitted[package, "_reconstruct"] = _Array
-        if (module, name) not in admitted:
-            raise _Refused(f"{module}.{name}")
-        return admitted[module, name]
-
-
-def _plain(value: Any) -> Any:
-    """Arrays become lists, at any depth; tuples stay tuples."""
-    if isinstance(value, _Array):
-        return value.value.tolist()
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_plain(item) for item in value)
-    return value

@@ -46,11 +46,11 @@ def train(
             say(f"continuing after epoch {state.epoch} of {config.epochs}")
     if state.epoch >= config.epochs:
         return state
-    if journal.writes:
-        run.write_log(state.log)
     previous = run.clusters(state.epoch).assignment if state.epoch else None
     embedding = embed(state.model, frames, config, "embedding")
-    with tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epochs", **bar_settings()) as bar:
+    bar = tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epochs", **bar_settings())
+    with journal, bar:
+        journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
             found = cluster(embedding, config, epoch, device)
@@ -70,7 +70,6 @@ def train(
             bar.update()
             for warning in warnings:
                 say(f"epoch {epoch}: {warning}")
-    journal.close()
     return state
 
 

@@ -18,6 +18,7 @@ from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from runs import Run
+from runs.directory import checkpoint_of, load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -41,7 +42,7 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     """
     stored, seen = run.meta.dataset, run.meta.view
     limit = None if data else stored.limit
-    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.largest_side)
+    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"
@@ -71,15 +72,9 @@ def network(run: Run, epoch: int | None = None) -> ClusterNet:
     Raises:
         UserError: if no weights were kept, or they do not fit.
     """
-    kept = run.checkpoints()
-    if not kept:
-        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
-    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
+    saved = checkpoint_of(run, epoch)
     model = build(saved["model"])
-    try:
-        model.load_state_dict(saved["state"])
-    except RuntimeError as error:
-        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    load_weights(run, model, saved["state"])
     return model.eval()
 
 

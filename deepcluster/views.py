@@ -139,7 +139,7 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
         shrink = (crops.box[rows, 2:].amin(1) / size).floor().clamp_min(1).to(torch.int64)
         sampled = torch.empty((len(group), 3, size, size), device=group.device)
         for times in shrink.unique().tolist():
-            some = (shrink == times).to(group.device)
+            some = slice(None) if bool((shrink == times).all()) else (shrink == times).to(group.device)
             source = group[some] if times == 1 else functional.avg_pool2d(group[some], times, ceil_mode=True)
             sampled[some] = functional.grid_sample(
                 source, _stretched(grid[some], group, source, times),

@@ -1,6 +1,6 @@
 """A run directory -> results/: which pixels speak for a cluster, as pictures and a gallery.
 
-From Python, for any torch network: `attribute`, `overlay`.
+From Python, for any torch network: `attribute`, `overlay`, `cover`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from explain.attribution import METHODS, attribute
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["METHODS", "attribute", "overlay"]
+__all__ = ["METHODS", "attribute", "cover", "overlay"]
 
 
 def overlay(heat: Any, photograph: Any) -> "Image":
@@ -27,3 +27,25 @@ def overlay(heat: Any, photograph: Any) -> "Image":
     from explain.rendering import overlay_of
 
     return overlay_of(heat, photograph)
+
+
+def cover(image: Any, position: tuple[float, float], fraction: float, fill: Any = "grey") -> Any:
+    """A copy of an image in which a patch is hidden.
+
+    Args:
+        image: a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W) or (B, C, H, W).
+        position: how far down and across the patch lies, 0 to 1 each: (0, 0) in the top left corner, (1, 1) in the
+        bottom
+            right one. It always lies within the image.
+        fraction: its sides as fractions of the image's, over 0 to 1.
+        fill: `grey` (128 of bytes, .5 of numbers), `mean` of each channel, `blur`, or a value that broadcasts.
+
+    Returns:
+        The same kind of image.
+
+    Raises:
+        UserError: if position, fraction or fill are none.
+    """
+    from explain.attribution.perturbation import cover
+
+    return cover(image, position, fraction, fill)

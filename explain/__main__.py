@@ -1,12 +1,14 @@
-"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
+"""python -m explain [draw] --run exp/, and the other commands of COMMANDS."""
 
 import argparse
 import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
-from console.options import add_machine, add_reading, add_run, positive
-from explain.attribution.registry import PHOTOGRAPH, Asked, described, parse
+from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive
+from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
 
 
 def build_parser() -> Parser:
@@ -15,8 +17,8 @@ def build_parser() -> Parser:
         description="Why the network of a run puts each image where it does. Without a command: draw.",
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
-    add_draw(commands)
-    add_apply(commands)
+    for add, _ in COMMANDS.values():
+        add(commands)
     return parser
 
 
@@ -76,6 +78,99 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
 
 
+def add_image(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "image",
+        help="explain any photograph by its path",
+        allow_abbrev=False,
+        description="Show a photograph to the network of a run, or to an image-recognition network of torchvision: the "
+        "likeliest classes are printed, and a titled picture of each method is written.",
+    )
+    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTO")
+    parser.add_argument("--run", "--exp", dest="run", type=Path, metavar="DIR", help="run directory")
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest", help="whose weights (latest)")
+    parser.add_argument(
+        "--network",
+        metavar="torchvision:NAME[:WEIGHTS]",
+        help="instead of a run, like torchvision:resnet18; WEIGHTS: a name that torchvision fetches (DEFAULT), or "
+        "a file with a state_dict",
+    )
+    parser.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
+    parser.add_argument(
+        "--target",
+        default="own",
+        metavar="own|rival|margin|N|NAME",
+        help="the likeliest class (default), the second, the difference of the two, or a class by number or name",
+    )
+    parser.add_argument("--out", type=Path, default=Path("explained"), metavar="DIR", help="where it goes (explained/)")
+    add_machine(parser)
+
+
+def add_maximise(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "maximise",
+        help="the picture that excites a cluster, a channel or a unit most",
+        allow_abbrev=False,
+        description="Make, by gradient ascent, the picture that each cluster's logit likes best, before softmax; or, "
+        "with --layer, a channel of a convolution or a unit of a dense layer, before its ReLU. Started again, it does "
+        "only what is missing.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="where it goes (default: as `draw`, beside its pictures)"
+    )
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest|all", help="whose weights (latest)")
+    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    parser.add_argument(
+        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
+    )
+    parser.add_argument("--clusters", type=numbers, metavar="N,N", help="these clusters only")
+    parser.add_argument(
+        "--layer",
+        type=layer_name,
+        metavar="N|NAME",
+        help="instead of clusters: a convolution counted from the end (-1 is the last), or a module's name",
+    )
+    parser.add_argument("--channels", type=numbers, metavar="N,N", help="its channels or units (the first 16)")
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--style",
+        choices=["readable", "plain"],
+        default="readable",
+        help="readable (default): a Fourier image that is shaken between steps; plain: pixels, nothing else",
+    )
+    how.add_argument("--steps", type=positive, metavar="N", help="steps of the ascent (readable 128, plain 64)")
+    how.add_argument("--rate", type=above_zero, metavar="X", help="length of a step: the gradient is normalised")
+    how.add_argument(
+        "--jitter", type=not_negative, metavar="X", help="shift of up to this fraction of the side each step"
+    )
+    how.add_argument(
+        "--blur", type=not_negative, metavar="PX", help="sigma of a Gaussian over the pixels after each step"
+    )
+    how.add_argument("--decay", type=not_negative, metavar="X", help="share by which each step fades towards grey")
+    running = parser.add_argument_group("running")
+    add_machine(running)
+    add_reading(running)
+
+
+# Of each command what adds its options, and the function that does it, imported when it is called.
+COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
+    "draw": (add_draw, "explain.results:draw_command"),
+    "apply": (add_apply, "explain.edits:apply_command"),
+    "image": (add_image, "explain.image:image_command"),
+    "maximise": (add_maximise, "explain.maximisation:maximise_command"),
+}
+
+
+def layer_name(text: str) -> int | str:
+    try:
+        return layer(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a convolution from the end (-1) or a module's name"
+        ) from None
+
+
 def epoch(text: str) -> str:
     return text if text in ("latest", "all") else str(positive(text))
 
@@ -104,14 +199,11 @@ def methods(text: str) -> tuple[Asked, ...]:
 def main() -> None:
     arguments = sys.argv[1:]
     parser = build_parser()
-    if arguments[:1] not in (["draw"], ["apply"], ["-h"], ["--help"]):
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments = ["draw", *arguments]
     options = parser.parse_args(arguments)
-    if options.command == "draw":
-        from explain.results import draw_command as act
-    else:
-        from explain.edits import apply_command as act
-    act(options)
+    module, function = COMMANDS[options.command][1].split(":")
+    getattr(import_module(module), function)(options)
 
 
 if __name__ == "__main__":

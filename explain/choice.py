@@ -36,7 +36,7 @@ class Choice:
 
 
 def check_choice(subject: Subject, choice: Choice) -> None:
-    """Refuse clusters, targets and layers that this epoch does not have, before anything is written."""
+    """Refuse clusters, targets, layers and settings that this epoch does not have, before anything is written."""
     from explain.attribution.targets import find_layer
 
     numbers = subject.clusters.numbers
@@ -48,6 +48,8 @@ def check_choice(subject: Subject, choice: Choice) -> None:
     for one in choice.maps:
         if one.method.needs_layer:  # refuses a network without convolutions
             find_layer(subject.model, one.options.get("layer"))
+        if one.method.check is not None:
+            one.method.check(subject.size, **one.options)
     if choice.target in ("rival", "margin") and len(numbers) < 2:
         raise UserError(f"--target {choice.target}: there is only one cluster: explain --target own")
 

@@ -16,10 +16,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from console import bar_settings
-from explain.attribution import PHOTOGRAPH, Asked, attribute
+from explain.attribution import PHOTOGRAPH, Asked, attribute_and_measure
 from explain.choice import target_weights
-from explain.record import Explanation, Record
-from explain.rendering import draw, encode, is_degenerate, normalise_heat
+from explain.record import Explanation, Record, number_column
+from explain.rendering import draw, encode, normalise_heat, says_nothing
 from machine.files import write_atomic
 
 PIECE = 256
@@ -33,7 +33,7 @@ def draw_missing(explanation: Explanation) -> Record:
     """Draw each picture of the explanation's rows that is not there yet."""
     subject, choice, record = explanation.subject, explanation.choice, explanation.record
     rows, paths = explanation.rows, explanation.paths
-    missing = {key: paths.missing(key, rows, record.done.get(key)) for key in choice.keys}
+    missing = paths.missing(record.done, choice.keys, rows)
     todo = rows[np.any([missing[key] for key in choice.keys], axis=0)]
     absent = {key: set(rows[missing[key]].tolist()) for key in choice.keys}
     many = any(asked.method.passes == "many" for asked in choice.maps)
@@ -55,8 +55,8 @@ def draw_missing(explanation: Explanation) -> Record:
                 some = piece[start : start + batch]
                 asked = [one for one in choice.methods if absent[one.key] & set(some.tolist())]
                 images = subject.images(some)
-                maps = explain_batch(explanation, some, images, asked)
-                parts.append(summarise(maps, asked, some))
+                maps, numbers = explain_batch(explanation, some, images, asked)
+                parts.append(summarise(maps, numbers, asked, some))
                 _wait(written)  # of the batch before: at most one batch waits for the disk
                 written = write_batch(pool, explanation, some, subject.photographs(images), maps, absent)
                 bar.update(len(some))
@@ -68,19 +68,28 @@ def draw_missing(explanation: Explanation) -> Record:
 
 def explain_batch(
     explanation: Explanation, rows: np.ndarray, images: Tensor, asked: Sequence[Asked]
-) -> dict[str, np.ndarray]:
-    """Maps (B, C, H, W) float32 of each method, by its key."""
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Maps (B, C, H, W) float32 of each method, by its key; and (B,) what the methods measure, by `number_column`."""
     weights = target_weights(explanation.subject, explanation.choice.target, rows, explanation.scores)
     methods = [one for one in asked if one.name != PHOTOGRAPH]
-    computed = attribute(explanation.subject.model, images, weights, methods)
-    return {key: maps.float().cpu().numpy() for key, maps in computed.items()}
+    computed, measured = attribute_and_measure(explanation.subject.model, images, weights, methods)
+    numbers = {
+        number_column(key, name): values.double().cpu().numpy()
+        for key, named in measured.items()
+        for name, values in named.items()
+    }
+    return {key: maps.float().cpu().numpy() for key, maps in computed.items()}, numbers
 
 
-def summarise(maps: dict[str, np.ndarray], asked: Sequence[Asked], rows: np.ndarray) -> dict[str, np.ndarray]:
+def summarise(
+    maps: dict[str, np.ndarray], numbers: dict[str, np.ndarray], asked: Sequence[Asked], rows: np.ndarray
+) -> dict[str, np.ndarray]:
     """What the record keeps of a batch."""
-    keys = [one.key for one in asked]
-    nothing = [[key in maps and is_degenerate(maps[key][i]) for key in keys] for i in range(len(rows))]
-    kept = {"rows": rows, "methods": np.array(keys), "empty": np.array(nothing, bool).reshape(len(rows), -1)}
+    nothing = [
+        [one.key in maps and says_nothing(maps[one.key][i], one.method.kind) for one in asked] for i in range(len(rows))
+    ]
+    kept = {"rows": rows, "methods": np.array([one.key for one in asked])}
+    kept |= {"empty": np.array(nothing, bool).reshape(len(rows), -1), **numbers}
     if HEAT in maps:
         heat = [normalise_heat(one[0]) for one in maps[HEAT]]
         whole = np.stack([np.zeros(maps[HEAT].shape[2:], np.float32) if one is None else one for one in heat])

@@ -26,16 +26,12 @@ class Edited:
     epoch: int
     before: np.ndarray  # (N,) cluster
     after: np.ndarray  # (N,) cluster, -1: none
+    clusters: set[int]  # those with images before the edits
     names: dict[int, str] = field(default_factory=dict)  # cluster -> given by the expert
     into: dict[int, int] = field(default_factory=dict)  # cluster -> what it is merged into
     notes: dict[int, str] = field(default_factory=dict)  # image -> why
     wrong: set[int] = field(default_factory=set)
     log: list[str] = field(default_factory=list)  # what was done, in words
-
-    @property
-    def clusters(self) -> set[int]:
-        """Those with images before the edits."""
-        return set(self.before.tolist())
 
 
 def apply_command(options: argparse.Namespace) -> None:
@@ -79,7 +75,7 @@ def apply_edits(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, o
     """
     epoch = _number(edits[0]["epoch"], "epoch", "--edits")
     before = run.clusters(epoch).assignment.astype(np.int64)
-    edited = Edited(run, epoch, before, before.copy())
+    edited = Edited(run, epoch, before, before.copy(), set(before.tolist()))
     edited.log.append(f"edits of epoch {epoch} of {run.path}")
     index = {name: i for i, name in enumerate(run.ids)}
     for line, edit in enumerate(edits, 2):

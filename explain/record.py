@@ -7,21 +7,29 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from explain.attribution.registry import Asked, in_order
+from explain.attribution.registry import METHODS, Asked, in_order
 from explain.choice import Choice
 from explain.rendering import SUFFIX
 from explain.scores import Scores
 from explain.subject import Subject
 from machine.files import write_atomic
 from runs.directory import DAMAGED
+
+MAXIMUM = "activation_maximum.png"  # in a cluster's folder: what `maximise` made
+
+
+def number_column(key: str, name: str) -> str:
+    """What a number that a method measures is called in tables: `occlusion.worst`."""
+    return f"{key}.{name}"
 
 
 class Record:
@@ -32,6 +40,7 @@ class Record:
         self.done: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool
         self.empty: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool: the map is degenerate
         self.heat: dict[int, np.ndarray] = {}  # image -> small Grad-CAM in 0..1, for its cluster's mean
+        self.numbers: dict[str, np.ndarray] = {}  # number_column -> (N,) float64, NaN: not measured
         self._count, self._pieces = count, 0
         for path in sorted(folder.glob("*.npz")):
             try:
@@ -43,14 +52,25 @@ class Record:
             self._pieces = int(path.stem) + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
-        """Keep a piece: `rows` (B,), `methods` (keys), `empty` (B, methods), perhaps `heat` (B, h, w)."""
-        write_atomic(self.folder / f"{self._pieces:06d}.npz", lambda file: np.savez(file, **piece))  # type: ignore[arg-type]
+        """Keep a piece: `rows` (B,), `methods`, `empty` (B, methods), `heat` (B, h, w), numbers measured (B,)."""
+        path, arrays = self.folder / f"{self._pieces:06d}.npz", dict[str, Any](piece)
+        write_atomic(path, lambda file: np.savez(file, **arrays))
         self._pieces += 1
         self._take(piece)
 
     def drawn(self) -> list[Asked]:
         """The methods of which there are pictures, in the order of pages and tables."""
         return in_order(self.done)
+
+    def measured(self) -> list[tuple[Asked, str, np.ndarray]]:
+        """Of each number that the drawn methods measure: method, its name, (N,) values."""
+        columns = [
+            (one, name, number_column(one.key, name))
+            for one in self.drawn()
+            if one.name in METHODS
+            for name in one.method.numbers
+        ]
+        return [(one, name, self.numbers[column]) for one, name, column in columns if column in self.numbers]
 
     def _take(self, piece: dict[str, np.ndarray]) -> None:
         rows = piece["rows"]
@@ -59,6 +79,8 @@ class Record:
                 table.setdefault(key, np.zeros(self._count, bool))
             self.done[key][rows] = True
             self.empty[key][rows] = piece["empty"][:, column]
+        for name in piece.keys() - {"rows", "methods", "empty", "heat"}:
+            self.numbers.setdefault(name, np.full(self._count, np.nan))[rows] = piece[name]
         if "heat" in piece:
             self.heat |= dict(zip(rows.tolist(), piece["heat"], strict=True))
 
@@ -76,14 +98,18 @@ class Paths:
     def of(self, row: int, key: str) -> Path:
         return self.folder / self.file(row, key)
 
-    def missing(self, key: str, rows: np.ndarray, done: np.ndarray | None) -> np.ndarray:
-        """(len(rows),) bool: not recorded, or its file is gone or empty."""
-        if done is None:
-            return np.ones(len(rows), bool)
+    def missing(self, done: Mapping[str, np.ndarray], keys: Sequence[str], rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Of each key which pictures of `rows` are to be drawn: not recorded in `done`, or its file gone or empty.
+
+        Returns:
+            Key -> (len(rows),) bool.
+        """
         there = {cluster: _files(self.folder / str(cluster)) for cluster in np.unique(self.assignment[rows])}
-        return np.array(
-            [not done[row] or self.of(row, key).name not in there[self.assignment[row]] for row in rows], bool
-        )
+
+        def lacks(key: str, row: int) -> bool:
+            return not done[key][row] or self.of(row, key).name not in there[self.assignment[row]]
+
+        return {key: np.array([key not in done or lacks(key, row) for row in rows.tolist()], bool) for key in keys}
 
 
 @dataclass(frozen=True)

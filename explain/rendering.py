@@ -6,19 +6,25 @@ and size.
 """
 
 import io
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from console import UserError
 from explain.attribution.registry import Method
 
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+# That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
+# (256, 3) uint8; without the darkest ends of the table, which over a photograph look like shadow.
+TWO_SIDED = (matplotlib.colormaps["RdBu"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
+DIMMED = 0.3  # brightness of the photograph where nothing speaks for the class
 EMPTY = 128  # grey of a picture that says nothing
 ROBUST = 99.5  # percentile of a gradient that becomes full colour: single pixels reach ten times the rest
+LEGIBLE, TITLE = 256, 14  # height of a picture below a title, and the size of its letters, in pixels
 SMALLEST = 112  # side that tiny views are enlarged to, by whole pixels
 FORMATS: dict[str, dict[str, int]] = {
     "png": {"compress_level": 1, "compress_type": 3},  # run lengths: as small as level 1, in two thirds of the time
@@ -31,6 +37,19 @@ SUFFIX = {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}
 def is_degenerate(values: np.ndarray) -> bool:
     """Whether a map of any shape is zero, constant, or has a value that is not finite."""
     return not np.isfinite(values).all() or float(values.max()) == float(values.min())
+
+
+def says_nothing(values: np.ndarray, kind: str) -> bool:
+    """Whether a map is degenerate. A constant change is none: one cover may hide everything."""
+    if kind == "change":
+        return not np.isfinite(values).all() or not values.any()
+    return is_degenerate(values)
+
+
+def panels(picture: Image.Image) -> list[Image.Image]:
+    """The squares that a picture consists of, from left to right."""
+    side = picture.height
+    return [picture.crop((left, 0, left + side, side)) for left in range(0, picture.width - side + 1, side)]
 
 
 def normalise_heat(heat: np.ndarray, robust: bool = False) -> np.ndarray | None:
@@ -59,6 +78,8 @@ def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Im
     """
     if method.kind == "signed":
         return signed(values)
+    if method.kind == "change":
+        return change(values[0], photograph)
     if method.kind == "fine":
         return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2])
     return overlay(normalise_heat(values[0]), photograph)
@@ -75,6 +96,29 @@ def signed(values: np.ndarray) -> Image.Image:
     size = np.abs(values)
     top = percentile(size) or float(size.max())
     return Image.fromarray((np.clip(values / top, -1, 1) * 127 + EMPTY).astype(np.uint8))
+
+
+def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
+    """(H, W) changes of a score by hiding a place -> two pictures side by side, (H, 2 W).
+
+    Left the photograph, as bright as the place was needed (a change below 0); right, over the photograph in grey, the
+    two-sided look-up table: red was needed, white did not matter, blue was in the way. Full colour is the largest
+    change to either side.
+    """
+    height, width = photograph.shape[:2]
+    picture = Image.new("RGB", (2 * width, height))
+    # Lightened, so that colours are seen on black ground too.
+    grey = Image.fromarray(photograph).convert("L").point(lambda value: 96 + value * 159 // 255).convert("RGB")
+    if says_nothing(values, "change"):
+        picture.paste(Image.fromarray((photograph * DIMMED).astype(np.uint8)), (0, 0))
+        picture.paste(grey, (width, 0))
+        return picture
+    relative = values / np.abs(values).max()  # -1 .. 1
+    bright = DIMMED + (1 - DIMMED) * np.maximum(-relative, 0)
+    picture.paste(Image.fromarray((photograph * bright[:, :, None]).round().astype(np.uint8)), (0, 0))
+    colours = Image.fromarray(TWO_SIDED[((relative + 1) * 127.5).round().astype(np.uint8)])
+    picture.paste(Image.blend(grey, colours, 0.5), (width, 0))
+    return picture
 
 
 def coloured(heat: np.ndarray | None, shape: tuple[int, ...]) -> Image.Image:
@@ -127,9 +171,28 @@ def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(photograph.convert("RGB").resize(size))
 
 
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """A picture, enlarged by whole pixels if small, below its title in black on white, wrapped to its width."""
+    times = max(1, -(-LEGIBLE // picture.height))
+    large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
+    font = _letters()
+    lines = [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= large.width - 8 or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    above = len(lines) * (TITLE + 4) + 6
+    sheet = Image.new("RGB", (large.width, large.height + above), "white")
+    ImageDraw.Draw(sheet).multiline_text((4, 2), "\n".join(lines), "black", font, spacing=3)
+    sheet.paste(large, (0, above))
+    return sheet
+
+
 def enlarge(picture: Image.Image) -> Image.Image:
     """Tiny pictures (digits) by whole pixels, so that a person can see them in a folder."""
-    times = max(1, SMALLEST // max(picture.size))
+    times = max(1, SMALLEST // min(picture.size))
     size = (picture.width * times, picture.height * times)
     return picture.resize(size, Image.Resampling.NEAREST) if times > 1 else picture
 
@@ -150,8 +213,10 @@ def encode_sheet(picture: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4) -> np.ndarray:
-    """Pictures in reading order on white; fewer pictures than columns make a narrower sheet."""
+def contact_sheet(
+    pictures: list[np.ndarray], columns: int = 8, cell: int = 112, gap: int = 4, labels: list[str] | None = None
+) -> np.ndarray:
+    """Pictures in reading order on white, a narrower sheet if they are few; `labels`: one a row, to its left."""
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     sheet = np.full((rows * (cell + gap) + gap, columns * (cell + gap) + gap, 3), 255, np.uint8)
@@ -161,4 +226,19 @@ def contact_sheet(pictures: list[np.ndarray], columns: int = 8, cell: int = 112,
         sheet[top : top + cell, left : left + cell] = np.asarray(
             Image.fromarray(picture).resize((cell, cell), sampling)
         )
-    return sheet
+    return sheet if labels is None else _labelled(sheet, labels, cell + gap)
+
+
+def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
+    """A label left of each row of a sheet, `step` pixels apart."""
+    font = _letters()
+    left = round(max(font.getlength(label) for label in labels)) + 12
+    whole = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0]), "white")
+    whole.paste(Image.fromarray(sheet), (left, 0))
+    for row, label in enumerate(labels):
+        ImageDraw.Draw(whole).text((6, row * step + step // 2 - TITLE // 2), label, "black", font)
+    return np.asarray(whole)
+
+
+def _letters() -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TITLE)

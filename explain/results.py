@@ -47,8 +47,10 @@ def draw_command(options: argparse.Namespace) -> None:
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
-        claim_results(results, run, choice, subject.clusters.digest)
+        check_results(results, run)
+        results.mkdir(parents=True, exist_ok=True)
         with locked(results, "another explain is writing here: wait for it or choose --results"):
+            claim_results(results, run, choice, subject.clusters.digest)
             explain_epoch(subject, choice, results)
     gone = len(run.ids) - len(pictures.present)
     if gone:
@@ -71,6 +73,19 @@ def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
     report(explanation)
 
 
+def refresh_pages(subject: Subject, results: Path) -> None:
+    """Write an epoch's pages again, with what lies in its folder by now; nothing where none were written yet."""
+    folder = results / str(subject.epoch)
+    kept = read_results(results)
+    if kept is None or not (folder / "explanations.csv").exists():
+        return
+    map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
+    choice = Choice(default_methods(), kept["target"], format=kept["format"], map=map_of_all)
+    none = np.zeros(0, np.int64)
+    explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
+    gallery.write_pages(explanation, random_weights_correlation(explanation), results)
+
+
 def report(explanation: Explanation) -> None:
     """What was explained, and how many maps say nothing, in words."""
     rows = explanation.rows
@@ -86,7 +101,8 @@ def default_results(run: Path) -> Path:
     """results/ beside exp/, results-NAME/ beside exp-NAME/ or NAME/."""
     name = run.resolve().name
     rest = "" if name == "exp" else name.removeprefix("exp-")
-    return run.parent / (f"results-{rest}" if rest else "results")
+    home = run.parent if run.name else run.resolve().parent  # of `.` the parent is itself
+    return home / (f"results-{rest}" if rest else "results")
 
 
 def check_results(results: Path, run: Run) -> None:

@@ -80,12 +80,32 @@ def trainer_of(run: Run) -> Any:
     return import_module(TRAINERS[run.meta.kind])
 
 
-class MergedLogits(nn.Module):
-    """A network whose outputs are clusters, some of them merged of several logits: (B, K) -> (B, len(groups))."""
+def pixels_for_network(trainer: Any, shown: Tensor) -> Tensor:
+    """What the network sees of a picture for the eye: `trainer.photograph` backwards.
 
-    def __init__(self, model: Any, groups: list[tuple[int, ...]]):
+    A view stretches and shifts each channel; how, two values show.
+
+    Args:
+        trainer: a Trainer.
+        shown: (B, C, H, W) in 0..1, C the channels of the network's view.
+
+    Returns:
+        (B, C, H, W).
+    """
+    zero = torch.zeros_like(shown[:1, :, :1, :1])
+    black, white = trainer.photograph(zero), trainer.photograph(zero + 1)
+    return (shown - black) / (white - black)
+
+
+class MergedLogits(nn.Module):
+    """A network whose outputs are clusters, some of them merged of several logits: (B, K) -> (B, len(groups)).
+
+    `neutral` (1, C, 1, 1) is what its view makes of mid grey; None: not known.
+    """
+
+    def __init__(self, model: Any, groups: list[tuple[int, ...]], neutral: Tensor | None = None):
         super().__init__()
-        self.model, self.groups = model, groups
+        self.model, self.groups, self.neutral = model, groups, neutral
 
     @property
     def cam_layer(self) -> nn.Module:
@@ -133,8 +153,9 @@ class Subject:
         self.size: int = run.meta.view.size
         self.seed: int = run.meta.seed
         self._net = self.trainer.network(run, epoch).to(device)
+        self._one = self.images(pictures.present[:1])  # (1, C, H, W)
         with torch.inference_mode():
-            k = self._net(self.images(pictures.present[:1])).shape[1]
+            k = self._net(self._one).shape[1]
         self.class_names = self.trainer.class_names(run)
         names = {j: name for j, name in enumerate(self.class_names or []) if name != str(j)}
         self.clusters: ExplainedClusters = clusters_of(run, epoch, k, names, assignments)
@@ -151,11 +172,16 @@ class Subject:
         return self._merged(self.trainer.untrained(self.run, self._net).to(self.device))
 
     def _merged(self, net: Any) -> MergedLogits:
-        return MergedLogits(self.trainer.for_inference(net), self.clusters.groups)
+        neutral = self.seen(torch.full_like(self._one[:, :, :1, :1], 0.5))
+        return MergedLogits(self.trainer.for_inference(net), self.clusters.groups, neutral)
 
     def images(self, rows: np.ndarray) -> Tensor:
         """The view of images `rows` of the run that the network sees: (B, C, H, W)."""
         return self.trainer.view(self.run, self.pictures.frames, self.pictures.position[rows])
+
+    def seen(self, pictures: Tensor) -> Tensor:
+        """What the network sees of pictures (B, C, H, W) in 0..1, of its view's channels; `photographs` backwards."""
+        return pixels_for_network(self.trainer, pictures)
 
     def photographs(self, images: Tensor) -> np.ndarray:
         """What `images` gave, for the eye: (B, H, W, 3) uint8."""
@@ -190,7 +216,7 @@ def find_pictures(
         UserError: if none is there.
     """
     source, seen = data or run.meta.dataset.source, run.meta.view
-    dataset = open_dataset(source, seen.decoded_side, None, workers, mnist_dir, seen.largest_side)
+    dataset = open_dataset(source, seen.decoded_side, None, workers, mnist_dir, seen.decode_at_most)
     where = {name: i for i, name in enumerate(dataset.ids)}
     position = np.array([where.get(name, -1) for name in run.ids], np.int64)
     if (position < 0).all():

@@ -65,6 +65,12 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
 
 
+def device_in_words(device: torch.device) -> str:
+    """What is computed on, and with how many threads where that matters."""
+    threads = torch.get_num_threads()
+    return f"{device_name(device)}, {threads} threads" if device.type == "cpu" else device_name(device)
+
+
 def _keep_memory() -> None:
     """Tell glibc to keep freed tensors' memory: giving it back costs 300,000 page faults a training step."""
     libc = ctypes.CDLL(None)

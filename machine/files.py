@@ -43,7 +43,7 @@ def write_atomic(path: Path, content: bytes | Callable[[Any], object], durable: 
 
 
 def _replace(path: Path, content: bytes | Callable[[Any], object], durable: bool) -> None:
-    scratch = path.with_name(f".{path.name}.tmp")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with scratch.open("wb") as file:
             if isinstance(content, bytes):
@@ -110,4 +110,4 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a table with a header, every cell as text."""
     with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file, restval=""))

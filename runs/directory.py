@@ -247,6 +247,30 @@ def save_tensors(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, write)
 
 
+def load_weights(run: Run, model: torch.nn.Module, state: dict[str, Any]) -> None:
+    """Put a checkpoint's weights into the network that it says it is of.
+
+    Raises:
+        UserError: if they do not fit.
+    """
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+
+
+def checkpoint_of(run: Run, epoch: int | None = None) -> dict[str, Any]:
+    """The checkpoint of an epoch, or the last kept.
+
+    Raises:
+        UserError: if there is none.
+    """
+    kept = run.checkpoints()
+    if not kept:
+        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
+    return run.checkpoint(kept[-1] if epoch is None else epoch)
+
+
 def load_tensors(path: Path) -> dict[str, Any]:
     """Read a checkpoint.
 

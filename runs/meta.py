@@ -38,7 +38,7 @@ class View:
     size: int  # side in pixels
     center_crop: bool
     decoded_side: int  # pixels of the shorter side of the decoded image
-    largest_side: int | None = None  # ... which a larger file keeps up to this many
+    decode_at_most: int | None = None  # ... which a larger file keeps up to this many
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def _modernise(content: dict[str, Any]) -> None:
         return
     config = {FORMER_SETTINGS.get(name, name): value for name, value in config.items()}
     if content.get("kind") == "deepcluster" and isinstance(view, dict):
-        config.setdefault("decoded_side", view.get("decoded_side"))
+        config.setdefault("decode_at_most", view.get("decoded_side"))
     content["config"] = config
     content.setdefault("seed", config.get("seed"))
 

@@ -85,7 +85,8 @@ def _seconds(phase: str) -> Callable[[EpochFacts], Cell]:
     return lambda facts: facts.seconds.get(phase)
 
 
-LOSS, HEAD, OBJECTIVE, SIZES, AGREEMENT = "Loss", "Stability", "Objective", "Cluster sizes", "Agreement with the labels"
+LOSS, OBJECTIVE, SIZES, AGREEMENT = "Loss", "Objective", "Cluster sizes", "Agreement with the labels"
+HEAD = "The epoch before, and the head"
 ACCURACY = "Accuracy"
 
 LOG: tuple[LogColumn, ...] = (
@@ -135,11 +136,12 @@ def log_row(facts: EpochFacts) -> dict[str, Cell]:
 
 
 def current_names(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of a log, of schema 1 or later, under today's names."""
+    """Rows of a log, of schema 1 or later, under today's names; what schema 1 left empty was not known."""
     former = {column.formerly: column.name for column in LOG if column.formerly}
-    if not rows or not {"late_loss", "stability", "head_share"} & rows[0].keys():
+    telling = former.keys() - {column.name for column in LOG}  # names that only schema 1 has
+    if not any(telling & row.keys() for row in rows):
         return [dict(row) for row in rows]
-    return [{former.get(name, name): value for name, value in row.items()} for row in rows]
+    return [{former.get(name, name): value for name, value in row.items() if value not in (None, "")} for row in rows]
 
 
 @dataclass(frozen=True)

@@ -24,19 +24,19 @@ while [ $# -gt 0 ]; do
   option=$1
   shift
   case $option in
-    --exp=*|--results=*|--device=*|--workers=*|--mnist-dir=*) value=${option#*=}; option=${option%%=*} ;;
-    --exp|--results|--device|--workers|--mnist-dir)
+    --exp=*|--run=*|--results=*|--device=*|--workers=*|--mnist-dir=*) value=${option#*=}; option=${option%%=*} ;;
+    --exp|--run|--results|--device|--workers|--mnist-dir)
       [ $# -gt 0 ] || { echo "error: $option needs a value" >&2; exit 2; }
       value=$1
       shift ;;
   esac
   case $option in
-    --exp) exp=$value ;;
+    --exp|--run) exp=$value ;;
     --results) explain+=("$option" "$value") ;;
     --device|--workers|--mnist-dir) train+=("$option" "$value"); explain+=("$option" "$value") ;;
     *) train+=("$option") ;;
   esac
 done
-python=$root/.venv/bin/python
-"$python" -m deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
-exec "$python" -m explain --run "$exp" ${explain[@]+"${explain[@]}"}
+program=$root/.venv/bin/deepcluster-explain  # finds the packages from any folder; paths stay relative to the caller's
+"$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
+exec "$program" explain --run "$exp" ${explain[@]+"${explain[@]}"}

@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# Make .venv when it is missing, half made or out of date; do nothing, without network, when it is finished.
-# Every other script calls this first. The stamp is written last, so an interrupted set-up heals on the next call.
+# bash scripts/setup.sh [dev]: make .venv when it is missing, half made or out of date; do nothing, without network,
+# when it is finished. Every other script calls this first; `dev` adds the developers' tools (scripts/test.sh).
+# The stamp names what is in and is written last, so an interrupted set-up heals on the next call.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 stamp=$venv/.stamp
-want=$(cat "$root/constraints.txt" "$root/pyproject.toml" | sha256sum | cut -d' ' -f1)
+tools=${1:-}
+faiss=cpu
+if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then faiss=gpu; fi
+hash=$(cat "$root/constraints.txt" "$root/pyproject.toml" | sha256sum | cut -d' ' -f1)
 
-finished() { [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ] && [ -x "$venv/bin/python" ]; }
+finished() {
+  local part has
+  [ -x "$venv/bin/python" ] && has=" $(cat "$stamp" 2>/dev/null) " || return 1
+  # what a GPU needs runs without one too, but not the other way round
+  for part in "$hash" $tools ${faiss/cpu/}; do [[ $has = *" $part "* ]] || return 1; done
+}
 fail() { echo "error: $1" >&2; exit 2; }
 
 finished && exit 0
@@ -25,16 +34,14 @@ for candidate in python3.11 python3.12 python3.13 python3; do
 done
 [ -n "${python:-}" ] || fail "no Python 3.11 or newer found: install it (on Debian: apt-get install python3 python3-venv)"
 
-faiss=cpu
-if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then faiss=gpu; fi
 SECONDS=0
-echo "Setting up $venv with $("$python" --version) and faiss-$faiss: 3 to 5 GB, two to five minutes." >&2
-
 if [ -d "$venv" ] && [ ! -f "$stamp" ]; then
   echo "An earlier set-up was interrupted; starting again." >&2
   rm -rf "$venv"
 fi
-rm -f "$stamp"
+[ $faiss = cpu ] && work="5 GB, two to five minutes" || work="8 GB, five minutes"
+[ ! -f "$stamp" ] || work="what is missing or has changed"
+echo "Setting up $venv with $("$python" --version) and faiss-$faiss${tools:+, tools for developers}: $work." >&2
 if [ ! -x "$venv/bin/pip" ] && ! "$python" -m venv "$venv" 2>/dev/null; then
   # Debian ships Python without venv
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
@@ -45,13 +52,59 @@ if [ ! -x "$venv/bin/pip" ] && ! "$python" -m venv "$venv" 2>/dev/null; then
   "$python" -m venv "$venv" || fail "$python cannot make a virtual environment: apt-get install python3-venv (or your system's package of that name)"
 fi
 
-pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
-{
-  pip install --quiet -c "$root/constraints.txt" setuptools &&
-    # faiss-cpu and faiss-gpu overwrite each other: only one may be there
-    pip uninstall --quiet --yes "faiss-$([ $faiss = cpu ] && echo gpu || echo cpu)" 2>/dev/null &&
-    pip install --quiet -c "$root/constraints.txt" --no-build-isolation -e "$root[$faiss,dev]"
-} || fail "the packages could not be installed (above is pip's own message): check the network and the disk, then run the same command again"
-"$venv/bin/python" -c 'import torch, torchvision, faiss' || fail "torch, torchvision or faiss does not start: remove $venv and run the same command again"
-echo "$want" > "$stamp"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+# Write to .list what is not there yet, but for $1 (a pattern). pip cannot leave a dependency out, so it is asked what
+# it would install, and then told to install that without looking at dependencies again. fast-deps, which the pip of
+# constraints.txt has, reads a wheel's metadata without fetching the wheel (the second --quiet is for its warning).
+missing() {
+  pip install --quiet --use-feature=fast-deps --dry-run --report "$venv/.report" -c "$root/constraints.txt" \
+    --no-build-isolation "$root[$faiss${tools:+,$tools}]" &&
+    "$venv/bin/python" -c 'import json, re, sys
+for item in json.load(open(sys.argv[1]))["install"]:
+    if not re.fullmatch(sys.argv[2], item["metadata"]["name"]):
+        print("{name}=={version}".format(**item["metadata"]))' "$venv/.report" "$1" > "$venv/.list"
+}
+install() { [ ! -s "$venv/.list" ] || pip install --no-deps --no-build-isolation -r "$venv/.list"; }
+works() {
+  "$venv/bin/python" -c 'import faiss, numpy, torch, torchvision
+net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+step = torch.optim.SGD(net.parameters(), 0.1)
+torch.nn.functional.cross_entropy(net(torch.rand(4, 3, 32, 32)), torch.arange(4)).backward()
+step.step()
+torch.linalg.eigh(torch.eye(8))
+torchvision.ops.nms(torch.rand(4, 4), torch.ones(4), 0.5)
+faiss.Kmeans(4, 2).train(numpy.random.rand(100, 4).astype("f"))'
+}
+
+ours=deepcluster-explain  # the distribution is its dependencies alone: nothing of it need be there
+# For Linux on x86-64 the index has torch with CUDA alone, which must find most of CUDA to start, GPU or not (2.6 GB:
+# cublas, cudnn, cufft, cusparse, nccl, ...). Only a GPU needs these 1.4 GB:
+gpu_only='triton|cuda-\w+|nvidia-(cuda-cccl|cusolver|nvjitlink|nvtx)'
+broken="the packages could not be installed (above is pip's own message): check the network and the disk, then"
+broken="$broken run the same command again"
+[ $faiss = gpu ] && other=cpu || other=gpu
+pip install -c "$root/constraints.txt" pip setuptools || fail "$broken"
+missing "$ours$([ $faiss = gpu ] || echo "|$gpu_only")" || fail "$broken"
+rm -f "$stamp"  # not before: without network, what is there stays as it is
+# Either faiss overwrites the other: only one may be there. And earlier versions installed our packages themselves.
+{ pip uninstall --yes $ours faiss-$other 2>/dev/null && install; } || fail "$broken"
+if ! works 2>/dev/null && [ $faiss = cpu ]; then
+  echo "torch does not work without the libraries for a GPU: adding them, 1.4 GB." >&2
+  { missing $ours && install; } || fail "$broken"
+fi
+works || fail "torch, torchvision or faiss does not work: remove $venv and run the same command again"
+
+# Our folders' names (datasets, runs, ...) are others' on the package index, so none is ever installed. .venv, which is
+# ours alone, points to the checkout it lies in: for its python, by a path (after all that is installed) ...
+for site in "$venv"/lib/python3*/site-packages; do echo ../../../.. > "$site/deepcluster-explain.pth"; done
+# ... and by a command that works whatever lies where it is called (-P) or was installed since (PYTHONPATH).
+cat > "$venv/bin/deepcluster-explain" <<'END'
+#!/bin/sh
+# `python -m PACKAGE ...` of this checkout, from any folder
+[ $# -gt 0 ] || { echo "usage: deepcluster-explain PACKAGE ..., as in python -m PACKAGE ..." >&2; exit 2; }
+root=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
+PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$root/.venv/bin/python" -P -m "$@"
+END
+chmod +x "$venv/bin/deepcluster-explain"
+echo "$hash $faiss $tools" > "$stamp"
 echo "Set up in $SECONDS seconds." >&2

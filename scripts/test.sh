@@ -2,7 +2,7 @@
 # Lint, types and the whole suite; CI and pre-commit run nothing else. Arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash scripts/setup.sh
+bash scripts/setup.sh dev
 bin=.venv/bin
 $bin/ruff check .
 $bin/ruff format --check .

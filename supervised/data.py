@@ -122,11 +122,15 @@ def stack_images(pixels: Pixels, rows: np.ndarray, device: torch.device) -> Tens
     images = torch.empty(len(rows), CHANNELS, size, size, device=device)
     for begin in range(0, len(rows), STACKED):
         some = rows[begin : begin + STACKED]
-        colours = np.empty((len(some), size, size, 3), np.uint8)
-        for i, row in enumerate(some):
-            image = pixels[row]
-            top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
-            colours[i] = image[top : top + size, left : left + size]
+        if (pixels.shape[some] == size).all():
+            colours = pixels.stack(some)
+        else:
+            colours = np.stack([_central_square(pixels[row], size) for row in some])
         total = colours[..., 0].astype(np.uint16) + colours[..., 1] + colours[..., 2]
         images[begin : begin + len(some), 0] = torch.from_numpy(total).to(device).float() / (3 * 255)
     return images
+
+
+def _central_square(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    return image[top : top + size, left : left + size]

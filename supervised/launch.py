@@ -11,7 +11,7 @@ from torch.nn import functional
 
 import runs
 from console import UserError
-from machine.device import device_name, use_device
+from machine.device import device_in_words, use_device
 from machine.files import waiting_for, write_json
 from runs import Clusters, Meta, Run, Source, View
 from runs.tables import cluster_rows
@@ -94,9 +94,8 @@ def introduce(data: LabelledData, device: torch.device) -> None:
     """Say what is trained on, and where."""
     passed = len(data.training.skipped) + len(data.test.skipped)
     skipped = f"; {passed} files passed over" if passed else ""
-    where = f"{device_name(device)}, {torch.get_num_threads()} threads" if device.type == "cpu" else device_name(device)
     counts = f"{len(data.training)} images to train on, {len(data.test)} to test on, {len(data.classes)} classes"
-    print(f"{data.name}: {counts}{skipped}; on {where}")
+    print(f"{data.name}: {counts}{skipped}; on {device_in_words(device)}")
 
 
 def finish(run: Run, state: State, config: Config, validation: Split, test: Split) -> None:

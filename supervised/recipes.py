@@ -51,7 +51,7 @@ _RECIPES = (
     Recipe("drop_full_conv", "lecture", {"dropout": 0.2}, Augmentation(rotate=30, shift=0.1), (0.0250, 0.9927)),
     # For the study of single pixels: networks of about 97 %, of other architectures.
     Recipe("mlp", "mlp", {"units": 64}),
-    Recipe("small_conv", "small_conv", {"channels": 8}, stop_at_accuracy=0.97),
+    Recipe("small_conv", "small_conv", {"channels": 4}, stop_at_accuracy=0.97),
     # The network of supervised/autodiff.py, trained by it.
     Recipe("autodiff", "two_conv", {"channels": 8}, learner="numpy", epochs=3, batch=32, lr=0.01),
 )
@@ -71,7 +71,7 @@ def find_recipe(name: str) -> Recipe:
 
 
 def list_values(value: Callable[[Recipe], float]) -> str:
-    """For help: what most recipes say, unless that is 0, and who says otherwise: "150; autodiff 5"."""
+    """For help: what most recipes say, unless that is 0, and who says otherwise: "150; autodiff 3"."""
     usual = mode(map(value, _RECIPES))
     others = [f"{one.name} {value(one):g}" for one in _RECIPES if value(one) != usual]
     return "; ".join([*([f"{usual:g}"] if usual else []), ", ".join(others)])

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from console import UserError
 from datasets import Dataset, Pixels, open_dataset
 from machine.seeds import derive_seed
 from runs import Run
+from runs.directory import checkpoint_of, load_weights
 from supervised.data import number_classes, stack_images, training_source
 from supervised.models import DIGITS, ClassNet, build
 
@@ -27,7 +27,7 @@ class Frames(Protocol):
 
 def group(run: Run) -> str:
     """What one logit stands for, in a word."""
-    return "digit" if class_names(run) == DIGITS["classes"] else "class"
+    return "digit" if class_names(run) == DIGITS["classes"] else "label"
 
 
 def class_names(run: Run) -> list[str]:
@@ -41,15 +41,9 @@ def network(run: Run, epoch: int | None = None) -> ClassNet:
     Raises:
         UserError: if no weights were kept, or they do not fit.
     """
-    kept = run.checkpoints()
-    if not kept:
-        raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
-    saved = run.checkpoint(kept[-1] if epoch is None else epoch)
-    try:
-        model = build(saved["model"])
-        model.load_state_dict(saved["state"])
-    except (RuntimeError, KeyError, TypeError) as error:
-        raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
+    saved = checkpoint_of(run, epoch)
+    model = build(saved["model"])
+    load_weights(run, model, saved["state"])
     return model.eval()
 
 

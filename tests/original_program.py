@@ -9,17 +9,19 @@ from conftest import photograph
 from torch import nn
 from torchvision.datasets import ImageFolder
 
+from datasets import open_dataset
+from deepcluster.views import Frames, fixed_view
+
 K, EMPTY = 5, 2  # cluster 2 of 5 is empty, so the original's labels are 0, 1, 2, 3 for clusters 0, 1, 3, 4
 
 
-def original_network():
+def original_network(k=K):
     """The layer list of the original's AlexNet, with Sobel, as its state_dict names it."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
     channels = 2
-    for out, kernel, stride, padding, pool in (
-        (96, 11, 4, 2, True), (256, 5, 1, 2, True), (384, 3, 1, 1, False), (384, 3, 1, 1, False), (256, 3, 1, 1, True),
-    ):  # fmt: skip
+    shapes = ((96, 11, 4, 2, True), (256, 5, 1, 2, True), (384, 3, 1, 1, False), (384, 3, 1, 1, False))
+    for out, kernel, stride, padding, pool in (*shapes, (256, 3, 1, 1, True)):
         layers += [nn.Conv2d(channels, out, kernel, stride, padding), nn.BatchNorm2d(out), nn.ReLU()]
         layers += [nn.MaxPool2d(3, 2)] if pool else []
         channels = out
@@ -29,7 +31,7 @@ def original_network():
     network.classifier = nn.Sequential(
         nn.Dropout(0.5), nn.Linear(9216, 4096), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU()
     )
-    network.top_layer = nn.Linear(4096, K)
+    network.top_layer = nn.Linear(4096, k)
     return network.eval()
 
 
@@ -55,6 +57,12 @@ def original(tmp_path_factory):
     elsewhere = [f"/home/somebody/coins/{path.split('photographs/')[1]}" for path, _ in samples]
     pairs = [(elsewhere[i], renamed[c]) for c, members in enumerate(lists) for i in members]
     network = original_network()
+    dataset = open_dataset(str(data), 256)
+    images = fixed_view(Frames(dataset.pixels, torch.device("cpu")), np.arange(len(dataset)), 224, crop=True)
+    with torch.no_grad():
+        logits = logits_of(network, images)
+        network.top_layer.bias -= logits.mean(0)  # without training it would say the same of every image
+    predicted = dict(zip(dataset.ids, (logits - logits.mean(0)).argmax(1).tolist(), strict=True))
     state = {name.replace("features.", "features.module."): value for name, value in network.state_dict().items()}
     torch.save({"epoch": 9, "arch": "alexnet", "state_dict": state, "optimizer": {}}, root / "checkpoint.pth.tar")
     older = [[0, 1], [2]]
@@ -70,4 +78,4 @@ def original(tmp_path_factory):
     for name, content in shapes.items():
         (root / name).write_bytes(pickle.dumps(content, protocol=2))
     truth = {path.split("photographs/")[1]: cluster_of[i] for i, (path, _) in enumerate(samples)}
-    return {"root": root, "data": data, "truth": truth, "network": network}
+    return {"root": root, "data": data, "truth": truth, "network": network, "predicted": predicted}

@@ -206,7 +206,7 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--resume", "x"], "continues by itself"),
         (["--checkpoints", "5000"], "--save-every"),
         (["--start_epoch", "3"], "leave it out"),
-        (["--decoded-side", "40"], "at least the 64 pixels"),
+        (["--decode-at-most", "40"], "at least the 64 pixels"),
         (["--lr", "-1"], "above 0"),
         (["--epochs", "0"], "from 1"),
         (["--colour"], "unrecognized"),

@@ -28,11 +28,11 @@ KILLS = int(os.environ.get("KILLS", "5"))
 
 
 def paper(**changes) -> Config:
-    return Config(**(PAPER | {"size": 64, "k": 4, "epochs": 1, "batch": 20, "decoded_side": 73} | changes))
+    return Config(**(PAPER | {"size": 64, "k": 4, "epochs": 1, "batch": 20, "decode_at_most": 73} | changes))
 
 
 def stable(**changes) -> Config:
-    values = {"size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0, "decoded_side": 73}
+    values = {"size": 64, "k": 4, "epochs": 2, "batch": 16, "rotate": 30.0, "decode_at_most": 73}
     return Config(**(STABLE | values | changes))
 
 
@@ -149,6 +149,28 @@ def test_one_epoch_of_the_paper_equals_a_naive_oracle(coins):
             assert (value - weights[name]).norm() <= 0.06 * step + 1e-6, name
 
 
+def test_what_is_clustered_is_embedded_in_float32(coins, monkeypatch):
+    """On a GPU too, where training may use bfloat16 and products TF32."""
+    frames = Frames(open_dataset(str(coins), decoded_side(64)).pixels, CPU)
+    seen = []
+
+    def watch(*_):
+        seen.append((torch.is_autocast_enabled("cuda"), torch.backends.cuda.matmul.allow_tf32))
+
+    state = start(stable(), CPU)
+    state.model.features[0].register_forward_hook(watch)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        embed(state.model, frames, stable(), "")
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    assert seen
+    assert set(seen) == {(False, False)}
+    assert stable().mixed_precision
+    assert not paper().mixed_precision
+
+
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -161,10 +183,6 @@ def test_draws_are_uniform_over_clusters_without_needless_repetition():
     assert counts[[1, 2, 4, 5, 6]].sum() == 0
     few = balanced_draws(np.array([0] * 90 + [1] * 90), 100, np.random.default_rng(0))
     assert len(np.unique(few)) == 100
-
-
-def test_streams_differ_by_every_part():
-    assert len({derive_seed(s, e, p) for s in range(5) for e in range(5) for p in ("head", "crops")}) == 50
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

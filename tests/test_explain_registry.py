@@ -49,9 +49,7 @@ def explained(coins, tmp_path_factory):
 
 
 def test_it_is_in_the_help():
-    assert "stripes:width=4" in " ".join(explain_with_another("--help", "draw").stdout.split()) or (
-        "stripes:width=4" in "".join(explain_with_another("draw", "--help").stdout.split())
-    )
+    assert "stripes:width=4" in "".join(explain_with_another("draw", "--help").stdout.split())
 
 
 def test_it_has_pictures_columns_and_a_place_on_the_pages(explained):
@@ -79,21 +77,19 @@ def test_it_is_seen_enlarged(explained):
         page.locator(".coin").first.click()
         page.click('[data-zoom-method="stripes~width=8"]')
         page.wait_for_function("document.getElementById('zoom-image').naturalWidth > 0")
-        assert "stripes~width%3D8.png" in page.locator("#zoom-image").get_attribute("src")
+        assert "stripes~width=8.png" in page.locator("#zoom-image").get_attribute("src")
         assert "Stripes of the test (width 8)" in page.locator("#zoom-facts").inner_text()
         browser.close()
 
 
-def test_every_method_resolves_to_its_function_and_is_in_the_help():
-    import torch
+def test_every_method_names_a_function_that_is_there():
+    import pytorch_grad_cam
 
     for method in METHODS.values():
-        assert f"{method.name}" in described()
-        with pytest.raises(Exception, match=r".*") as caught:  # it is found, and refuses a model that is none
-            method.function(None, torch.zeros(1, 3, 8, 8), torch.zeros(1, dtype=torch.int64))
-        assert not isinstance(caught.value, ImportError)
-    for name in ("cam", "gradients", "library"):
-        import_module(f"explain.attribution.{name}")
+        assert method.name in described()
+        module, function, of_library = registry.location(method.function)
+        assert callable(getattr(import_module(f"explain.attribution.{module}"), function)), method.name
+        assert all(hasattr(pytorch_grad_cam, name) for name in of_library), method.name
 
 
 def test_the_registry_needs_no_torch():

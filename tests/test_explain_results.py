@@ -78,7 +78,7 @@ def check_pictures(run_path: Path, results: Path, count: int) -> None:
     run = runs.open_run(run_path)
     epoch = run.checkpoints()[-1]
     view = run.meta.view
-    dataset = open_dataset(run.meta.dataset.source, view.decoded_side, at_most=view.largest_side)
+    dataset = open_dataset(run.meta.dataset.source, view.decoded_side, at_most=view.decode_at_most)
     assert dataset.ids == run.ids
     assignment = run.clusters(epoch).assignment
     model = network(run, epoch)

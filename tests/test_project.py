@@ -1,8 +1,15 @@
 """The project as a whole: dependencies agree, packages import in one direction, the tree says what is true."""
 
 import ast
+import importlib
+import inspect
+import json
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
+import zipfile
 
 import pytest
 from conftest import ROOT
@@ -20,6 +27,7 @@ ALLOWED = {
     "deepcluster": {"console", "datasets", "machine", "runs"},
     "supervised": {"console", "datasets", "machine", "runs"},
     "explain": {"console", "datasets", "deepcluster", "machine", "runs", "supervised"},
+    "benchmarks": {"console", "datasets", "deepcluster", "explain", "machine", "runs", "supervised"},
 }
 
 
@@ -68,9 +76,46 @@ def test_packages_import_in_one_direction(package):
     assert ours - {package} <= ALLOWED[package]
 
 
-def test_every_package_is_shipped_and_checked():
-    listed = pyproject()["tool"]["setuptools"]["packages"]
-    assert sorted(listed) == sorted(
-        path.parent.name for path in ROOT.glob("*/__init__.py") if path.parent.name != "tests"
-    )
-    assert listed == pyproject()["tool"]["mypy"]["packages"]
+def test_every_package_is_type_checked():
+    ours = {path.parent.name for path in ROOT.glob("*/*.py")} - {"scripts", "tests"}
+    assert {*ALLOWED} <= ours
+    assert sorted(pyproject()["tool"]["mypy"]["packages"]) == sorted(ours)
+
+
+def test_the_distribution_claims_no_module(tmp_path):
+    """It would overwrite others' (Hugging Face's `datasets`), and delete them when it is uninstalled."""
+    checkout = tmp_path / "checkout"
+    shutil.copytree(ROOT, checkout, ignore=shutil.ignore_patterns(".*", "exp*", "results*", "*.egg-info", "build"))
+    assert (checkout / "datasets" / "__init__.py").exists()
+    build = "from setuptools.build_meta import build_wheel; import sys; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=checkout, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {"deepcluster_explain-0.1.0.dist-info"}
+        metadata = archive.read("deepcluster_explain-0.1.0.dist-info/METADATA").decode()
+    assert {*re.findall("^Requires-Dist: ([^;\n]+)$", metadata, re.M)} == {*pyproject()["project"]["dependencies"]}
+
+
+def test_the_citation_names_this_version():
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert re.search("^version: (.*)$", citation, re.M)[1] == pyproject()["project"]["version"]
+    assert all(paper in citation for paper in ("1807.05520", "1610.02391", "1412.6806", "1810.03292"))
+
+
+def test_every_trainer_offers_what_explain_asks_for():
+    from explain.subject import TRAINERS, Trainer
+
+    asked = {name: value for name, value in vars(Trainer).items() if inspect.isfunction(value) and name[0] != "_"}
+    assert len(asked) >= 7
+    for module in map(importlib.import_module, TRAINERS.values()):
+        for name, wanted in asked.items():
+            ours = list(inspect.signature(getattr(module, name)).parameters)
+            assert ours == list(inspect.signature(wanted).parameters)[1:], (module.__name__, name)
+
+
+def test_page_and_program_agree_on_the_edits():
+    from explain.edits import ACTIONS, COLUMNS
+
+    script = (ROOT / "explain" / "templates" / "edits.js").read_text()
+    assert json.dumps(list(COLUMNS)) in script
+    assert set(re.findall(r'"(move|wrong|note|name|merge)"', script)) == set(ACTIONS)

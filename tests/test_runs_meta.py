@@ -1,13 +1,15 @@
 """run.json: what is written is read back; what is missing or wrong is named; runs of schema 1 still open."""
 
 import json
-import shutil
 
 import pytest
+import torch
 from conftest import a_meta, run_module
 
 import runs
 from console import UserError
+from deepcluster import cluster
+from deepcluster.journal import Journal
 from runs.meta import Meta
 
 # run.json as commit 094ec25 wrote it.
@@ -37,9 +39,9 @@ def test_what_is_written_is_read_back(tmp_path):
 
 def test_a_run_of_schema_1_opens_under_todays_names(tmp_path):
     meta = Meta.from_json(SCHEMA_1, tmp_path)
-    assert meta.config == {"preset": "stable", "whiten_power": -0.25, "seed": 31, "decoded_side": 73}
+    assert meta.config == {"preset": "stable", "whiten_power": -0.25, "seed": 31, "decode_at_most": 73}
     assert meta.stamp.threads == 2
-    assert meta.view.largest_side is None
+    assert meta.view.decode_at_most is None
     supervised = {key: value for key, value in SCHEMA_1.items() if key != "memory_format"} | {"kind": "supervised"}
     assert Meta.from_json(supervised, tmp_path).stamp.memory_format == "channels_last"
 
@@ -84,24 +86,38 @@ def test_begin_continue_or_refuse(tmp_path):
         runs.find_begun(tmp_path / "mine", "deepcluster")
 
 
-def test_a_training_begun_with_schema_1_is_continued(coins, tmp_path):
-    """The same weights, whoever wrote run.json, log.csv and latest.pt."""
-    import torch
+def test_a_training_begun_with_schema_1_is_continued(coins, tmp_path, monkeypatch):
+    """Stopped after its first epoch, whose row schema 1 filled with None: it ends with the same clusters."""
+    settings = {"size": 64, "k": 4, "batch": 16, "save_every": 1, "epochs": 3}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+    whole = ["deepcluster", "train", coins, "--exp", tmp_path / "whole", *options]
+    assert run_module(*whole).returncode == 0
 
-    command = ["deepcluster", "train", coins, "--size", "64", "--k", "4", "--batch", "16", "--save-every", "1"]
-    assert run_module(*command, "--exp", tmp_path / "new", "--epochs", "2").returncode == 0
-    shutil.copytree(tmp_path / "new", tmp_path / "old")
+    def stop(journal, epoch, found):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "clustered", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cluster(coins, tmp_path / "old", **settings)
     path = tmp_path / "old" / "run.json"
     content = json.loads(path.read_text()) | {"schema": 1}
     content["config"]["whiten"] = content["config"].pop("whiten_power")
-    del content["config"]["decoded_side"], content["view"]["largest_side"], content["imported"]
+    del content["config"]["decode_at_most"], content["view"]["decode_at_most"], content["imported"]
     path.write_text(json.dumps(content))
-    former = {"nmi_previous": "stability", "head_agreement": "head_share", "loss_last_quarter": "late_loss"}
+    former = {"head_agreement": "head_share", "loss_last_quarter": "late_loss"}
     latest = torch.load(tmp_path / "old" / "latest.pt", weights_only=True)
-    latest["log"] = [{former.get(name, name): value for name, value in row.items()} for row in latest["log"]]
+    [row] = latest["log"]
+    latest["log"] = [{former.get(name, name): value for name, value in row.items()} | {"stability": None}]
     torch.save(latest, tmp_path / "old" / "latest.pt")
     (tmp_path / "old" / "log.csv").unlink()
-    result = run_module(*command, "--exp", tmp_path / "old", "--epochs", "2")
+    command = ["deepcluster", "train", coins, "--exp", tmp_path / "old", *options]
+    result = run_module(*command)
     assert result.returncode == 0, result.stderr
-    assert "this run" in result.stdout
-    assert "--epochs 2 (now 3)" in run_module(*command, "--exp", tmp_path / "old", "--epochs", "3").stderr
+    assert "continuing after epoch 1 of 3" in result.stderr + result.stdout
+    for name in ("clusters.csv", "clusters/epoch_0003.npz"):
+        assert (tmp_path / "old" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [row.keys() for row in runs.open_run(tmp_path / "old").log()] == [
+        row.keys() for row in runs.open_run(tmp_path / "whole").log()
+    ]
+    assert "--epochs 3 (now 4)" in run_module(*command, "--epochs=4").stderr

@@ -6,18 +6,31 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, photograph
+from conftest import ROOT
 
 FAKE_PYTHON = """#!/bin/sh
-# makes a virtual environment whose python writes down what it was asked
 case "$*" in
-  --version) echo Python 3.11.99; exit 0;;
-  "-c "*) exit 0;;
+  --version) echo Python 3.11.99;;
   "-m venv "*)
-    mkdir -p "$3/bin"
-    printf '#!/bin/sh\\necho "$*" >> "%s/calls"\\nexit ${FAIL:-0}\\n' "$(dirname "$3")" > "$3/bin/python"
-    cp "$3/bin/python" "$3/bin/pip"
-    chmod +x "$3/bin/python" "$3/bin/pip";;
+    mkdir -p "$3/bin" "$3/lib/python3.11/site-packages"
+    cp "$(dirname "$0")/venv-python" "$3/bin/python"
+    cp "$3/bin/python" "$3/bin/pip";;
+esac
+"""
+# writes down what it was asked; fails where that contains $FAIL; torch does not work without $NEEDS
+FAKE_VENV_PYTHON = f"""#!/bin/sh
+venv=$(dirname "$(dirname "$0")")
+echo "$*" | head -1 >> "$venv/../calls"
+case "$*" in
+  *"${{FAIL:-no failure}}"*) exit 130;;
+  *"--dry-run --report "*)
+    echo '{{"install": [' > "$venv/.report"
+    for name in torch triton nvidia-cudnn-cu13 nvidia-cusolver cuda-bindings; do
+      echo '{{"metadata": {{"name": "'$name'", "version": "1"}}}},' >> "$venv/.report"
+    done
+    echo '{{"metadata": {{"name": "deepcluster-explain", "version": "1"}}}}]}}' >> "$venv/.report";;
+  *json*) exec '{sys.executable}' "$@";;
+  *Conv2d*) [ -z "${{NEEDS:-}}" ] || grep -q "$NEEDS" "$venv/.list";;
 esac
 """
 
@@ -29,17 +42,26 @@ def clone(tmp_path):
     shutil.copytree(ROOT / "scripts", root / "scripts")
     for name in ("constraints.txt", "pyproject.toml"):
         shutil.copy(ROOT / name, root)
-    fakes = tmp_path / "bin"
-    fakes.mkdir()
-    (fakes / "python3.11").write_text(FAKE_PYTHON)
-    (fakes / "python3.11").chmod(0o755)
+    script(tmp_path / "bin" / "python3.11", FAKE_PYTHON)
+    script(tmp_path / "bin" / "venv-python", FAKE_VENV_PYTHON)
+    script(tmp_path / "bin" / "nvidia-smi", "#!/bin/sh\nexit 9\n")  # this machine's own GPU, if any, is not seen
     return root
 
 
-def setup(clone: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def script(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def with_gpu(clone: Path) -> None:
+    script(clone.parent / "bin" / "nvidia-smi", "#!/bin/sh\necho 'GPU 0: a card'\n")
+
+
+def setup(clone: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     path = f"{clone.parent / 'bin'}:/usr/bin:/bin"
     return subprocess.run(
-        ["bash", str(clone / "scripts" / "setup.sh")],
+        ["bash", str(clone / "scripts" / "setup.sh"), *arguments],
         env={"PATH": path, "HOME": str(clone.parent)} | variables,
         capture_output=True,
         text=True,
@@ -50,11 +72,17 @@ def calls(clone: Path) -> list[str]:
     return (clone / "calls").read_text().splitlines() if (clone / "calls").exists() else []
 
 
+def installed(clone: Path) -> list[str]:
+    """What pip was told to install, last."""
+    assert any("--no-deps" in call and "/.list" in call for call in calls(clone))
+    return (clone / ".venv" / ".list").read_text().split()
+
+
 def test_set_up_once_then_nothing(clone):
     first = setup(clone)
     assert first.returncode == 0, first.stderr
     assert "faiss-cpu" in first.stderr
-    assert any("[cpu,dev]" in call for call in calls(clone))
+    assert any("[cpu]" in call for call in calls(clone))
     before = calls(clone)
     second = setup(clone)
     assert second.returncode == 0
@@ -62,8 +90,31 @@ def test_set_up_once_then_nothing(clone):
     assert calls(clone) == before  # no network was asked for
 
 
-def test_interrupted_set_up_heals(clone):
-    failed = setup(clone, FAIL="1")
+def test_developers_tools_are_added_to_what_is_there(clone):
+    setup(clone)
+    (clone / ".venv" / "kept").touch()
+    added = setup(clone, "dev")
+    assert added.returncode == 0, added.stderr
+    assert any("[cpu,dev]" in call for call in calls(clone))
+    assert (clone / ".venv" / "kept").exists()
+    before = calls(clone)
+    assert setup(clone, "dev").stderr == setup(clone).stderr == ""
+    assert calls(clone) == before
+
+
+def test_without_network_what_is_there_stays(clone):
+    setup(clone)
+    (clone / ".venv" / "kept").touch()
+    failed = setup(clone, "dev", FAIL="--dry-run")
+    assert failed.returncode == 2
+    assert "Traceback" not in failed.stderr
+    assert setup(clone).stderr == ""
+    assert (clone / ".venv" / "kept").exists()
+
+
+@pytest.mark.parametrize("step", ["pip", "--dry-run", "--no-deps", "Conv2d"])
+def test_interrupted_set_up_heals(clone, step):
+    failed = setup(clone, FAIL=step)
     assert failed.returncode == 2
     assert "run the same command again" in failed.stderr
     assert not (clone / ".venv" / ".stamp").exists()
@@ -83,12 +134,47 @@ def test_changed_constraints_are_installed(clone):
     assert len(calls(clone)) > before
 
 
-def test_gpu_gets_its_faiss(clone):
-    smi = clone.parent / "bin" / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'GPU 0: a card'\n")
-    smi.chmod(0o755)
+def test_what_only_a_gpu_needs_is_left_out(clone):
     setup(clone)
-    assert any("[gpu,dev]" in call for call in calls(clone))
+    assert installed(clone) == ["torch==1", "nvidia-cudnn-cu13==1"]
+
+
+def test_what_torch_does_need_is_added(clone):
+    done = setup(clone, NEEDS="triton")
+    assert done.returncode == 0
+    assert "adding them" in done.stderr
+    assert "triton==1" in installed(clone)
+
+
+def test_gpu_gets_its_faiss_and_libraries(clone):
+    setup(clone)
+    with_gpu(clone)  # one that came later
+    setup(clone)
+    assert any("[gpu]" in call for call in calls(clone))
+    assert installed(clone) == [
+        "torch==1",
+        "triton==1",
+        "nvidia-cudnn-cu13==1",
+        "nvidia-cusolver==1",
+        "cuda-bindings==1",
+    ]
+    script(clone.parent / "bin" / "nvidia-smi", "#!/bin/sh\nexit 9\n")
+    assert setup(clone).stderr == ""  # and goes again
+
+
+def test_the_program_starts_from_any_folder(clone, tmp_path):
+    setup(clone)
+    script(clone / ".venv" / "bin" / "python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    script(clone / "datasets" / "__init__.py", "import sys; print('ours', sys.argv[-1:])")
+    script(clone / "datasets" / "__main__.py", "print('started')")
+    script(tmp_path / "elsewhere" / "datasets" / "__init__.py", "print('not ours')")
+    (tmp_path / "program").symlink_to(clone / ".venv" / "bin" / "deepcluster-explain")
+    for program in (tmp_path / "program", clone / ".venv" / "bin" / "deepcluster-explain"):
+        command = [program, "datasets", "a b"]
+        done = subprocess.run(command, cwd=tmp_path / "elsewhere", capture_output=True, text=True)
+        assert done.stdout == "ours ['a b']\nstarted\n", done.stderr
+    site = clone / ".venv" / "lib" / "python3.11" / "site-packages"
+    assert (site / (site / "deepcluster-explain.pth").read_text().strip()).resolve() == clone.resolve()
 
 
 @pytest.mark.parametrize(
@@ -105,12 +191,12 @@ def test_gpu_gets_its_faiss(clone):
 )
 def test_each_dataset_gets_a_run_of_its_own(clone, arguments, expected):
     setup(clone)
-    script = ["bash", str(clone / "scripts" / "run_deepcluster.sh"), *arguments]
+    command = ["bash", str(clone / "scripts" / "run_deepcluster.sh"), *arguments]
     environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent)}
-    result = subprocess.run(script, cwd=clone, env=environment, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert calls(clone)[-2] == f"-m deepcluster {expected}"
-    explained = ["-m explain --run", expected.split("--exp ")[1].split()[0]]
+    assert calls(clone)[-2] == f"-P -m deepcluster {expected}"
+    explained = ["-P -m explain --run", expected.split("--exp ")[1].split()[0]]
     explained += ["--results theirs"] if "--results" in arguments else []
     explained += ["--device cpu"] if "--device=cpu" in arguments else []
     assert calls(clone)[-1] == " ".join(explained)
@@ -118,27 +204,11 @@ def test_each_dataset_gets_a_run_of_its_own(clone, arguments, expected):
 
 def test_an_interrupted_training_is_not_explained(clone):
     setup(clone)
-    script = ["bash", str(clone / "scripts" / "run_deepcluster.sh")]
-    environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent), "FAIL": "130"}
-    assert subprocess.run(script, cwd=clone, env=environment, capture_output=True).returncode == 130
-    assert not any("explain" in call for call in calls(clone))
-
-
-def test_benchmark_explains_against_others(tmp_path):
-    for i in range(6):
-        photograph(tmp_path / "photographs" / f"{i}.jpg", i)
-    command = [sys.executable, "scripts/benchmark.py", "explain", "--data", str(tmp_path / "photographs")]
-    result = subprocess.run([*command, "--size", "96", "--batch", "3"], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("images/s") == 7
-    assert result.stdout.count("ratio to") == 3
-
-
-def test_benchmark_measures_both_ways(tmp_path):
-    for i in range(60):
-        photograph(tmp_path / "photographs" / f"{i}.jpg", i)
-    command = [sys.executable, "scripts/benchmark.py", "training", "--data", str(tmp_path / "photographs")]
-    settings = ["--size", "64", "--batch", "16", "--epochs", "1", "--workers", "0"]
-    result = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "ratio" in result.stdout
+    command = ["bash", str(clone / "scripts" / "run_deepcluster.sh")]
+    environment = {
+        "PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin",
+        "HOME": str(clone.parent),
+        "FAIL": "deepcluster train",
+    }
+    assert subprocess.run(command, cwd=clone, env=environment, capture_output=True).returncode == 130
+    assert not any("-m explain" in call for call in calls(clone))

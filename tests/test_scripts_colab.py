@@ -1,11 +1,14 @@
 """The notebook, really executed: a session that dies while it trains, and the next one that goes on."""
 
+import ast
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -93,6 +96,34 @@ def test_a_session_dies_and_the_next_one_goes_on(tmp_path):
         path.relative_to(drive / "kept" / "results-small") for path in (drive / "kept" / "results-small").rglob("*.png")
     }
     assert copied == {path.relative_to(tmp_path / "unpacked") for path in (tmp_path / "unpacked").rglob("*.png")}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "fails", "asked"),
+    [
+        (False, "", "install faiss-cpu"),
+        (True, "", "install faiss-gpu, starts"),
+        (True, "starts", "install faiss-gpu, starts, uninstall faiss-gpu, install faiss-cpu"),
+        (True, "install faiss-gpu", "install faiss-gpu, uninstall faiss-gpu, install faiss-cpu"),
+    ],
+)
+def test_a_gpu_runtime_gets_faiss_for_it_where_that_works(gpu, fails, asked):
+    source = nbformat.read(NOTEBOOK, 4).cells[2].source
+    (function,) = (node for node in ast.parse(source).body if getattr(node, "name", "") == "install_faiss")
+    done: list[str] = []
+
+    def call(command, **_):
+        words = [
+            word.split(">=")[0] for word in command if word in ("install", "uninstall") or word.startswith("faiss-")
+        ]
+        done.append(" ".join(words) or "starts")
+        return int(done[-1] == fails)
+
+    process = SimpleNamespace(call=call, DEVNULL=None)
+    disk = SimpleNamespace(which=lambda name: name if gpu else None)
+    names = {"sys": sys, "subprocess": process, "shutil": disk, "run": lambda *words: call(words)}
+    exec(ast.unparse(function) + "\ninstall_faiss()", names)
+    assert ", ".join(done) == asked
 
 
 def test_the_notebook_is_committed_without_output_and_names_no_place_of_ours():

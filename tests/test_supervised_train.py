@@ -108,7 +108,7 @@ def test_another_labelled_set_walks_in_by_the_door(small, data):
 
 
 def test_a_trained_run_is_opened_again(small, data):
-    assert opened.group(small) == "class"
+    assert opened.group(small) == "label"
     assert opened.class_names(small) == list(CLASSES)
     net = opened.network(small)
     begun = start(configure_as(small), small.meta.model, CPU).learner.network().state_dict()
@@ -149,7 +149,7 @@ def test_a_run_of_schema_1_still_opens_and_continues(trained, tmp_path):
     meta["dataset"]["key"] = "mnist:test"
     for name in ("size", "stop_at_accuracy"):
         del meta["config"][name]
-    del meta["imported"], meta["memory_format"], meta["view"]["largest_side"]
+    del meta["imported"], meta["memory_format"], meta["view"]["decode_at_most"]
     (old / "run.json").write_text(json.dumps(meta))
     run = runs.open_run(old)
     saved = run.checkpoint(run.checkpoints()[0])

@@ -113,11 +113,10 @@ def paint_coin(coin_type: CoinType, rng: np.random.Generator) -> tuple[np.ndarra
     axis = (np.arange(SIZE) + 0.5) / SIZE * 2 - 1
     x, y = (grid - c for grid, c in zip(np.meshgrid(axis, axis), centre, strict=True))
     x, y = rotate(x / radius, y / radius, turn)
-    pixel = 2 / SIZE / radius  # one pixel, in coin radii
 
     inside = flan(x, y, rng)  # > 0 inside, about the distance to the edge
     coin = inside > 0
-    design, parts = engrave(coin_type, x - off_centre[0], y - off_centre[1], rng, pixel)
+    design, parts = engrave(coin_type, x - off_centre[0], y - off_centre[1], rng)
     surface = metal(design, inside, wear, rng, radius)
     picture = photograph(surface, coin, inside, background, light, radius, quality, rng)
 

@@ -98,7 +98,7 @@ _DRAW: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def engrave(
-    coin_type: CoinType, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, pixel: float
+    coin_type: CoinType, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Height of the die's design (0 to 1) and the masks of its parts; symbols face the centre of the coin."""
     parts: dict[str, np.ndarray] = {}

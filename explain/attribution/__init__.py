@@ -17,7 +17,18 @@ from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked, Method, Opt
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["METHODS", "PHOTOGRAPH", "Asked", "Method", "Option", "attribute", "in_order", "parse", "parse_all"]
+__all__ = [
+    "METHODS",
+    "PHOTOGRAPH",
+    "Asked",
+    "Method",
+    "Option",
+    "attribute",
+    "attribute_and_measure",
+    "in_order",
+    "parse",
+    "parse_all",
+]
 
 
 def attribute(
@@ -37,6 +48,13 @@ def attribute(
     Raises:
         UserError: if there is no such method or layer, or targets do not fit the images.
     """
+    return attribute_and_measure(model, images, targets, methods, layer)[0]
+
+
+def attribute_and_measure(
+    model: "nn.Module", images: "Tensor", targets: "Tensor", methods: Sequence[str | Asked], layer: Any = None
+) -> "tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]":
+    """`attribute`, and what the methods measure beside their maps: key -> number's name (`Method.numbers`) -> (B,)."""
     from explain.attribution.cam import shared_pass
 
     _check(images, targets)
@@ -45,14 +63,17 @@ def attribute(
     maps: dict[str, Tensor] = {}
     if len(together) > 1:
         maps = shared_pass(model, images, targets, layer)
-    found = {}
+    found: dict[str, Tensor] = {}
+    numbers: dict[str, dict[str, Tensor]] = {}
     for one in asked:
         given = {} if layer is None or not one.method.needs_layer else {"layer": layer}
         if one.name in maps and not one.options:
             found[one.key] = maps[one.name]
+        elif one.method.measure is not None:
+            found[one.key], numbers[one.key] = one.method.measure(model, images, targets, **one.options)
         else:
             found[one.key] = one.method.function(model, images, targets, **(given | dict(one.options)))
-    return found
+    return found, numbers
 
 
 def _check(images: "Tensor", targets: "Tensor") -> None:

@@ -34,17 +34,22 @@ class Method:
     - `heat`: (B, 1, H, W) from 0, coarse; drawn over the photograph.
     - `fine`: (B, C, H, W), of pixels; the largest of the channels above 0 is drawn on its own.
     - `signed`: (B, C, H, W) with meaning on both sides of 0; drawn as colours around grey.
+    - `change`: (B, 1, H, W), by how much the score changes when the place is hidden; drawn twice, as brightness of the
+      photograph and through a two-sided look-up table.
     """
 
     name: str
     title: str
-    kind: Literal["heat", "fine", "signed"]
+    kind: Literal["heat", "fine", "signed", "change"]
     function: Callable[..., Any]
     passes: Literal["one", "many"] = "one"  # through the network; many: batches are kept small
     needs_layer: bool = True  # reads a convolution
     options: tuple[Option, ...] = ()
     default: bool = False  # drawn when nothing is asked for
     shared: bool = False  # comes out of the one pass that attribution.cam.shared_pass makes
+    numbers: tuple[str, ...] = ()  # what it measures of an image beside its map; columns of explanations.csv
+    measure: Callable[..., Any] | None = None  # like `function`, -> (maps, {number's name: (B,)})
+    check: Callable[..., None] | None = None  # (side in pixels, **options): refuses options that do not fit, UserError
 
     def option(self, name: str) -> Option:
         """Its option of that name.
@@ -134,7 +139,12 @@ def described() -> str:
 def in_order(keys: Iterable[str]) -> list[Asked]:
     """Keys of methods, and the photograph's, in the order of pages and tables: photograph, then as registered."""
     order = [PHOTOGRAPH, *METHODS]
-    known = [parse(key) for key in keys if key.split(SEPARATOR)[0] in order]
+    known = []
+    for key in keys:
+        try:
+            known.append(parse(key))
+        except ValueError:  # a method or an option of another version: its pictures are left alone
+            continue
     return sorted(known, key=lambda asked: (order.index(asked.name), asked.key))
 
 
@@ -150,35 +160,77 @@ def layer(text: str) -> int | str:
     return text
 
 
-def _lazily(module: str, function: str, *first: Any) -> Callable[..., Any]:
-    def call(*arguments: Any, **options: Any) -> Any:
-        return getattr(import_module(f"explain.attribution.{module}"), function)(*first, *arguments, **options)
+class Sum(tuple[float, ...]):
+    """Several numbers, written as `0.1+0.2`."""
 
-    call.__name__ = call.__qualname__ = function
-    return call
+    def __str__(self) -> str:
+        return "+".join(f"{value:g}" for value in self)
+
+
+def window(text: str) -> Sum:
+    """`.2`, or several as `.1+.2+.3`: fractions of the image's sides."""
+    values = Sum(float(f"{float(part):g}") for part in text.split("+"))
+    if not all(0 < value <= 1 for value in values):
+        raise ValueError
+    return values
+
+
+def stride(text: str) -> float:
+    """A fraction of the window, or whole pixels."""
+    value = float(text)
+    if not 0 < value < float("inf") or (value >= 1 and value != int(value)):
+        raise ValueError
+    return value if value < 1 else int(value)
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def convert(text: str) -> str:
+        if text not in words:
+            raise ValueError
+        return text
+
+    return convert
+
+
+class _Lazily:
+    """A function of this package, imported when it is first called."""
+
+    def __init__(self, module: str, function: str, *first: Any):
+        self.module, self.function, self.first = module, function, first
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return getattr(import_module(f"explain.attribution.{self.module}"), self.function)(
+            *self.first, *arguments, **options
+        )
+
+
+def location(function: Callable[..., Any]) -> tuple[str, str, tuple[Any, ...]]:
+    """Of a method's function its module here, its name there, and what it is always called with first."""
+    assert isinstance(function, _Lazily)
+    return function.module, function.function, function.first
 
 
 LAYER = Option("layer", -1, layer, "a convolution counted from the end (-1 is the last), or a module's name")
 
 
 def _cam(name: str, title: str, of_library: str, passes: Literal["one", "many"] = "one") -> Method:
-    return Method(name, title, "heat", _lazily("library", "library_cam", of_library), passes, options=(LAYER,))
+    return Method(name, title, "heat", _Lazily("library", "library_cam", of_library), passes, options=(LAYER,))
 
 
 _ALL = (
     Method(
-        "grad_cam", "Grad-CAM", "heat", _lazily("cam", "grad_cam"), options=(LAYER,), default=True, shared=True
+        "grad_cam", "Grad-CAM", "heat", _Lazily("cam", "grad_cam"), options=(LAYER,), default=True, shared=True
     ),
     Method(
-        "guided_backprop", "Guided Backprop", "signed", _lazily("gradients", "guided_backprop"),
+        "guided_backprop", "Guided Backprop", "signed", _Lazily("gradients", "guided_backprop"),
         needs_layer=False, default=True, shared=True,
     ),
     Method(
-        "guided_grad_cam", "Guided Grad-CAM", "fine", _lazily("cam", "guided_grad_cam"),
+        "guided_grad_cam", "Guided Grad-CAM", "fine", _Lazily("cam", "guided_grad_cam"),
         options=(LAYER,), default=True, shared=True,
     ),
-    Method("gradient", "Gradient", "signed", _lazily("gradients", "gradient"), needs_layer=False),
-    Method("saliency", "Saliency", "fine", _lazily("gradients", "saliency"), needs_layer=False),
+    Method("gradient", "Gradient", "signed", _Lazily("gradients", "gradient"), needs_layer=False),
+    Method("saliency", "Saliency", "fine", _Lazily("gradients", "saliency"), needs_layer=False),
     _cam("grad_cam_plus_plus", "Grad-CAM++", "GradCAMPlusPlus"),
     _cam("xgrad_cam", "XGrad-CAM", "XGradCAM"),
     _cam("layer_cam", "Layer-CAM", "LayerCAM"),
@@ -186,6 +238,17 @@ _ALL = (
     _cam("eigen_cam", "Eigen-CAM", "EigenCAM"),
     _cam("score_cam", "Score-CAM", "ScoreCAM", "many"),
     _cam("ablation_cam", "Ablation-CAM", "AblationCAM", "many"),
+    Method(
+        "occlusion", "Occlusion", "change", _Lazily("perturbation", "occlusion"), "many", needs_layer=False,
+        options=(
+            Option("window", Sum([0.2]), window, "fractions of the image's side, over 0 to 1, joined by + (.1+.2+.3)"),
+            Option("stride", 0.25, stride, "a fraction of the window below 1, or whole pixels from 1 on"),
+            Option("fill", "grey", one_of("grey", "mean", "blur"), "grey, mean or blur"),
+            Option("score", "probability", one_of("probability", "logit"), "probability or logit"),
+        ),
+        numbers=("uncovered", "worst", "best"),
+        measure=_Lazily("perturbation", "measured_occlusion"), check=_Lazily("perturbation", "check_occlusion"),
+    ),
 )  # fmt: skip
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 

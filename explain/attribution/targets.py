@@ -35,6 +35,8 @@ def find_layer(model: nn.Module, layer: Layer = None) -> nn.Module:
         return layer
     if isinstance(layer, str):
         named = dict(model.named_modules())
+        inner = getattr(model, "model", None)  # a network in a wrapper: its modules have the names that they have there
+        named |= dict(inner.named_modules()) if isinstance(inner, nn.Module) else {}
         if layer not in named:
             close = [name for name in named if name and not list(named[name].children())]
             raise UserError(

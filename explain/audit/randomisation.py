@@ -16,9 +16,10 @@ SAMPLE = 32  # images
 
 
 def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
-    """Rank correlation with the maps of the untrained network, by the key of each method drawn by default.
+    """Rank correlation with the maps of the untrained network, by the key of each method that is drawn by default.
 
-    Measured once on a few images, and kept for each method and target beside the epoch's pieces.
+    Measured once on a few images, and kept for each method and target beside the epoch's pieces, also for later calls
+    that ask for other methods.
     """
     subject, choice = explanation.subject, explanation.choice
     path = explanation.folder / ".random-weights.json"
@@ -35,7 +36,7 @@ def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
         known |= against_random_weights(subject, sample, weights, missing)
         kept = {target: values for target, values in kept.items() if isinstance(values, dict)} if kept else {}
         write_json(path, kept | {choice.target: known})
-    return {asked.key: known[asked.key] for asked in wanted if asked.key in known}
+    return {asked.key: known[asked.key] for asked in explanation.record.drawn() if asked.key in known}
 
 
 def against_random_weights(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explain.record import Explanation
+from explain.record import MAXIMUM, Explanation, is_there
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Card:
     purity: float | None
     label: str | None  # the most frequent one
     mean_heat: bool
+    maximum: bool  # whether `maximise` made its picture
 
     @property
     def facts(self) -> list[str]:
@@ -50,7 +51,8 @@ def make_cards(explanation: Explanation, rows: Sequence[int]) -> list[Card]:
             purity = count / len(members)
         overlap = None if before is None else best_jaccard(members, before)
         name = clusters.names.get(number, "")
-        found.append(Card(number, name, len(members), shown[number], overlap, purity, label, number in warm))
+        maximum = is_there(explanation.folder / str(number) / MAXIMUM)
+        found.append(Card(number, name, len(members), shown[number], overlap, purity, label, number in warm, maximum))
     return found
 
 

@@ -1,14 +1,16 @@
 """The pages: overview, map of all images, and one for each cluster."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
 
+from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
-from explain.record import Explanation
+from explain.record import MAXIMUM, Explanation
 from explain.rendering import SUFFIX
 from machine.files import write_atomic
 from runs.tables import LOG
@@ -46,6 +48,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     spots = map_spots(explanation)
     _page(folder / "map.html", "map.html", root="..", spots=spots, kind=explanation.choice.map, **shared)
 
+    keys = [asked.key for asked in explanation.record.drawn()]
     by_cluster: dict[int, list[int]] = {}
     for row in rows:
         by_cluster.setdefault(int(subject.clusters.assignment[row]), []).append(row)
@@ -53,7 +56,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
         content = {
             "card": card,
             "facts": cluster_facts(explanation, card),
-            "coins": [coin(explanation, row) for row in by_cluster.get(card.number, [])],
+            "coins": [coin(explanation, row, keys) for row in by_cluster.get(card.number, [])],
             "previous": cards[at - 1].number,
             "next": cards[(at + 1) % len(cards)].number,
         }
@@ -67,17 +70,24 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
     return {
         "run_name": run.path.resolve().name,
         "run_id": run.identity,
+        "former_id": hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12],
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,
-        "methods": [{"key": asked.key, "title": asked.title} for asked in drawn],
+        "methods": [{"key": asked.key, "title": asked.title, "panels": panels_of(asked)} for asked in drawn],
         "mean_heat": f"_mean-{HEAT}.png",
+        "maximum": MAXIMUM,
         "suffix": SUFFIX[explanation.choice.format],
         "caveat": [(asked.title, caveat[asked.key]) for asked in drawn if asked.key in caveat],
         "numbers": [card.number for card in cards],
         "group": subject.group,
         "has_truth": subject.class_names is not None and run.labels is not None,
     }
+
+
+def panels_of(asked: Asked) -> int:
+    """How many squares side by side its picture is."""
+    return 2 if asked.name != PHOTOGRAPH and asked.method.kind == "change" else 1
 
 
 def overview_facts(explanation: Explanation) -> list[str]:
@@ -108,11 +118,10 @@ def cluster_facts(explanation: Explanation, card: Card) -> list[str]:
     return facts
 
 
-def coin(explanation: Explanation, row: int) -> dict[str, Any]:
-    """An image as its cluster's page knows it."""
+def coin(explanation: Explanation, row: int, keys: list[str]) -> dict[str, Any]:
+    """An image as its cluster's page knows it; `keys`: of the methods that were drawn."""
     subject, scores, record = explanation.subject, explanation.scores, explanation.record
-    keys = [asked.key for asked in record.drawn()]
-    found = {
+    found: dict[str, Any] = {
         "id": subject.run.ids[row],
         "file": explanation.paths.names[row],
         "rank": int(scores.rank[row]),
@@ -123,7 +132,11 @@ def coin(explanation: Explanation, row: int) -> dict[str, Any]:
         "empty": [key for key in keys if record.empty[key][row]],
         "has": [key for key in keys if record.done[key][row]],
         "wrong": subject.is_wrong(row),
+        "numbers": {},
     }
+    for asked, name, values in record.measured():
+        if not np.isnan(values[row]):
+            found["numbers"].setdefault(asked.key, {})[name] = _number(values[row])
     return found if subject.run.labels is None else found | {"label": subject.run.labels[row]}
 
 

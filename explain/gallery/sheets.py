@@ -8,7 +8,7 @@ from torch.nn import functional
 from console import progress
 from explain.drawing import HEAT
 from explain.record import Explanation, is_there
-from explain.rendering import contact_sheet, encode, encode_sheet, overlay
+from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels
 from machine.files import write_atomic
 
 SHEET = 40  # images on a cluster's contact sheet
@@ -60,7 +60,7 @@ def write_panels(explanation: Explanation) -> None:
         for row in members:
             for key in methods:
                 with Image.open(paths.of(row, key)) as picture:
-                    pictures.append(np.asarray(picture.convert("RGB")))
+                    pictures += [np.asarray(panel) for panel in panels(picture.convert("RGB"))]
         if pictures:
-            sheet = encode_sheet(contact_sheet(pictures, len(methods)))
+            sheet = encode_sheet(contact_sheet(pictures, len(pictures) // len(members)))
             write_atomic(explanation.folder / str(number) / "_why.jpg", sheet, durable=False)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from explain.record import Explanation
+from explain.record import Explanation, number_column
 from machine.files import write_csv
 
 
@@ -25,6 +25,7 @@ def write_tables(explanation: Explanation) -> None:
             "target": explanation.choice.target,
         }
         line |= {key: paths.file(row, key) if record.done[key][row] else "" for key in methods}
+        line |= {number_column(one.key, name): _cell(values[row]) for one, name, values in record.measured()}
         flags = [f"empty:{key}" for key in methods if record.empty[key][row]]
         if subject.is_wrong(row):
             flags.append("wrong")

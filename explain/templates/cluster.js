@@ -27,7 +27,7 @@ const page = {
   draw() {
     $("coins").replaceChildren();
     $("coins").classList.toggle("single", this.method !== "");
-    $("coins").style.setProperty("--across", Math.min(this.shown().length, 4));
+    $("coins").style.setProperty("--across", Math.min(this.shown().reduce((sum, method) => sum + method.panels, 0), 4));
     this.more();
   },
   more(until = 0) {
@@ -41,13 +41,19 @@ const page = {
       const empty = coin.empty.includes(method.key);
       const alt = `${method.title} of ${coin.id}${empty ? ": an empty map" : ""}`;
       const picture = there ? make("img", { loading: "lazy", decoding: "async", alt, src: this.src(coin, method.key) }) : "";
-      return make("figure", {}, picture, make("figcaption", {}, method.title + (empty ? " (empty)" : there ? "" : " (not drawn)")));
+      const said = this.numbers(coin, method.key);
+      const caption = method.title + (empty ? " (empty)" : there ? "" : " (not drawn)") + (said && `: ${said}`);
+      return make("figure", { className: method.panels > 1 ? "wide" : "" }, picture, make("figcaption", {}, caption));
     });
     const card = make("li", { className: "coin", tabIndex: 0 }, make("div", { className: "pictures" }, ...pictures));
     card.append(make("p", { className: "caption" }));
     card.dataset.position = position;
     this.caption(card, coin);
     return card;
+  },
+  numbers(coin, key) {
+    const of = coin.numbers[key];
+    return of ? `${of.uncovered.toFixed(2)}, covered ${of.worst.toFixed(2)} to ${of.best.toFixed(2)}` : "";
   },
   caption(card, coin) {
     const edit = edits.coins.get(coin.id);
@@ -98,6 +104,8 @@ const page = {
     image.alt = `${title} of ${coin.id}`;
     $("zoom-title").textContent = coin.id;
     const facts = [`${title}${coin.empty.includes(this.zoomed) ? " (an empty map: it says nothing)" : ""}`];
+    const said = this.numbers(coin, this.zoomed);
+    if (said) facts.push(said);
     facts.push(`no. ${coin.rank} of ${group} ${data.cluster}`);
     if (coin.label !== undefined) facts.push(labelWords(coin.label));
     if (coin.score !== null) facts.push(`logit ${coin.score.toFixed(2)}`);

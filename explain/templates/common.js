@@ -4,7 +4,7 @@
 
 const $ = (id) => document.getElementById(id);
 const { run, epoch, group } = document.body.dataset; // group: what a cluster is called here
-const data = $("data") ? JSON.parse($("data").textContent) : { page: "overview" };
+const data = $("data") ? JSON.parse($("data").textContent) : {};
 
 function make(tag, properties = {}, ...children) {
   const node = Object.assign(document.createElement(tag), properties);

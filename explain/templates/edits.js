@@ -2,6 +2,7 @@
 // The expert's edits: kept in the browser, saved as edits.csv.
 
 const KEY = `deepcluster-explain/${run}/${epoch}`; // storage is shared by all pages opened from disk
+const FORMER_KEY = `deepcluster-explain/${document.body.dataset.former}/${epoch}`; // edits of galleries made before
 const COLUMNS = ["epoch", "image", "cluster", "action", "value", "note"];
 
 const edits = {
@@ -11,7 +12,7 @@ const edits = {
   read() {
     let kept = null;
     try {
-      kept = JSON.parse(localStorage.getItem(KEY));
+      kept = JSON.parse(localStorage.getItem(KEY) ?? localStorage.getItem(FORMER_KEY));
     } catch (error) {
       showMessage("This browser keeps nothing for pages from disk: save edits.csv before you leave a page.");
     }

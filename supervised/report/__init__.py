@@ -12,6 +12,7 @@ from datasets import open_dataset
 from machine.device import use_device
 from machine.files import write_atomic
 from runs import Run
+from runs.figures import save_figure
 from supervised.data import Split, load_split
 from supervised.evaluate import accuracy_in_words, count_right, open_finished, tabulate_results
 from supervised.learners import compute_logits
@@ -56,7 +57,7 @@ def draw_pictures(run: Run, model: ClassNet, test: Split, image: int, layers: Se
     pictures: list[Picture] = []
 
     def add(name: str, figure: Figure, caption: str) -> None:
-        run.write_figure(name, lambda file: figure.savefig(file, format="png", dpi=figures.DPI))
+        save_figure(run, name, figure)
         pictures.append(Picture(name, caption))
 
     add(

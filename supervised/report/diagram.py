@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import nn
 
+from runs.figures import new_figure
 from supervised.models import ClassNet
-from supervised.report.figures import new_figure
 
 WORDS = {
     nn.BatchNorm1d: "batch norm",

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pandas
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.cluster import KMeans
@@ -16,21 +15,14 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 
 from runs import Run
+from runs.figures import new_figure
 from supervised.data import Split
 from supervised.models import ClassNet
 
-DPI = 110
 WORST = 60  # misclassified images shown
 EMBEDDED = 2000  # test images in the embeddings: t-SNE of all takes minutes
 PERPLEXITY = 30  # t-SNE's, where there are images enough
 ACROSS = 8  # maps in a row
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which draws without a display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def draw_curves(run: Run, training: str) -> Figure:

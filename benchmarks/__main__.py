@@ -1,0 +1,65 @@
+"""python -m benchmarks training | agreement | explain"""
+
+import sys
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from console import Parser, UserError, command
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A command. Its module offers `add_options(parser)` and `run(options)`."""
+
+    module: str
+    purpose: str
+    passes_on: bool = False  # options that it does not know are in `options.rest`, instead of refused
+
+
+COMMANDS = {
+    "training": Benchmark("benchmarks.training", "seconds of an epoch, against the way of the original program"),
+    "agreement": Benchmark(
+        "benchmarks.agreement", "agreement with labels over k and seeds, against its baselines", passes_on=True
+    ),
+    "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
+}
+
+
+def build_parser(wanted: str | None) -> Parser:
+    """The parser of all commands; only the module of the `wanted` one is imported, for its options."""
+    parser = Parser(prog="python -m benchmarks", description="Measure this project against a reference, in one run.")
+    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    for name, benchmark in COMMANDS.items():
+        sub = commands.add_parser(name, help=benchmark.purpose, description=benchmark.purpose, allow_abbrev=False)
+        if name == wanted:
+            load(benchmark).add_options(sub)
+    return parser
+
+
+def load(benchmark: Benchmark) -> Any:
+    """The benchmark's module.
+
+    Raises:
+        UserError: if a library that it compares with is not installed.
+    """
+    try:
+        return import_module(benchmark.module)
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{error.name} is not installed: benchmarks need the developers' tools, which `bash scripts/test.sh` adds"
+        ) from None
+
+
+def main() -> None:
+    parser = build_parser(next(iter(sys.argv[1:]), None))
+    options, rest = parser.parse_known_args()
+    benchmark = COMMANDS[options.command]
+    if rest and not benchmark.passes_on:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
+    load(benchmark).run(options)
+
+
+if __name__ == "__main__":
+    command(main)

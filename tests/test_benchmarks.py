@@ -1,0 +1,147 @@
+"""The benchmarks, small: that they run, name their reference and say what they were measured with."""
+
+import os
+from dataclasses import replace
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+from conftest import photograph, refused, run_module
+
+from benchmarks.__main__ import COMMANDS
+from benchmarks.agreement import OURS, TITLES, Trained, markdown, ratios, read_table
+from benchmarks.setting import Ratio
+from benchmarks.training import Seconds, Task, cold_cache, fastest, paper_config, reference_batches, reference_features
+from console import UserError
+from deepcluster.agreement import MEASURES
+from deepcluster.baselines import BASELINES
+from deepcluster.models import untrained
+from machine.files import read_csv, write_csv
+
+CONDITIONS = ("thread", "torch", "commit", "code")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    for i in range(12):
+        photograph(tmp_path / "photographs" / "abc"[i % 3] / f"{i}.jpg", i, hue=i % 3)
+    return tmp_path / "photographs"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_a_module_with_options(name):
+    module = import_module(COMMANDS[name].module)
+    assert callable(module.add_options)
+    assert callable(module.run)
+    assert name in run_module("benchmarks", "--help").stdout
+
+
+def test_an_unknown_option_is_refused():
+    assert "--limt" in refused(run_module("benchmarks", "training", "--limt", "3"))
+
+
+@pytest.mark.parametrize("name", ["training", "explain"])
+def test_photographs_that_are_not_there(name):
+    assert "/nowhere" in refused(run_module("benchmarks", name, "--data", "/nowhere"))
+
+
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_training_against_the_original(photographs, workers):
+    settings = ["--size", "64", "--batch", "8", "--epochs", "1", "--device", "cpu", "--workers", workers]
+    result = run_module("benchmarks", "training", "--data", photographs, *settings)
+    assert result.returncode == 0, result.stderr
+    assert "ratio to the original's way: " in result.stdout
+    assert all(word in result.stdout for word in CONDITIONS)
+
+
+def test_explain_against_others(photographs):
+    settings = ["--size", "96", "--batch", "3", "--limit", "6", "--device", "cpu"]
+    result = run_module("benchmarks", "explain", "--data", photographs, *settings)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("images/s") == 7
+    assert result.stdout.count("ratio to captum") == 3
+    assert result.stdout.count("ratio to pytorch-grad-cam") == 1
+    assert all(word in result.stdout for word in CONDITIONS)
+
+
+def test_agreement_beside_every_baseline(photographs, tmp_path):
+    table = tmp_path / "table.csv"
+    command = ["benchmarks", "agreement", photographs, "--k", "3", "--seeds", "1", "--out", table]
+    training = ["--size", "64", "--epochs", "1", "--device", "cpu"]
+    result = run_module(*command, *training)
+    assert result.returncode == 0, result.stderr
+    (row,) = read_csv(table)
+    for name in (OURS, *BASELINES):
+        assert all(float(row[f"{name}_{measure}"]) <= 1 for measure in MEASURES)
+    for baseline in BASELINES.values():
+        assert f"ratio to {baseline.title}, AMI at k 3: " in result.stdout
+    assert all(word in result.stdout for word in CONDITIONS)
+
+    again = run_module(*command, *training)
+    assert again.stdout == result.stdout
+    assert read_csv(table) == [row]
+
+
+def test_agreement_needs_labels(photographs, tmp_path):
+    settings = ["--k", "2", "--seeds", "1", "--out", tmp_path / "table.csv", "--size", "64", "--epochs", "1"]
+    assert "no labels" in refused(run_module("benchmarks", "agreement", photographs / "a", *settings))
+
+
+@pytest.fixture
+def trained():
+    agreement = {name: dict.fromkeys(MEASURES, 0.5) for name in TITLES}
+    return Trained("coins --epochs 1", "coins", 12, "stable", 64, 1, 8, 1, 3, "a machine", 0.75, agreement)
+
+
+def test_a_row_of_the_table_comes_back(trained, tmp_path):
+    write_csv(tmp_path / "table.csv", [trained.to_row()])
+    assert read_table(tmp_path / "table.csv") == [trained]
+    assert read_table(tmp_path / "none.csv") == []
+
+
+def test_a_table_of_another_version_is_refused(trained, tmp_path):
+    row = trained.to_row()
+    del row["conditions"]
+    write_csv(tmp_path / "table.csv", [row])
+    with pytest.raises(UserError, match="conditions"):
+        read_table(tmp_path / "table.csv")
+
+
+def test_means_deviations_and_ratios(trained):
+    other = replace(trained, seed=2, agreement=trained.agreement | {OURS: dict.fromkeys(MEASURES, 0.7)})
+    heads, _, row = markdown([trained, other])
+    assert all(title in heads for title in TITLES.values())
+    assert row.startswith("| 8 | 0.600 ± 0.141 | 0.500 ± 0.000 |")
+    assert row.endswith("| 1, 2 |")
+    assert [ratio.value for ratio in ratios([trained, other])] == pytest.approx([1.2] * len(BASELINES))
+
+
+def test_no_ratio_to_a_baseline_at_chance(trained):
+    name, baseline = next(iter(BASELINES.items()))
+    at_chance = replace(trained, agreement=trained.agreement | {name: dict.fromkeys(MEASURES, 0.0)})
+    told = [str(ratio) for ratio in ratios([at_chance]) if ratio.reference == baseline.title]
+    assert told == [f"ratio to {baseline.title}, AMI at k 8: none"]
+    assert str(Ratio("others", 2.345)) == "ratio to others: 2.35"
+
+
+def test_of_each_phase_the_fastest_epoch():
+    best = fastest([Seconds(3, 1, 5), Seconds(2, 2, 6)])
+    assert best == Seconds(2, 1, 5)
+    assert best.epoch == 8
+
+
+def test_a_cold_cache_is_for_the_while():
+    before = os.environ["DEEPCLUSTER_CACHE"]
+    with cold_cache():
+        assert os.environ["DEEPCLUSTER_CACHE"] != before
+    assert os.environ["DEEPCLUSTER_CACHE"] == before
+
+
+def test_the_reference_sees_the_files_it_is_given(photographs):
+    names = ["a/0.jpg", "b/1.jpg", "c/2.jpg"]
+    task = Task(photographs, names, replace(paper_config(64), batch=2), torch.device("cpu"), epochs=1, workers=0)
+    batches = list(reference_batches(task, np.array([5, 6, 7]), np.array([2, 0, 2]), []))
+    assert [targets.tolist() for _, targets in batches] == [[7, 5], [7]]
+    assert torch.equal(batches[0][0][0], batches[1][0][0])
+    assert reference_features(untrained(task.config), task).shape == (3, 4096)
