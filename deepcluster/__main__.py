@@ -71,6 +71,17 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="table with the columns image and type"
     )
+    compare.add_argument(
+        "--within",
+        metavar="WHAT",
+        help="compare only coins that have this in common: folder (the first of their path) or a column of the table",
+    )
+    compare.add_argument(
+        "--family",
+        metavar="REGEX",
+        help="coins cut from one photograph: what this finds in their path is the same (default: all but the last of "
+        "several numbers, as in photo_12_3.jpg)",
+    )
     compare.add_argument("--out", type=Path, metavar="DIR", help="where the tables go (default: compare/ in the run)")
     compare.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
     add_machine(compare)

@@ -1,66 +1,150 @@
 """What stands beside every agreement figure: the same images clustered without any learning.
 
-One entry of BASELINES each; console, curves, tables and benchmarks iterate it.
+One entry of BASELINES each; baselines.json, console, curves, tables and benchmarks iterate it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from datasets import Dataset
+from datasets import Dataset, Pixels
 from deepcluster.agreement import agreement
 from deepcluster.clustering import kmeans
 from deepcluster.config import Config
+from deepcluster.descriptors import Place, places_of, ruler_and_colour, unrolled_spectra
 from deepcluster.features import embed, pca_whiten
 from deepcluster.models import untrained
 from deepcluster.views import Frames
 from machine.seeds import derive_seed
 
 PIXEL_SIDE = 32
+SPECTRUM_PCA, SPECTRUM_POWER = 64, -0.25  # half whitened
+SAME = 0.02  # a difference of AMI that another seed makes as well
+
+
+@dataclass(frozen=True)
+class Material:
+    """What baselines are made of: N images, the settings of the training that they stand beside, and a device."""
+
+    pixels: Pixels
+    config: Config
+    device: torch.device
+
+    @cached_property
+    def frames(self) -> Frames:
+        return Frames(self.pixels, self.device)
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """Where the coin is in each image."""
+        return places_of(self.pixels)
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A clustering to compare with."""
+    """A clustering to compare with: k-means on features that nothing was learnt for."""
 
+    name: str
     title: str
-    cluster: Callable[[Frames, Config, int, torch.device], np.ndarray]  # (images, config, k, device) -> (N,)
+    says: str  # what clusters say that are no better, in words
+    line: str | tuple[int, tuple[int, ...]]  # its style in the curves, as matplotlib writes it
+    features: Callable[[Material], np.ndarray]  # (N, d) float32, C-contiguous
 
 
-def raw_pixels(frames: Frames, config: Config, k: int, device: torch.device) -> np.ndarray:
-    """k-means on the central square at 32 x 32, RGB."""
+@dataclass(frozen=True)
+class Clustered:
+    """N images in k clusters, and what was clustered."""
+
+    features: np.ndarray  # (N, d) float32
+    assignment: np.ndarray  # (N,) int64
+
+
+def raw_pixels(material: Material) -> np.ndarray:
+    """The central square at 32 x 32, RGB, 0..1: (N, 3,072)."""
     rows = []
-    for i in range(len(frames.shape)):
-        image = frames.batch(np.array([i]))[0]
+    for i in range(len(material.pixels)):
+        image = material.frames.batch(np.array([i]))[0]
         side = min(image.shape[2:])
         top, left = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
         square = image[:, :, top : top + side, left : left + side]
         rows.append(torch.nn.functional.interpolate(square, (PIXEL_SIDE, PIXEL_SIDE), mode="area").flatten().cpu())
-    return kmeans(np.ascontiguousarray(torch.stack(rows).numpy() / 255), k, _seed(config), device)
+    return np.ascontiguousarray(torch.stack(rows).numpy() / 255)
 
 
-def untrained_network(frames: Frames, config: Config, k: int, device: torch.device) -> np.ndarray:
-    """k-means on the features of the network before training, reduced as in training."""
-    features = embed(untrained(config).to(device), frames, config, "baseline").features
-    return kmeans(pca_whiten(features, config.pca, config.whiten_power), k, _seed(config), device)
+def untrained_network(material: Material) -> np.ndarray:
+    """The features of the network before training, reduced as in training: (N, config.pca at most)."""
+    config = material.config
+    features = embed(untrained(config).to(material.device), material.frames, config, "baseline").features
+    return pca_whiten(features, config.pca, config.whiten_power)
+
+
+def unrolled_spectrum(material: Material) -> np.ndarray:
+    """The unrolled coins' spectra, reduced to 64 components, half whitened, of length 1."""
+    spectra = torch.from_numpy(unrolled_spectra(material.pixels, material.places))
+    return pca_whiten(spectra, SPECTRUM_PCA, SPECTRUM_POWER)
 
 
 BASELINES: dict[str, Baseline] = {
-    "pixels": Baseline("k-means on the pixels", raw_pixels),
-    "untrained": Baseline("k-means on the untrained network", untrained_network),
+    "pixels": Baseline("raw pixels", "k-means on the pixels", "raw pixels do", ":", raw_pixels),
+    "untrained": Baseline(
+        "untrained network",
+        "k-means on the untrained network",
+        "a network says before it learns",
+        "--",
+        untrained_network,
+    ),
+    "ruler": Baseline(
+        "ruler and colour",
+        "k-means on ruler and colour",
+        "size and colour do",
+        "-.",
+        lambda material: ruler_and_colour(material.pixels, material.places),
+    ),
+    "spectrum": Baseline(
+        "unrolled spectrum",
+        "k-means on the unrolled spectrum",
+        "the relief does without a network",
+        (0, (5, 1, 1, 1, 1, 1)),
+        unrolled_spectrum,
+    ),
 }
+
+
+def cluster_baselines(pixels: Pixels, config: Config, k: int, device: torch.device) -> dict[str, Clustered]:
+    """Every baseline's features of N images, and k clusters of them: name -> both."""
+    material, seed = Material(pixels, config, device), derive_seed(config.seed, 0, "baseline")
+    found = {}
+    for key, baseline in BASELINES.items():
+        features = baseline.features(material)
+        found[key] = Clustered(features, kmeans(features, min(k, len(features)), seed, device))
+    return found
 
 
 def measure_baselines(dataset: Dataset, config: Config, k: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Agreement of each baseline with the dataset's labels: name -> measures."""
     assert dataset.labels is not None
-    frames = Frames(dataset.pixels, device)
-    k = min(k, len(dataset))
-    found = {name: baseline.cluster(frames, config, k, device) for name, baseline in BASELINES.items()}
-    return {name: agreement(dataset.labels, assignment) for name, assignment in found.items()}
+    found = cluster_baselines(dataset.pixels, config, k, device)
+    return {name: agreement(dataset.labels, baseline.assignment) for name, baseline in found.items()}
 
 
-def _seed(config: Config) -> int:
-    return derive_seed(config.seed, 0, "baseline")
+def verdict(ami: float, baselines: Mapping[str, Mapping[str, float]]) -> str:
+    """What a run's AMI is worth beside its baselines' (name -> measures, as in baselines.json), in a sentence."""
+    known = {name: values["ami"] for name, values in baselines.items() if name in BASELINES}
+    said = f"AMI {_short(ami)} with the labels"
+    if not known:
+        return f"{said}; no baseline was measured."
+    best = max(known, key=known.__getitem__)
+    said += f"; best baseline: {BASELINES[best].name} {_short(known[best])}: "
+    if max(ami, known[best]) < SAME:
+        return said + "neither has to do with the labels."
+    if ami < known[best] + SAME:
+        return said + f"the clusters say no more than {BASELINES[best].says}."
+    return said + "the clusters say more than any baseline."
+
+
+def _short(value: float) -> str:
+    """.45 for 0.4489."""
+    return f"{value:.2f}".replace("0.", ".", 1)

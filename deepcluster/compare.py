@@ -1,27 +1,43 @@
-"""An expert's table beside the clusters: agreement, purity, confusion, doubtful labels, and what merging would gain."""
+"""An expert's table beside the clusters: agreement, baselines, lift, purity, confusion, doubtful labels, merging."""
 
 import argparse
+import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.cluster.hierarchy import dendrogram, fcluster, linkage
 
 from console import UserError
+from datasets import Dataset
 from deepcluster.agreement import agreement, agreement_table
-from deepcluster.baselines import BASELINES, measure_baselines
+from deepcluster.baselines import BASELINES, Clustered, cluster_baselines, verdict
 from deepcluster.clustering import centroids
 from deepcluster.features import embed, pca_whiten
+from deepcluster.lift import (
+    PERMUTATIONS,
+    Estimate,
+    base_rate,
+    estimate_accuracy,
+    estimate_ami,
+    estimate_lift,
+    family_of,
+)
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device
 from machine.files import read_csv, write_atomic, write_csv
+from machine.seeds import derive_seed
 from runs.figures import DPI, new_figure
 
+THIS = "this run"
 LISTED = 10  # lines of a table on the console
+SAMPLE = 5000  # images that baselines are clustered on, where the run has more
+FOLDER = "folder"  # --within: the first folder of an image's id
 PURE = 0.6  # a cluster of which this share has one label may cast doubt on another label in it
 
 
@@ -44,26 +60,135 @@ def compare_command(options: argparse.Namespace) -> None:
     count, types = len(found.rows), len(set(found.labels))
     print(f"{count} of {len(run.run.ids)} images have a type in {options.labels}; {types} types\n")
 
+    strata = strata_of(run, found, options.within, options.labels)
+    families = families_of(found, options.family)
     device = use_device(options.device, run.run.meta.stamp.threads)
     dataset = open_images(run.run, options.data, options.workers, options.mnist_dir)
     if dataset.ids != run.run.ids:
         raise UserError(f"{options.data}: not the images of this run: name the folder that it was trained on")
-    labelled = replace(dataset.take(found.rows), labels=found.labels)
-    say_agreement(found, measure_baselines(labelled, run.config, _clusters_of(found), device), out)
+    clustered = cluster_again(run, found, dataset, device)
+    say_agreement(found, clustered, out)
+    say_lift(found, clustered, strata, families, options.within, derive_seed(run.config.seed, 0, "permutations"), out)
     say_purity(found, out)
     say_confusion(found, out)
     say_doubtful(found, out)
     if len(np.unique(found.assignment)) > 2:
-        features = embed(run.network().to(device), Frames(labelled.pixels, device), run.config, "embedding").features
-        say_merging(found, pca_whiten(features, run.config.pca, run.config.whiten_power), out)
+        say_merging(found, clustered[THIS].features, out)
     print(f"\nTables and dendrogram: {out}/")
 
 
-def say_agreement(found: Comparison, baselines: dict[str, dict[str, float]], out: Path) -> None:
-    named = [("this run", agreement(found.labels, found.assignment))]
-    named += [(BASELINES[name].title, values) for name, values in baselines.items()]
+def cluster_again(run: TrainedRun, found: Comparison, dataset: Dataset, device: torch.device) -> dict[str, Clustered]:
+    """Features and clusters of the labelled images: of this run, and of each baseline.
+
+    Baselines get as many clusters of the same images as the run has, not of the labelled ones alone; of a run of more
+    than 5,000 images those that are labelled and others drawn evenly.
+    """
+    rows = np.arange(len(dataset))
+    if len(rows) > SAMPLE:
+        others = np.random.default_rng(0).permutation(np.setdiff1d(rows, found.rows))
+        rows = np.sort(np.concatenate([found.rows, others[: max(0, SAMPLE - len(found.rows))]]))
+        print(f"Baselines are clustered on {len(rows)} of the images, the labelled ones among them")
+    pixels, labelled = dataset.pixels.take(rows), np.searchsorted(rows, found.rows)
+    k = max(2, int(run.frame()["cluster"].nunique()))
+    features = embed(run.network().to(device), Frames(pixels, device), run.config, "embedding").features
+    reduced = pca_whiten(features, run.config.pca, run.config.whiten_power)
+    clustered = {THIS: Clustered(reduced[labelled], found.assignment)}
+    for name, baseline in cluster_baselines(pixels, run.config, k, device).items():
+        clustered[name] = Clustered(baseline.features[labelled], baseline.assignment[labelled])
+    return clustered
+
+
+def strata_of(run: TrainedRun, found: Comparison, within: str | None, path: Path) -> np.ndarray:
+    """(M,) what is held fixed when the labelled images are compared: --within's value, '' without it.
+
+    Raises:
+        UserError: if an image has none.
+    """
+    ids = [run.run.ids[i] for i in found.rows.tolist()]
+    if within is None:
+        return np.full(len(ids), "")
+    if within == FOLDER:
+        return np.array([image.split("/")[0] if "/" in image else "" for image in ids])
+    known = dict(match(run.run.ids, read_labels(path, within)))
+    missing = [image for row, image in zip(found.rows.tolist(), ids, strict=True) if row not in known]
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of its images have no {within} (the first: {missing[0]}): fill it in, or leave "
+            "them out"
+        )
+    return np.array([known[i] for i in found.rows.tolist()])
+
+
+def families_of(found: Comparison, pattern: str | None) -> np.ndarray | None:
+    """(M,) which photograph each labelled image was cut from, by its name; None if no two are from one.
+
+    Raises:
+        UserError: if --family is no regular expression.
+    """
+    try:
+        families = np.array([family_of(image, pattern) for image in found.table["image"]])
+    except re.error as error:
+        raise UserError(f"--family {pattern!r}: not a regular expression ({error}): quote it") from None
+    return families if len(np.unique(families)) < len(families) else None
+
+
+def say_agreement(found: Comparison, clustered: dict[str, Clustered], out: Path) -> None:
+    measured = {name: agreement(found.labels, one.assignment) for name, one in clustered.items()}
+    named = [(title_of(name), values) for name, values in measured.items()]
     print("\n".join(agreement_table(named)))
+    ours = measured.pop(THIS)
+    print(verdict(ours["ami"], measured))
     write_csv(out / "agreement.csv", [{"what": name, **values} for name, values in named])
+
+
+def say_lift(
+    found: Comparison,
+    clustered: dict[str, Clustered],
+    strata: np.ndarray,
+    families: np.ndarray | None,
+    within: str | None,
+    seed: int,
+    out: Path,
+) -> None:
+    """Whether clusters and features follow the label within a stratum, and whether they follow the photograph."""
+    labels = np.array(found.labels)
+    base = base_rate(labels, strata)
+    both = np.unique(np.stack([strata, labels]), axis=1, return_inverse=True)[1].ravel()
+    columns: dict[str, dict[str, Estimate]] = {"lift": {}, "AMI": {}, "5 nearest": {}}
+    for name, one in clustered.items():
+        columns["lift"][name] = estimate_lift(labels, one.assignment, strata, seed)
+        columns["AMI"][name] = estimate_ami(labels, one.assignment, strata, seed)
+        columns["5 nearest"][name] = estimate_accuracy(one.features, labels, strata, families, seed)
+        if families is not None:
+            columns.setdefault("lift of the photograph", {})[name] = estimate_lift(families, one.assignment, both, seed)
+    place = "all coins" if within is None else f"coins of one {within}"
+    print(f"\nwithin {place}, and in brackets what labels that say nothing give (95 % of {PERMUTATIONS} permutations):")
+    width = max(len(title_of(name)) for name in clustered)
+    print(" " * (width + 2) + "".join(f"{column:>24}" for column in columns))
+    for name in clustered:
+        print(f"  {title_of(name):<{width}}" + "".join(f"{column[name]!s:>24}" for column in columns.values()))
+    print(
+        "lift: of pairs, how much likelier two of one type share a cluster than two of different types; 1 is blind\n"
+        f"5 nearest: share whose type most of the 5 nearest have; a guess reaches {base:.2f}"
+        + ("" if families is None else " (none of them from the same photograph)")
+    )
+    if families is not None:
+        print(
+            f"lift of the photograph: of pairs of one type{'' if within is None else f' and {within}'}, how much "
+            "likelier two from one photograph (by their names) share a cluster; 1 is as it should be"
+        )
+    rows = []
+    for column, estimates in columns.items():
+        for name, found_here in estimates.items():
+            numbers = {key: f"{value:.4f}" for key, value in asdict(found_here).items()}
+            guess = f"{base:.4f}" if column == "5 nearest" else ""
+            rows.append({"what": title_of(name), "measure": column, "within": within or "", **numbers, "base": guess})
+    write_csv(out / "lift.csv", rows)
+
+
+def title_of(name: str) -> str:
+    """How tables call what was clustered."""
+    return BASELINES[name].title if name in BASELINES else name
 
 
 def say_purity(found: Comparison, out: Path) -> None:
@@ -111,12 +236,13 @@ def say_merging(found: Comparison, x: np.ndarray, out: Path) -> None:
             print(f"{'':<72}{row['clusters']:>8}  {row['ami']:.3f}  {row['purity']:.3f}{mark}")
 
 
-def _clusters_of(found: Comparison) -> int:
-    return max(2, len(np.unique(found.assignment)))
+def read_labels(path: Path, column: str | None = None) -> list[tuple[str, str]]:
+    """(image, type) of a CSV with those columns; without such names the first two columns.
 
-
-def read_labels(path: Path) -> list[tuple[str, str]]:
-    """(image, type) of a CSV with those columns; without such names the first two columns."""
+    Args:
+        path: of the CSV.
+        column: read this one instead of the type.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file: --labels names a CSV with the columns image and type")
     try:
@@ -128,20 +254,18 @@ def read_labels(path: Path) -> list[tuple[str, str]]:
         raise UserError(f"{path}: needs a header and two columns, image and type, separated by commas")
     image = "image" if "image" in columns else columns[0]
     label = next((name for name in ("type", "label") if name in columns), columns[1])
-    return [(row[image], row[label] or "") for row in table if row[image] and row[label]]
+    if column is not None and column not in columns:
+        raise UserError(f"{path}: has no column {column!r}: --within takes {FOLDER} or one of {', '.join(columns)}")
+    value = column or label
+    return [(row[image], row[value]) for row in table if row[image] and row[value]]
 
 
 def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Comparison:
-    """Match by id, else by file name, with or without its ending, where that is unique; images ascending."""
-    clusters, ids = run.frame(), run.run.ids
-    index: dict[str, int] = {}
-    for keys in (ids, [i.rsplit("/", 1)[-1] for i in ids], [_stem(i) for i in ids]):
-        counts = Counter(keys)
-        for position, key in enumerate(keys):
-            if counts[key] == 1:
-                index.setdefault(key, position)
-    found = {index[image]: label for image, label in table if image in index}
-    missing = [image for image, _ in table if image not in index]
+    """The images of the run that the table names, ascending."""
+    clusters = run.frame()
+    pairs = match(run.run.ids, table)
+    found = {row: label for row, label in pairs if row is not None}
+    missing = [image for (row, _), (image, _) in zip(pairs, table, strict=True) if row is None]
     if not found:
         raise UserError(
             f"{path}: none of its images is in the run (the first: {missing[0] if missing else 'none'}): write ids as "
@@ -154,6 +278,20 @@ def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Compariso
     rows = np.array(sorted(found))
     chosen = clusters.iloc[rows].reset_index(drop=True)
     return Comparison(rows, [found[i] for i in rows.tolist()], chosen["cluster"].to_numpy(), chosen)
+
+
+def match(ids: list[str], table: list[tuple[str, str]]) -> list[tuple[int | None, str]]:
+    """Each (image, value) as (its row among the ids, value): by id, else by file name, with or without its ending.
+
+    None where no id fits, or several do.
+    """
+    index: dict[str, int] = {}
+    for keys in (ids, [i.rsplit("/", 1)[-1] for i in ids], [_stem(i) for i in ids]):
+        counts = Counter(keys)
+        for position, key in enumerate(keys):
+            if counts[key] == 1:
+                index.setdefault(key, position)
+    return [(index.get(image), value) for image, value in table]
 
 
 def _stem(name: str) -> str:

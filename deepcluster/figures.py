@@ -12,7 +12,6 @@ from runs.tables import AGREEMENT, HEAD, LOG, SIZES
 
 BOUNDED = (HEAD, AGREEMENT)  # plots whose quantities end at 1
 PANELS = 4  # plots of curves.png
-LINES = {"pixels": ":", "untrained": "--"}
 
 
 def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
@@ -34,8 +33,10 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
             axis.plot(epochs, values, marker=".", label=column.meaning)
         if title == AGREEMENT:
             for name, values in baselines.items():
-                label = f"AMI of {BASELINES[name].title}" if name in BASELINES else name
-                axis.axhline(values["ami"], color="tab:blue", linestyle=LINES.get(name, "-."), linewidth=1, label=label)
+                if name in BASELINES:
+                    known = BASELINES[name]
+                    label = f"AMI of {known.title}"
+                    axis.axhline(values["ami"], color="tab:blue", linestyle=known.line, linewidth=1, label=label)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

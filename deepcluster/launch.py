@@ -14,7 +14,7 @@ from datasets import Dataset, decoded_side, open_dataset
 from deepcluster import figures
 from deepcluster.agreement import agreement_table
 from deepcluster.backbones import map_shape, smallest_size
-from deepcluster.baselines import BASELINES, measure_baselines
+from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
 from deepcluster.config import PRESETS, Config, side_to_decode, suits
 from deepcluster.journal import Journal
@@ -195,5 +195,6 @@ def summarise(run: Run, row: dict[str, Any]) -> None:
         ours = row | {"accuracy": row["matched_accuracy"]}
         named = [(BASELINES[name].title, values) for name, values in base.items() if name in BASELINES]
         print("\n".join(agreement_table([("this run", ours), *named])))
+        print(verdict(float(row["ami"]), base))
     print(f"The network agrees with the cluster of {float(row['head_agreement']):.0%} of the images.")
     print(f"Look at {run.path}/clusters.csv (image, cluster, distance) and {run.path}/figures/.")

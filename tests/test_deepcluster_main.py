@@ -14,6 +14,7 @@ from conftest import photograph, refused, run_module
 import runs
 from console import UserError, command
 from deepcluster.__main__ import main
+from deepcluster.baselines import BASELINES
 from machine.files import read_csv
 
 TRAIN = ["--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
@@ -47,11 +48,12 @@ def trained(coins, tmp_path_factory):
 def test_train_says_what_it_did(trained, coins):
     result = run_module("deepcluster", "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4")
     assert result.returncode == 0  # finished: the same command looks and leaves
-    assert "k-means on the pixels" in result.stdout
+    assert all(baseline.title in result.stdout for baseline in BASELINES.values())
+    assert "best baseline: " in result.stdout
     meta = json.loads((trained / "run.json").read_text())
     assert meta["dataset"]["images"] == 48
     assert meta["config"]["rotate"] == 180  # a folder: any angle
-    assert set(runs.open_run(trained).read_json("baselines.json")) == {"pixels", "untrained"}
+    assert set(runs.open_run(trained).read_json("baselines.json")) == set(BASELINES)
     assert list((trained / "tensorboard").iterdir())
 
 
@@ -94,10 +96,36 @@ def test_compare_prints_and_writes(trained, coins, tmp_path):
         assert words in result.stdout
     out = trained / "compare"
     assert {path.name for path in out.iterdir()} == {
-        "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png",
+        "agreement.csv", "purity.csv", "confusion.csv", "doubtful.csv", "merging.csv", "dendrogram.png", "lift.csv",
     }  # fmt: skip
     confusion = read_csv(out / "confusion.csv")
     assert sum(int(v) for row in confusion for k, v in row.items() if k != "type") == 40
+
+
+def test_compare_holds_something_fixed(trained, tmp_path):
+    """Twelve coins in each of four folders; those whose names share the first digit are of one photograph."""
+    table = tmp_path / "expert.csv"
+    ids = runs.open_run(trained).ids
+    rows = [f"{image},{'front' if i % 3 else 'back'},{image[0] in 'ab'}\n" for i, image in enumerate(ids)]
+    table.write_text("image,type,red\n" + "".join(rows))
+    out = tmp_path / "out"
+    within = ["--within", "folder", "--family", r"/(\d)"]
+    result = run_module("deepcluster", "compare", "--run", trained, "--labels", table, "--out", out, *within)
+    assert result.returncode == 0, result.stderr
+    assert "coins of one folder" in result.stdout
+    assert "AMI" in result.stdout.splitlines()[2]
+    written = read_csv(out / "lift.csv")
+    assert len({row["what"] for row in written}) == 1 + len(BASELINES)
+    measures = ["lift", "AMI", "5 nearest", "lift of the photograph"]
+    assert [row["measure"] for row in written[:: 1 + len(BASELINES)]] == measures
+    for row in written:
+        assert float(row["low"]) <= float(row["high"]) or row["low"] == "nan"
+        assert 0 < float(row["p"]) <= 1 or row["p"] == "nan"
+    by_column = run_module(
+        "deepcluster", "compare", "--run", trained, "--labels", table, "--out", out, "--within", "red"
+    )
+    assert "coins of one red" in by_column.stdout
+    assert "photograph" not in by_column.stdout  # names of one number tell nothing
 
 
 def test_compare_finds_the_planted_mistake_and_the_useful_merge():
@@ -202,6 +230,8 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("")
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "holiday.jpg").write_bytes(b"")
+    labels = tmp_path / "labels.csv"
+    labels.write_text("image,type,side\n00.jpg,axe,front\n01.jpg,wheel,\n")
     exp = ["--exp", tmp_path / "exp", *TRAIN]
     for arguments, words in (
         (["train", tmp_path / "nowhere", *exp], "no such folder"),
@@ -232,6 +262,9 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
         ),
         (["compare", "--run", trained, "--labels", tmp_path / "nowhere.csv"], "no such file"),
         (["compare", "--run", trained, "--labels", tmp_path / "file"], "two columns"),
+        (["compare", "--run", trained, "--labels", labels, "--within", "metal"], "no column 'metal'"),
+        (["compare", "--run", trained, "--labels", labels, "--within", "side"], "1 of its images have no side"),
+        (["compare", "--run", trained, "--labels", labels, "--family", "("], "not a regular expression"),
         (["import", tmp_path / "empty", "--data", coins, "--out", tmp_path / "o"], "no such file"),
     ):
         code, _, sentence = call(monkeypatch, capsys, *arguments)

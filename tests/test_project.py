@@ -14,7 +14,11 @@ import zipfile
 import pytest
 from conftest import ROOT
 
-CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}  # the others are called the same
+CONDA_NAMES = {  # the others are called the same
+    "matplotlib": "matplotlib-base",
+    "opencv-python-headless": "py-opencv",
+    "torch": "pytorch",
+}
 ALLOWED = {
     "console": set(),
     "machine": {"console"},

@@ -1,0 +1,108 @@
+"""Four baselines beside every agreement, and what they say of it."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, a_meta
+
+import runs
+from datasets import open_dataset
+from deepcluster.agreement import agreement
+from deepcluster.baselines import BASELINES, cluster_baselines, measure_baselines, verdict
+from deepcluster.config import STABLE, Config
+from deepcluster.figures import draw
+from runs import Clusters, Run
+
+CPU = torch.device("cpu")
+EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
+
+
+def a_config(**changes) -> Config:
+    return Config(**(STABLE | {"size": 64, "decoded_side": 73, "k": 4} | changes))
+
+
+def test_every_baseline_clusters_and_is_measured(coins):
+    dataset = open_dataset(str(coins), 73)
+    found = cluster_baselines(dataset.pixels, a_config(), 4, CPU)
+    assert list(found) == ["pixels", "untrained", "ruler", "spectrum"]
+    for one in found.values():
+        assert one.assignment.shape == (48,)
+        assert one.features.shape[0] == 48
+        assert np.isfinite(one.features).all()
+    measured = measure_baselines(dataset, a_config(), 4, CPU)
+    for name, one in found.items():
+        assert measured[name] == agreement(dataset.labels, one.assignment)  # twice the same
+    assert measured["ruler"]["ami"] > 0.8  # these discs differ in their colour alone
+    assert measured["spectrum"]["ami"] < measured["ruler"]["ami"]
+
+
+def test_baselines_cope_with_pictures_that_are_all_alike():
+    images = np.zeros((6, 73, 73, 3), np.uint8)
+    found = cluster_baselines(FakePixels(images), a_config(), 3, CPU)
+    assert all(np.isfinite(one.features).all() for one in found.values())
+
+
+class FakePixels:
+    def __init__(self, images):
+        self.images, self.shape, self.square = images, np.array([x.shape[:2] for x in images]), True
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+@pytest.mark.parametrize(
+    ("ami", "baselines", "sentence"),
+    [
+        (
+            0.448,
+            {"pixels": 0.235, "ruler": 0.467},
+            "AMI .45 with the labels; best baseline: ruler and colour .47: the clusters say no more than size and "
+            "colour do.",
+        ),
+        (
+            0.475,  # more, but not by more than chance
+            {"ruler": 0.467},
+            "AMI .47 with the labels; best baseline: ruler and colour .47: the clusters say no more than size and "
+            "colour do.",
+        ),
+        (
+            0.534,
+            {"pixels": -0.003, "untrained": 0.298},  # a run from before there were four
+            "AMI .53 with the labels; best baseline: untrained network .30: the clusters say more than any baseline.",
+        ),
+        (
+            0.004,
+            {"pixels": -0.003, "spectrum": 0.01},
+            "AMI .00 with the labels; best baseline: unrolled spectrum .01: neither has to do with the labels.",
+        ),
+        (0.2, {}, "AMI .20 with the labels; no baseline was measured."),
+        (0.2, {"of a later version": 0.4}, "AMI .20 with the labels; no baseline was measured."),
+    ],
+)
+def test_verdict(ami, baselines, sentence):
+    assert verdict(ami, {name: {"ami": value} for name, value in baselines.items()}) == sentence
+
+
+def test_names_and_lines_tell_baselines_apart():
+    for field in ("name", "title", "says", "line"):
+        assert len({str(getattr(baseline, field)) for baseline in BASELINES.values()}) == len(BASELINES)
+
+
+@pytest.mark.parametrize("names", [["pixels", "untrained"], [*BASELINES], ["of a later version"]])
+def test_curves_are_drawn_with_the_baselines_of_any_version(names, tmp_path):
+    run: Run = runs.begin(tmp_path / "exp", a_meta(), list("abcde"), list("xxyyy"), [])
+    run.write_json("baselines.json", {name: {"ami": 0.1 * i} for i, name in enumerate(names)})
+    run.write_clusters(1, Clusters(np.array([0, 0, 1, 1, 1]), np.zeros(5)))
+    draw(run, [{"epoch": 1, "k": 2, "loss": 1.0, "nmi_previous": 0.5, "ami": 0.3, "purity": 0.6, "objective": 1.0}])
+    assert (run.path / "figures" / "curves.png").stat().st_size > 5000
+
+
+@pytest.mark.skipif(not EUROS.is_dir(), reason="about published photographs of euro coins, which are not shipped")
+def test_ruler_and_colour_tell_denominations_of_euro_coins():
+    dataset = open_dataset(str(EUROS), 146, limit=300)
+    found = measure_baselines(dataset, a_config(size=128, decoded_side=146), 20, CPU)
+    assert found["ruler"]["ami"] > 0.35
+    assert found["ruler"]["ami"] > found["pixels"]["ami"] + 0.1

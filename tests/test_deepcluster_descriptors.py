@@ -1,0 +1,133 @@
+"""What is said of a coin without learning: by hand on a disc, and unchanged by turning and by light."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+from deepcluster.descriptors import Place, five_numbers, place_of, unroll, unrolled_spectrum
+
+SIDE, CENTRE, RADIUS = 201, 100, 70
+PLACE = Place(CENTRE, CENTRE, RADIUS)
+
+
+def away() -> np.ndarray:
+    y, x = np.mgrid[:SIDE, :SIDE]
+    return np.hypot(x - CENTRE, y - CENTRE)
+
+
+def coin(seed: int = 0) -> np.ndarray:
+    """Grey relief of soft random strokes on a disc, (201, 201) float32."""
+    rng = np.random.default_rng(seed)
+    picture = np.zeros((SIDE, SIDE), np.uint8)
+    for _ in range(14):
+        ends = (rng.normal(CENTRE, 28, (2, 2))).astype(int)
+        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), int(rng.integers(90, 255)), 5)
+    relief = cv2.GaussianBlur(picture.astype(np.float32), (0, 0), 1.5)
+    return np.where(away() < RADIUS, 90 + 0.4 * relief, 30).astype(np.float32)
+
+
+def colours(grey: np.ndarray) -> np.ndarray:
+    return np.repeat(np.clip(grey, 0, 255).round().astype(np.uint8)[..., None], 3, 2)
+
+
+def likeness(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+@pytest.mark.parametrize("angle", [7, 33, 90, 161])
+def test_turning_a_coin_changes_its_spectrum_by_less_than_another_coin_would(angle):
+    turn = cv2.getRotationMatrix2D((CENTRE, CENTRE), angle, 1)
+    turned = cv2.warpAffine(coin(), turn, (SIDE, SIDE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    own, other = unrolled_spectrum(colours(coin()), PLACE), unrolled_spectrum(colours(coin(1)), PLACE)
+    seen = unrolled_spectrum(colours(turned), PLACE)
+    assert likeness(seen, own) > 0.98
+    assert np.linalg.norm(seen - own) < 0.25 * np.linalg.norm(other - own)
+
+
+def test_a_roll_of_the_angle_changes_nothing():
+    unrolled = np.random.default_rng(0).normal(size=(48, 256))
+    there, rolled = (np.abs(np.fft.rfft(x, axis=1)) for x in (unrolled, np.roll(unrolled, 31, 1)))
+    assert_allclose(there, rolled, rtol=1e-9)
+
+
+def test_light_from_one_side_changes_the_spectrum_little():
+    slope = np.linspace(0.7, 1.3, SIDE, dtype=np.float32)
+    own, lit = (unrolled_spectrum(colours(grey), PLACE) for grey in (coin(), coin() * slope))
+    other = unrolled_spectrum(colours(coin(1)), PLACE)
+    assert likeness(own, lit) > 0.98
+    assert np.linalg.norm(lit - own) < 0.3 * np.linalg.norm(other - own)
+
+
+def test_size_changes_the_spectrum_little():
+    double = cv2.resize(colours(coin()), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_LINEAR)
+    place = Place(2 * CENTRE + 0.5, 2 * CENTRE + 0.5, 2 * RADIUS)
+    assert likeness(unrolled_spectrum(colours(coin()), PLACE), unrolled_spectrum(double, place)) > 0.98
+
+
+def test_unrolled_is_radius_down_and_angle_across_and_zero_outside():
+    ramp = np.ascontiguousarray(away().astype(np.float32))
+    unrolled = unroll(ramp, PLACE)
+    assert unrolled.shape == (48, 256)
+    assert_allclose(unrolled, np.repeat(np.arange(48)[:, None] * 0.97 * RADIUS / 48, 256, 1), atol=0.5)
+    beyond = unroll(np.ones((SIDE, SIDE), np.float32), Place(0, 0, RADIUS))
+    assert np.isfinite(beyond).all()
+    assert 0.2 < beyond.mean() < 0.3  # a quarter of that coin is in the picture
+
+
+def test_spectrum_of_a_wheel_is_its_spokes():
+    y, x = np.mgrid[:SIDE, :SIDE]
+    grey = 120 + 60 * np.cos(8 * np.arctan2(y - CENTRE, x - CENTRE))
+    spectrum = unrolled_spectrum(colours(grey.astype(np.float32)), PLACE)
+    assert spectrum.shape == (48, 39)
+    assert spectrum.dtype == np.float32
+    assert (spectrum[20:46].argmax(1) == 7).all()  # frequencies count from 1
+
+
+def test_five_numbers_of_a_bimetallic_disc_by_hand():
+    """Lab of sRGB: pure red has a 80.1, b 67.2; pure blue a 79.2, b -107.9; greys have 0, 0 (CIE, D65)."""
+    picture = np.full((SIDE, SIDE, 3), 128, np.uint8)
+    picture[away() < RADIUS] = (0, 0, 255)
+    picture[away() < 0.7 * RADIUS] = (255, 0, 0)
+    numbers = five_numbers(picture, PLACE)
+    assert_allclose(numbers, [RADIUS / SIDE, 80.1, 67.2, 79.2, -107.9], atol=0.6)
+    picture[away() >= RADIUS] = (255, 0, 0)
+    assert_allclose(five_numbers(picture, PLACE)[1:3], 0, atol=0.1)  # less the ground's
+
+
+def test_a_coin_without_ground_has_finite_numbers():
+    assert np.isfinite(five_numbers(np.full((60, 60, 3), 200, np.uint8), Place(29.5, 29.5, 60))).all()
+
+
+@pytest.mark.parametrize(("width", "scale"), [(SIDE, 1), (280, 1), (SIDE, 4)])
+def test_the_circle_is_found(width, scale):
+    picture = np.full((SIDE, width, 3), 40, np.uint8)
+    picture[:, :SIDE][away() < RADIUS] = 190
+    noise = np.random.default_rng(0).integers(0, 12, picture.shape).astype(np.uint8)
+    large = cv2.resize(picture + noise, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+    x, y, radius = place_of(large)
+    assert_allclose([x, y, radius], [scale * CENTRE, scale * CENTRE, scale * RADIUS], atol=0.05 * RADIUS * scale)
+
+
+def test_without_a_coin_it_is_the_inscribed_circle():
+    assert place_of(np.full((60, 100, 3), 128, np.uint8)) == (49.5, 29.5, 30)
+
+
+def test_results_do_not_depend_on_threads():
+    from deepcluster.descriptors import places_of, ruler_and_colour, unrolled_spectra
+
+    images = [colours(coin(seed)) for seed in range(6)]
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            places = places_of(images)
+            found.append((np.array(places), ruler_and_colour(images, places), unrolled_spectra(images, places)))
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert found[0][1].shape == (6, 5)
+    assert found[0][2].shape == (6, 48 * 39)
