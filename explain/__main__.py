@@ -1,11 +1,11 @@
-"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
+"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv | dots --run exp-dots/"""
 
 import argparse
 import sys
 from pathlib import Path
 
 from console import Parser, command
-from console.options import add_machine, add_reading, add_run, positive
+from console.options import add_machine, add_reading, add_run, natural, positive
 from explain.attribution.registry import PHOTOGRAPH, Asked, described, parse
 
 
@@ -17,6 +17,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     add_draw(commands)
     add_apply(commands)
+    add_dots(commands)
     return parser
 
 
@@ -76,6 +77,26 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
 
 
+def add_dots(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "dots",
+        help="dots and line: is the task solved, and does the large dot matter?",
+        allow_abbrev=False,
+        description="Ask networks of `supervised train dots` about fresh pictures in which nothing but the large dot "
+        "is changed, and draw Grad-CAM for each class.",
+    )
+    parser.add_argument(
+        "--run", "--exp", dest="run", type=Path, nargs="+", required=True, metavar="DIR", help="run directories"
+    )
+    parser.add_argument(
+        "--against", type=Path, nargs="+", default=[], metavar="DIR", help="others to set beside them: spoilt ones"
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="it goes into DIR/dots/ (default: as `draw`)")
+    parser.add_argument("--images", type=positive, default=3000, metavar="N", help="fresh pictures (3000)")
+    parser.add_argument("--seed", type=natural, default=1, help="of the fresh pictures (1)")
+    add_machine(parser)
+
+
 def epoch(text: str) -> str:
     return text if text in ("latest", "all") else str(positive(text))
 
@@ -104,11 +125,13 @@ def methods(text: str) -> tuple[Asked, ...]:
 def main() -> None:
     arguments = sys.argv[1:]
     parser = build_parser()
-    if arguments[:1] not in (["draw"], ["apply"], ["-h"], ["--help"]):
+    if arguments[:1] not in (["draw"], ["apply"], ["dots"], ["-h"], ["--help"]):
         arguments = ["draw", *arguments]
     options = parser.parse_args(arguments)
     if options.command == "draw":
         from explain.results import draw_command as act
+    elif options.command == "dots":
+        from explain.dots import dots_command as act
     else:
         from explain.edits import apply_command as act
     act(options)
