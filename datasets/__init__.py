@@ -1,10 +1,11 @@
-"""Images with stable ids: coin folders and zips, painted coins, MNIST.
+"""Images with stable ids: coin folders and zips, painted coins, MNIST, dots and line.
 
 `SOURCES` is the one table of what DATA may be besides a folder or a zip; a new one is added there.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -176,8 +177,37 @@ def _mnist(asked: Request) -> Dataset:
     return Dataset("mnist", asked.source, key, ids, [str(label) for label in labels], [], pixels, upright=True)
 
 
+def _dots(asked: Request, spoilt: bool = False) -> Dataset:
+    from PIL import Image
+
+    from datasets.dots import CLASSES, COUNTS, SEED, VERSION, draw_scenes, load_scenes, masks_of
+
+    name, split = asked.source.partition(":")[0], asked.detail or "train"
+    if split not in COUNTS:
+        raise UserError(f"{asked.source}: write {name}, {name}:train or {name}:test")
+    scenes = load_scenes(split, spoilt)
+    pictures = draw_scenes(scenes)
+    ids = [f"{split}/{i:05d}" for i in range(len(scenes))]
+    side = asked.shorter_side
+
+    def load(index: int) -> np.ndarray:
+        picture = Image.fromarray(pictures[index]).resize((side, side), Image.Resampling.BILINEAR)
+        return np.asarray(picture.convert("RGB"))
+
+    def masks(name: str) -> Masks:
+        row = int(name.rpartition("/")[2])
+        return {part: mask[0] for part, mask in masks_of(scenes[row : row + 1]).items()}
+
+    key = fingerprint([name, split, str(VERSION), str(SEED)])
+    pixels, _, _ = decode_all(f"{key}-{side}", ids, load, f"decoding {asked.source}", asked.workers)
+    labels = [CLASSES[label] for label in scenes.label]
+    return Dataset(name, asked.source, key, ids, labels, [], pixels, upright=True, colour_matters=False, mask_of=masks)
+
+
 SOURCES: dict[str, Source] = {
     "painted": Source("painted or painted:COUNT", _painted),
     "mnist": Source("mnist or mnist:test", _mnist),
+    "dots": Source("dots or dots:test", _dots),
+    "dots-spoilt": Source("dots-spoilt", partial(_dots, spoilt=True)),
 }
 DATA = f"folder of photographs, .zip of one, {', '.join(source.usage for source in SOURCES.values())}"  # for --help

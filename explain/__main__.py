@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
-from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive
+from console.options import above_zero, add_machine, add_reading, add_run, natural, not_negative, positive
 from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
 
 
@@ -154,11 +154,32 @@ def add_maximise(commands: argparse._SubParsersAction) -> None:
 
 
 # Of each command what adds its options, and the function that does it, imported when it is called.
+def add_dots(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "dots",
+        help="dots and line: is the task solved, and does the large dot matter?",
+        allow_abbrev=False,
+        description="Ask networks of `supervised train dots` about fresh pictures in which nothing but the large dot "
+        "is changed, and draw Grad-CAM for each class.",
+    )
+    parser.add_argument(
+        "--run", "--exp", dest="run", type=Path, nargs="+", required=True, metavar="DIR", help="run directories"
+    )
+    parser.add_argument(
+        "--against", type=Path, nargs="+", default=[], metavar="DIR", help="others to set beside them: spoilt ones"
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="it goes into DIR/dots/ (default: as `draw`)")
+    parser.add_argument("--images", type=positive, default=3000, metavar="N", help="fresh pictures (3000)")
+    parser.add_argument("--seed", type=natural, default=1, help="of the fresh pictures (1)")
+    add_machine(parser)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
+    "dots": (add_dots, "explain.dots:dots_command"),
 }
 
 

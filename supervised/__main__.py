@@ -16,7 +16,7 @@ from console.options import (
     number,
     positive,
 )
-from supervised.recipes import DATA, DEFAULT, RECIPES, list_values
+from supervised.recipes import DATA, DEFAULT, RECIPES, SUITED, list_values
 
 share = number(float, "a share above 0, at most 1", lambda x: 0 < x <= 1)
 
@@ -73,11 +73,13 @@ def add_train(commands: Any) -> None:
         metavar="DATA",
         nargs="?",
         default=DATA,
-        help=f"a folder with train/ and test/, each with a sub-folder for each class, or {DATA} (default)",
+        help="a folder with train/ and test/, each with a sub-folder for each class, or "
+        f"{', '.join([f'{DATA} (default)', *SUITED])}",
     )
     add_exp(train, "exp-mnist")
     others = ", ".join(name for name in RECIPES if name != DEFAULT)
-    train.add_argument("--model", default=DEFAULT, metavar="NAME", help=f"{DEFAULT} (default), {others}")
+    suited = "".join(f"; {model} for {data}" for data, model in SUITED.items())
+    train.add_argument("--model", metavar="NAME", help=f"{DEFAULT} (default{suited}), {others}")
     train.add_argument(
         "--size", "--img-size", dest="size", type=positive, default=28, metavar="PX", help="side that is seen (28)"
     )

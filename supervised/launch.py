@@ -19,7 +19,7 @@ from supervised.data import CHANNELS, LabelledData, Split, load_split, open_labe
 from supervised.evaluate import measure_reliability
 from supervised.learners import compute_logits
 from supervised.models import DIGITS, build
-from supervised.recipes import DATA, find_recipe
+from supervised.recipes import DATA, DEFAULT, SUITED, find_recipe
 from supervised.train import Config, State, fit, split_validation
 
 BEST = "best_parameters"  # beside the runs: .json for MNIST's, with the data's name for others
@@ -63,16 +63,16 @@ def configure(options: argparse.Namespace) -> Config:
     Raises:
         UserError: if there is no such recipe, the images are too small for it, or none or all would be held back.
     """
-    recipe = find_recipe(options.model)
-    build({"name": options.model, "size": options.size})
+    recipe = find_recipe(options.model or SUITED.get(options.data, DEFAULT))
+    build({"name": recipe.name, "size": options.size})
     if not 0 < options.validation < 1:
         raise UserError(f"--validation {options.validation:g}: a share between 0 and 1 is held back; .1 is usual")
     suited = asdict(recipe.augmentation) | {
         name: getattr(recipe, name) for name in ("epochs", "batch", "lr", "stop_at_accuracy")
     }
     chosen = {name: getattr(options, name) for name in suited if getattr(options, name) is not None}
-    same = ("model", "size", "validation", "limit", "plateau", "patience", "seed")
-    return Config(**{name: getattr(options, name) for name in same}, **(suited | chosen))
+    same = ("size", "validation", "limit", "plateau", "patience", "seed")
+    return Config(model=recipe.name, **{name: getattr(options, name) for name in same}, **(suited | chosen))
 
 
 def describe_run(config: Config, data: LabelledData, device: torch.device) -> Meta:

@@ -54,9 +54,12 @@ _RECIPES = (
     Recipe("small_conv", "small_conv", {"channels": 4}, stop_at_accuracy=0.97),
     # The network of supervised/autodiff.py, trained by it.
     Recipe("autodiff", "two_conv", {"channels": 8}, learner="numpy", epochs=3, batch=32, lr=0.01),
+    # For dots and line: it compares places all over the image.
+    Recipe("dots", "dilated", {"channels": 16}, epochs=12),
 )
 RECIPES = {recipe.name: recipe for recipe in _RECIPES}
 DEFAULT = "cnn101"
+SUITED = {"dots": "dots", "dots-spoilt": "dots"}  # data -> the recipe that it is trained by unless said otherwise
 
 
 def find_recipe(name: str) -> Recipe:

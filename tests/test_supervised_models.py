@@ -45,7 +45,7 @@ def test_each_recipe_is_told_once_and_names_what_there_is():
     assert [name for name, recipe in RECIPES.items() if recipe.stop_at_accuracy] == ["small_conv"]
     with pytest.raises(UserError, match=f"--model resnet: unknown: use one of {', '.join(RECIPES)}"):
         find_recipe("resnet")
-    assert list_values(lambda recipe: recipe.epochs) == "150; autodiff 3"
+    assert list_values(lambda recipe: recipe.epochs) == "150; autodiff 3, dots 12"
     assert list_values(lambda recipe: recipe.augmentation.rotate) == "cnn101 10, drop_full_conv 30"
 
 
