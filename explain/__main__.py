@@ -1,12 +1,20 @@
-"""python -m explain [draw] --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
+"""python -m explain [draw] --run exp/ | python -m explain pixelflip --run exp/ | python -m explain apply --run exp/ --edits edits.csv"""
 
 import argparse
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
 from console.options import add_machine, add_reading, add_run, positive
 from explain.attribution.registry import PHOTOGRAPH, Asked, described, parse
+
+# Each command, and the function that does it.
+COMMANDS = {
+    "draw": "explain.results:draw_command",
+    "pixelflip": "explain.flipping.command:pixelflip_command",
+    "apply": "explain.edits:apply_command",
+}
 
 
 def build_parser() -> Parser:
@@ -16,6 +24,7 @@ def build_parser() -> Parser:
     )
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     add_draw(commands)
+    add_pixelflip(commands)
     add_apply(commands)
     return parser
 
@@ -65,6 +74,35 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     add_reading(running)
 
 
+def add_pixelflip(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "pixelflip",
+        help="which single pixel, inverted, changes the answer",
+        allow_abbrev=False,
+        description="Invert each pixel of each image that the network gets right, one at a time, and note which flips change its "
+        "answer. Started again, it continues.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="more runs on the same images: from three on they vote",
+    )
+    parser.add_argument(
+        "--split", choices=["train", "test"], help="a supervised run's training (default) or test images"
+    )
+    parser.add_argument("--patch", type=positive, default=1, metavar="N", help="flip blocks of N x N pixels (1)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="ask about N images only, drawn evenly from all")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="it goes into DIR/pixelflip (default DIR: as for draw)"
+    )
+    add_machine(parser)
+    add_reading(parser)
+
+
 def add_apply(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "apply",
@@ -104,14 +142,11 @@ def methods(text: str) -> tuple[Asked, ...]:
 def main() -> None:
     arguments = sys.argv[1:]
     parser = build_parser()
-    if arguments[:1] not in (["draw"], ["apply"], ["-h"], ["--help"]):
+    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments = ["draw", *arguments]
     options = parser.parse_args(arguments)
-    if options.command == "draw":
-        from explain.results import draw_command as act
-    else:
-        from explain.edits import apply_command as act
-    act(options)
+    module, function = COMMANDS[options.command].split(":")
+    getattr(import_module(module), function)(options)
 
 
 if __name__ == "__main__":

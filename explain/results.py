@@ -22,6 +22,7 @@ from machine.files import locked, write_json
 from runs import Run
 
 SCHEMA = 2
+BESIDE = ("README.md", "pixelflip")  # what else may be in a folder of results: what flipping.command writes
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -98,7 +99,7 @@ def check_results(results: Path, run: Run) -> None:
         foreign = [
             path.name
             for path in (sorted(results.iterdir()) if results.is_dir() else [])
-            if path.name != "README.md" and not path.name.startswith(".")
+            if path.name not in BESIDE and not path.name.startswith(".")
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")
