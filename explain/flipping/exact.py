@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from console import UserError
 
+CACHED = 4  # images whose hidden units under every flip stay in a core's cache
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -216,8 +217,21 @@ class Flip:
     last: tuple[Span, Span]  # of what goes into the dense layer
 
 
-def trace(length: int, patch: int, stages: Sequence[Stage]) -> list[tuple[Span, list[Reach], Span]]:
-    """For each block along an axis of so many pixels: its pixels, its reach in each stage, and in what goes into the dense layer."""
+NOTHING = ((0, 0), (0, 0))  # the window of a flip that changes nothing: in an odd last row that a pool leaves out
+
+
+Trace = tuple[Span, list[Reach], Span]  # a block's pixels, its reach in each stage, and in what goes into the dense layer
+
+
+def meet(number: int, rows: Trace, columns: Trace) -> Flip:
+    """The flip of the block where these rows and columns meet."""
+    reaches = list(zip(rows[1], columns[1], strict=True))
+    empty = any(reach.before[0] == reach.before[1] for reach in (*rows[1], *columns[1]))
+    return Flip(number, (rows[0], columns[0]), reaches, NOTHING if empty else (rows[2], columns[2]))
+
+
+def trace(length: int, patch: int, stages: Sequence[Stage]) -> list[Trace]:
+    """Each block along an axis of so many pixels."""
     found = []
     for begin in range(0, length, patch):
         block = span = (begin, min(begin + patch, length))
@@ -227,7 +241,8 @@ def trace(length: int, patch: int, stages: Sequence[Stage]) -> list[tuple[Span, 
             side += 2 * stage.padding - (kernel - 1)
             whole = side // 2 * 2 if stage.pool else side  # an odd last cell is in no cell of the pool
             low, high = span[0] - (kernel - 1) + stage.padding, span[1] + stage.padding
-            first, last = min(max(low, 0), whole), min(high, whole)
+            first = min(max(low, 0), whole)
+            last = max(first, min(high, whole))
             before = (first - first % 2, last + last % 2) if stage.pool else (first, last)
             span = (before[0] // 2, before[1] // 2) if stage.pool else before
             side = side // 2 if stage.pool else side
@@ -248,10 +263,7 @@ class FlipLogits:
     def __init__(self, parts: Parts, shape: tuple[int, int, int], patch: int = 1):
         self.parts, self.patch = parts, patch
         down, across = (trace(length, patch, parts.stages) for length in shape[1:])
-        flips = [
-            Flip(number, (rows[0], columns[0]), list(zip(rows[1], columns[1], strict=True)), (rows[2], columns[2]))
-            for number, (rows, columns) in enumerate(product(down, across))
-        ]
+        flips = [meet(number, rows, columns) for number, (rows, columns) in enumerate(product(down, across))]
         self.count = len(flips)
         self._flips: dict[tuple[Span, Span], list[Flip]] = {}  # by their window of what goes into the dense layer
         for flip in flips:
@@ -263,7 +275,7 @@ class FlipLogits:
         """How many images at a time are fastest: their windows stay in the cache."""
         if device.type == "cuda":
             return 512
-        return 32 if self.parts.stages else 8
+        return 32 if self.parts.stages else 64
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in 0..1 -> (B, flips, K)."""
@@ -291,7 +303,16 @@ class FlipLogits:
         change = change.flatten(2)  # (B, C, flips)
         weight = self.parts.dense.weight
         weight = weight.view(len(weight), *change.shape[1:])  # (units, C, flips)
-        out = self.parts.dense(images.flatten(1))[:, :, None]
+        hidden = self.parts.dense(images.flatten(1))[:, :, None]
+        at_a_time = CACHED if images.device.type == "cpu" else len(images)
+        parts = [
+            self._columns(*some, weight) for some in zip(hidden.split(at_a_time), change.split(at_a_time), strict=True)
+        ]
+        return torch.cat(parts).transpose(1, 2)
+
+    def _columns(self, hidden: Tensor, change: Tensor, weight: Tensor) -> Tensor:
+        """(b, units, 1) and (b, C, flips) -> logits (b, K, flips)."""
+        out = hidden
         for channel in range(change.shape[1]):
             out = torch.addcmul(out, weight[:, channel], change[:, channel : channel + 1])
         for layer in self.parts.rest:
@@ -300,7 +321,7 @@ class FlipLogits:
                 out = out if layer.bias is None else out.add_(layer.bias[:, None])
             else:
                 out = torch.relu_(out) if isinstance(layer, nn.ReLU) else layer(out)
-        return out.transpose(1, 2)
+        return out
 
     def _look_at(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], Tensor]:
         """Of the images themselves: each stage's pre-activation and what comes of it, (B, H, W, C); and the last maps."""
@@ -317,6 +338,8 @@ class FlipLogits:
 
     def _change(self, change: Tensor, befores: list[Tensor], afters: list[Tensor], flip: Flip) -> Tensor:
         """What a flip changes of what goes into the dense layer: (B, h, w, C)."""
+        if flip.last == NOTHING:
+            return change[:, :0, :0]
         change = _cut(change, *flip.block)
         stages = zip(self.parts.stages, self._kernels, befores, afters, flip.reaches, strict=True)
         for stage, kernel, before, after, (down, across) in stages:

@@ -106,7 +106,7 @@ def draw_heat(study: Study, names: Sequence[str], word: str, ends: tuple[float, 
     """Where a flip changes the answer: of all images, and for each class; bright is unstable, the scales are all networks'."""
     across = 5
     down = -(-len(classes) // across)
-    figure = new_figure(13, 1.2 + 1.75 * max(2.3, down))
+    figure = new_figure(13, 1.2 + 1.7 * max(2.0, down))
     left, right = two_parts(figure, (2, 3.4))
     axis = left.subplots()
     style: dict[str, Any] = {"cmap": "inferno", "interpolation": "nearest"}

@@ -197,11 +197,11 @@ def hot_regions(study: Study, names: Sequence[str]) -> Finding:
     own = study.right[study.changes.image]
     for number in range(study.classes):
         mine = study.counts & (own == number)
-        images = np.unique(study.changes.image[mine], return_inverse=True)
-        marks = np.zeros((len(images[0]), *study.grid), np.float32)
-        marks.reshape(len(marks), -1)[images[1], study.changes.flip[mine]] = 1
-        near = uniform_filter(marks, (0, REGION, REGION), mode="constant") > 1e-6 if len(marks) else marks > 0
-        shared = near.sum(0) if len(marks) else np.zeros(study.grid)
+        images, row = np.unique(study.changes.image[mine], return_inverse=True)
+        marks = np.zeros((len(images), study.grid[0] * study.grid[1]), np.float32)
+        marks[row, study.changes.flip[mine]] = 1
+        near = uniform_filter(marks.reshape(-1, *study.grid), (0, REGION, REGION), mode="constant") > 1e-6
+        shared = near.sum(0)  # images that a flip in the region about this one changes
         most, mean = int(shared.max()), float(shared.mean())
         is_hot = most >= max(FEW, SHARE * len(marks), TIMES * mean)
         hot += bool(is_hot)
