@@ -18,7 +18,7 @@ EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
 
 
 def a_config(**changes) -> Config:
-    return Config(**(STABLE | {"size": 64, "decoded_side": 73, "k": 4} | changes))
+    return Config(**(STABLE | {"size": 64, "decode_at_most": 73, "k": 4} | changes))
 
 
 def test_every_baseline_clusters_and_is_measured(coins):
@@ -103,6 +103,6 @@ def test_curves_are_drawn_with_the_baselines_of_any_version(names, tmp_path):
 @pytest.mark.skipif(not EUROS.is_dir(), reason="about published photographs of euro coins, which are not shipped")
 def test_ruler_and_colour_tell_denominations_of_euro_coins():
     dataset = open_dataset(str(EUROS), 146, limit=300)
-    found = measure_baselines(dataset, a_config(size=128, decoded_side=146), 20, CPU)
+    found = measure_baselines(dataset, a_config(size=128, decode_at_most=146), 20, CPU)
     assert found["ruler"]["ami"] > 0.35
     assert found["ruler"]["ami"] > found["pixels"]["ami"] + 0.1

@@ -107,7 +107,7 @@ def test_the_circle_is_found(width, scale):
     noise = np.random.default_rng(0).integers(0, 12, picture.shape).astype(np.uint8)
     large = cv2.resize(picture + noise, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
     x, y, radius = place_of(large)
-    assert_allclose([x, y, radius], [scale * CENTRE, scale * CENTRE, scale * RADIUS], atol=0.05 * RADIUS * scale)
+    assert_allclose([x, y, radius], [scale * CENTRE, scale * CENTRE, scale * RADIUS], atol=0.08 * RADIUS * scale)
 
 
 def test_without_a_coin_it_is_the_inscribed_circle():

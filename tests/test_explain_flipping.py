@@ -96,6 +96,9 @@ def test_a_linear_net_on_four_pixels():
 def test_every_recipe_equals_the_naive_way(name, patch):
     model = stir(build({"name": name}, seed=3))
     fast = fast_way(model, 28, patch)
+    if fast is None:  # dilated convolutions: each flipped image is computed as a whole
+        assert name == "dots"
+        return
     images = some_images(2)
     with torch.inference_mode():
         torch.testing.assert_close(fast(images), flip_naive(model, images, patch), atol=1e-4, rtol=0)
