@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from console import UserError
 from datasets import Dataset
 from deepcluster import figures
 from deepcluster.agreement import agreement
@@ -211,8 +210,6 @@ def restore(state: State, saved: dict[str, Any]) -> None:
 
 
 def _summary_writer(run: Run) -> Any:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError:
-        raise UserError("--tensorboard: its package is not installed: pip install tensorboard") from None
+    from torch.utils.tensorboard import SummaryWriter
+
     return SummaryWriter(str(run.path / "tensorboard"))

@@ -3,6 +3,7 @@
 import argparse
 import hashlib
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,8 @@ def train_command(options: argparse.Namespace) -> None:
 
 def check_options(options: argparse.Namespace) -> None:
     """Refuse what can be seen to be wrong before the images are read."""
+    if options.tensorboard and find_spec("tensorboard") is None:
+        raise UserError("--tensorboard: its package is not installed: pip install tensorboard")
     preset = PRESETS[options.preset]
     arch, size = (getattr(options, name) or preset[name] for name in ("arch", "size"))
     if map_shape(arch, size) is None:

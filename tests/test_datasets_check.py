@@ -39,3 +39,8 @@ def test_paint_and_its_refusals(tmp_path):
     assert "already there" in refused(run_module("datasets", "paint", tmp_path / "new"))
     assert "at least 14" in refused(run_module("datasets", "paint", tmp_path / "b", "--count", "3"))
     assert "required" in refused(run_module("datasets"))
+
+
+def test_wrong_numbers_are_one_sentence(tmp_path):
+    for arguments in (["check", tmp_path, "--workers", "-1"], ["prepare", tmp_path, "--size", "0"]):
+        assert "from 1" in refused(run_module("datasets", *arguments))

@@ -40,7 +40,8 @@ def test_messy_folder(messy):
     assert dataset.ids == sorted([*STRANGE, "deep/er/x.JPG"])
     assert dict(dataset.skipped).keys() == {"broken.jpg", "empty.png", "notes.txt"}
     assert dict(dataset.skipped)["empty.png"] == "empty file"
-    assert dataset.suggests == {"rotate": 180.0}
+    assert not dataset.upright  # may lie at any angle
+    assert dataset.colour_matters
     assert all(dataset.pixels[i].shape == (32, 32, 3) for i in range(len(dataset)))
 
 
@@ -138,18 +139,18 @@ def test_interrupted_decoding_continues(coins, monkeypatch, cache):
     calls = []
     real = datasets.decode
 
-    def failing(path, side):
+    def failing(path, *sides):
         calls.append(path)
         if len(calls) > 30:
             raise KeyboardInterrupt
-        return real(path, side)
+        return real(path, *sides)
 
     monkeypatch.setattr(datasets, "decode", failing)
     with pytest.raises(KeyboardInterrupt):
         open_dataset(str(coins), 31, workers=1)
     first_try = len(calls)
     calls.clear()
-    monkeypatch.setattr(datasets, "decode", lambda path, side: calls.append(path) or real(path, side))
+    monkeypatch.setattr(datasets, "decode", lambda path, *sides: calls.append(path) or real(path, *sides))
     dataset = open_dataset(str(coins), 31, workers=1)
     assert len(dataset) == 48
     assert 0 < len(calls) < 48 <= first_try + len(calls)

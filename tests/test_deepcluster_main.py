@@ -325,6 +325,14 @@ def test_no_write_permission_is_one_sentence(coins, tmp_path, monkeypatch, capsy
     assert "no permission" in sentence
 
 
+def test_tensorboard_without_its_package_is_one_sentence(coins, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("deepcluster.launch.find_spec", lambda name: None)  # as if it were not there
+    code, _, sentence = call(monkeypatch, capsys, "train", coins, "--exp", tmp_path / "exp", *TRAIN, "--tensorboard")
+    assert code == 2
+    assert "pip install tensorboard" in sentence
+    assert not (tmp_path / "exp").exists()
+
+
 def test_second_training_in_one_place_is_refused(trained, coins, monkeypatch, capsys):
     with runs.open_run(trained).hold():
         code, _, sentence = call(

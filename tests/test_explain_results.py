@@ -279,6 +279,16 @@ def test_no_run_no_epoch_another_runs_results(trained, results, coins, tmp_path)
     assert "none of the run's 48 images" in refused(explain(trained, tmp_path / "r", "--data", empty))
 
 
+def test_results_of_a_newer_version_are_left_alone(trained, results, tmp_path):
+    mine = tmp_path / "results"
+    shutil.copytree(results, mine)
+    kept = json.loads((mine / "results.json").read_text())
+    (mine / "results.json").write_text(json.dumps(kept | {"schema": 99}))
+    assert "newer version" in refused(explain(trained, mine))
+    (mine / "results.json").write_text("[]")
+    assert "damaged" in refused(explain(trained, mine))
+
+
 def test_a_second_explain_at_the_same_time_is_refused(trained, results):
     with locked(results, "busy"):
         assert "another explain is writing here" in refused(explain(trained, results))
