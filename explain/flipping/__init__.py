@@ -1,1 +1,0 @@
-"""Pixel flips: which single pixel, inverted, changes the answer of a network; all of them, exactly."""
