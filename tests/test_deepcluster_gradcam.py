@@ -1,6 +1,7 @@
-"""The default run finds the painted types, and by looking at the coin and its symbols.
+"""The default run finds the painted types, and by looking at the coin.
 
-A rough check, with pytorch-grad-cam; minutes of two cores.
+A rough check, with pytorch-grad-cam; minutes of two cores. Of the symbols it asserts nothing: over a blob in the middle
+Grad-CAM gains as much as its error there, more on one machine and less on another (docs/reading-heat-maps.md).
 """
 
 import csv
@@ -23,7 +24,7 @@ def share(heat: np.ndarray, mask: np.ndarray) -> float:
     return float((heat * mask).sum() / heat.sum())
 
 
-def test_the_default_run_finds_types_by_coin_and_symbols(tmp_path):
+def test_the_default_run_finds_types_by_the_coin(tmp_path):
     result = run_module("deepcluster", "train", "painted", "--exp", tmp_path / "exp")
     assert result.returncode == 0, result.stderr
     run = runs.open_run(tmp_path / "exp")
@@ -58,6 +59,5 @@ def test_the_default_run_finds_types_by_coin_and_symbols(tmp_path):
             mask = np.asarray(Image.fromarray(masks[part]).resize((size, size), Image.Resampling.NEAREST))
             gain.append(share(heat, mask) - share(gaussian, mask))
     print({part: (len(gain), np.mean(gain)) for part, gain in gains.items()})
-    for part, gain in gains.items():
-        assert len(gain) > 120
-        assert np.mean(gain) > 2 * np.std(gain) / len(gain) ** 0.5, part
+    assert len(gains["coin"]) > 120
+    assert np.mean(gains["coin"]) > 2 * np.std(gains["coin"]) / len(gains["coin"]) ** 0.5
