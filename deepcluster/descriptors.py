@@ -13,7 +13,9 @@ import torch
 
 from console import progress
 from datasets import Pixels
+from datasets.coin import find_coins
 
+OUTLINED = 5000  # images whose coins are outlined; of more, a circle each has to do: a tenth of the time
 PLACED_AT = 160  # pixels of the shorter side at which the circle is looked for, at most
 RADII = (0.15, 0.55)  # of a circle that may be a coin, in shorter sides
 CENTRE, RING, GROUND = 0.6, (0.75, 0.95), 1.1  # in radii: the inlay of a bimetallic coin ends at .7
@@ -37,11 +39,20 @@ class Place(NamedTuple):
 
 
 def place_of(pixels: np.ndarray) -> Place:
-    """The coin's circle by Hough's transform on the median-filtered grey; the inscribed circle where none is found.
+    """The largest coin's place by its outline; the inscribed circle where none is found.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
     """
+    coins = find_coins(pixels)
+    if not coins:
+        return _inscribed(pixels)
+    largest = max(coins, key=lambda coin: coin.radius)
+    return Place(*largest.center, largest.radius)
+
+
+def circle_of(pixels: np.ndarray) -> Place:
+    """The same by Hough's transform on the median-filtered grey: less exact, ten times as fast."""
     height, width = pixels.shape[:2]
     scale = min(1.0, PLACED_AT / min(height, width))
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
@@ -54,14 +65,20 @@ def place_of(pixels: np.ndarray) -> Place:
     )
     found = np.zeros((0, 3)) if circles is None else np.asarray(circles, np.float64).reshape(-1, 3)
     if not len(found) or found[0, 2] <= 0:
-        return Place((width - 1) / 2, (height - 1) / 2, min(height, width) / 2)
+        return _inscribed(pixels)
     x, y, radius = (float(value) for value in found[0])
     return Place((x + 0.5) / scale - 0.5, (y + 0.5) / scale - 0.5, radius / scale)
 
 
 def places_of(images: Pixels) -> list[Place]:
-    """The place of the coin in each of N images."""
-    return _each(lambda i: place_of(images[i]), len(images), "finding coins")
+    """The place of the coin in each of N images; of more than 5,000, by the faster way."""
+    find = place_of if len(images) <= OUTLINED else circle_of
+    return _each(lambda i: find(images[i]), len(images), "finding coins")
+
+
+def _inscribed(pixels: np.ndarray) -> Place:
+    height, width = pixels.shape[:2]
+    return Place((width - 1) / 2, (height - 1) / 2, min(height, width) / 2)
 
 
 def ruler_and_colour(images: Pixels, places: list[Place]) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from deepcluster.descriptors import Place, five_numbers, place_of, unroll, unrolled_spectrum
+from deepcluster.descriptors import Place, circle_of, five_numbers, place_of, places_of, unroll, unrolled_spectrum
 
 SIDE, CENTRE, RADIUS = 201, 100, 70
 PLACE = Place(CENTRE, CENTRE, RADIUS)
@@ -100,22 +100,38 @@ def test_a_coin_without_ground_has_finite_numbers():
     assert np.isfinite(five_numbers(np.full((60, 60, 3), 200, np.uint8), Place(29.5, 29.5, 60))).all()
 
 
+@pytest.mark.parametrize("find", [place_of, circle_of])
 @pytest.mark.parametrize(("width", "scale"), [(SIDE, 1), (280, 1), (SIDE, 4)])
-def test_the_circle_is_found(width, scale):
+def test_the_circle_is_found(width, scale, find):
     picture = np.full((SIDE, width, 3), 40, np.uint8)
     picture[:, :SIDE][away() < RADIUS] = 190
     noise = np.random.default_rng(0).integers(0, 12, picture.shape).astype(np.uint8)
     large = cv2.resize(picture + noise, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    x, y, radius = place_of(large)
+    x, y, radius = find(large)
     assert_allclose([x, y, radius], [scale * CENTRE, scale * CENTRE, scale * RADIUS], atol=0.08 * RADIUS * scale)
 
 
-def test_without_a_coin_it_is_the_inscribed_circle():
-    assert place_of(np.full((60, 100, 3), 128, np.uint8)) == (49.5, 29.5, 30)
+@pytest.mark.parametrize("find", [place_of, circle_of])
+def test_without_a_coin_it_is_the_inscribed_circle(find):
+    assert find(np.full((60, 100, 3), 128, np.uint8)) == (49.5, 29.5, 30)
+
+
+def test_of_two_coins_it_is_the_larger():
+    picture = np.full((160, 320, 3), 60, np.uint8)
+    cv2.circle(picture, (90, 80), 60, (190, 180, 170), -1)
+    cv2.circle(picture, (235, 80), 40, (190, 180, 170), -1)
+    assert_allclose(place_of(picture), [90, 80, 60], atol=3)
+
+
+def test_large_sets_have_to_do_with_circles(monkeypatch):
+    monkeypatch.setattr("deepcluster.descriptors.OUTLINED", 2)
+    images = [colours(coin(seed)) for seed in range(3)]
+    assert places_of(images) == [circle_of(image) for image in images]
+    assert places_of(images[:2]) == [place_of(image) for image in images[:2]]
 
 
 def test_results_do_not_depend_on_threads():
-    from deepcluster.descriptors import places_of, ruler_and_colour, unrolled_spectra
+    from deepcluster.descriptors import ruler_and_colour, unrolled_spectra
 
     images = [colours(coin(seed)) for seed in range(6)]
     before = torch.get_num_threads()
