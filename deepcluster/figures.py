@@ -20,6 +20,7 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
 
     epochs = [row["epoch"] for row in log]
     panels: dict[str, list[Any]] = {}
+    colours: dict[str, Any] = {}  # of the curves
     for column in LOG:
         if column.panel is not None and column.name in log[-1]:
             panels.setdefault(column.panel, []).append(column)
@@ -30,13 +31,14 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
     for axis, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
         for column in columns:
             values = [float(row.get(column.name, "nan")) for row in log]
-            axis.plot(epochs, values, marker=".", label=column.meaning)
+            (curve,) = axis.plot(epochs, values, marker=".", label=column.meaning)
+            colours[column.name] = curve.get_color()
         if title == AGREEMENT:
             for name, values in baselines.items():
                 if name in BASELINES:
                     known = BASELINES[name]
-                    label = f"AMI of {known.title}"
-                    axis.axhline(values["ami"], color="tab:blue", linestyle=known.line, linewidth=1, label=label)
+                    style = {"color": colours.get("ami"), "linestyle": known.line, "linewidth": 1}
+                    axis.axhline(values["ami"], label=f"AMI: {known.name}", **style)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
