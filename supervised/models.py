@@ -120,8 +120,9 @@ def two_conv(size: int, in_channels: int, classes: int, channels: int) -> Layers
 def dilated(size: int, in_channels: int, classes: int, channels: int) -> Layers:
     """Five convolutions, ever wider dilated, and the largest value of each channel: the logits are told no places.
 
-    A unit of the last maps sees more than the image of a digit, so that it can tell what lies above what. With the mean
-    in place of the largest value it learns as well, but its Grad-CAM lies all over the image.
+    A unit of the last maps sees more than the image of a digit, so that it can tell what lies above what. So it need
+    not lie where its cause does, and Grad-CAM points roughly at best: docs/exercises.md measures it, and the mean in
+    place of the largest value beside it.
     """
     _units(channels, size // 4, size)
     features = [*_convolution(in_channels, channels, 5), nn.MaxPool2d(2)]

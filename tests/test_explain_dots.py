@@ -9,8 +9,8 @@ from conftest import refused, run_module
 from PIL import Image
 
 from datasets import dots
-from explain.dots import figures
-from explain.dots.answers import CONDITIONS, Share, change_large, measure, pool, weigh_heat
+from explain.dots import Group, _in_words, figures
+from explain.dots.answers import CONDITIONS, Share, change_large, measure, weigh_heat
 from supervised.__main__ import build_parser
 from supervised.launch import train_command
 from supervised.models import build
@@ -67,16 +67,23 @@ def test_heat_is_weighed_on_each_part():
     assert np.isnan(list(nothing.values())).all()
 
 
-def test_shares_of_several_networks_are_added():
-    net = build(ARGUMENTS, 1).eval()
-    one = measure(net, scenes(60), 1)
-    both = pool([one, one])
-    assert both.right["absent"] == Share(2 * one.right["absent"].count, 120)
-    assert both.changed.of == 2 * one.changed.of == 2 * 8 * 60
-    assert both.heat == pytest.approx(one.heat)
-    assert not one.is_solved
+def test_a_yes_of_several_networks_is_one_of_each(monkeypatch):
+    made, net = scenes(450), Bright().eval()
+    monkeypatch.setattr("explain.dots.answers.answer", lambda _, given: given.label)
+    honest = measure(net, made, 1)
+    monkeypatch.setattr("explain.dots.answers.answer", lambda _, given: dots.side_of_large(given))
+    fooled = measure(net, made, 1)
+    assert Group("dots", [], [], [honest, honest]).is_robust
+    assert not Group("dots", [], [], [honest, fooled]).is_solved
+    assert not Group("dots", [], [], [honest, fooled]).is_robust
+
+
+def test_an_interval_over_runs_spans_those_of_each():
     low, high = Share(99, 100).interval
     assert (low, high) == pytest.approx((0.9455, 0.9982), abs=1e-4)  # Wilson, by hand
+    other = Share(90, 100)
+    assert _in_words([Share(99, 100), other]) == f"0.9450 ({other.interval[0]:.4f} to {high:.4f})"
+    assert _in_words([Share(99, 100)] * 3) == f"0.9900 ({low:.4f} to {high:.4f})"  # no narrower for three
 
 
 def test_one_who_looks_at_the_small_dot_is_robust_and_one_who_looks_at_the_large_one_is_not(monkeypatch):

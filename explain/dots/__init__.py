@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from console import UserError, progress
 from datasets import dots
-from explain.dots.answers import CONDITIONS, LIMIT, MOVES, Measured, Share, measure, pool
+from explain.dots.answers import CONDITIONS, LIMIT, MOVES, Measured, Share, measure
 from explain.dots.figures import draw_examples, draw_measures, draw_moves
 from explain.gallery.pages import PAGES, TEMPLATES
 from explain.results import DOTS, default_results
@@ -31,6 +31,20 @@ class Group:
     runs: list[Run]
     networks: list[ClassNet]
     measured: list[Measured]
+
+    @property
+    def is_solved(self) -> bool:
+        """Whether each run answers fresh pictures."""
+        return all(one.is_solved for one in self.measured)
+
+    @property
+    def is_robust(self) -> bool:
+        """Whether each run does so whatever is done to the large dot."""
+        return all(one.is_robust for one in self.measured)
+
+    def right(self, name: str) -> list[Share]:
+        """Of each run under one of CONDITIONS."""
+        return [one.right[name] for one in self.measured]
 
 
 def dots_command(options: argparse.Namespace) -> None:
@@ -162,34 +176,37 @@ def _draw(groups: Sequence[Group], scenes: dots.Scenes, folder: Path) -> list[tu
 
 def _told(group: Group) -> dict[str, object]:
     """What the page says of a group."""
-    one = pool(group.measured)
     return {
         "name": group.name,
         "own": f"{np.mean([run.read_json('result.json')['test_accuracy'] for run in group.runs]):.4f}",
         "runs": ", ".join(f"{run.path.resolve().name} (seed {run.meta.seed})" for run in group.runs),
         "sentences": _sentences(group),
-        "right": {name: _in_words(share) for name, share in one.right.items()},
-        "changed": _in_words(one.changed),
-        "ever_changed": _in_words(one.ever_changed),
-        "heat": {part: f"{ratio:.2f}" for part, ratio in one.heat.items()},
-        "empty": one.empty,
+        "right": {name: _in_words(group.right(name)) for name in CONDITIONS},
+        "changed": _in_words([one.changed for one in group.measured]),
+        "ever_changed": _in_words([one.ever_changed for one in group.measured]),
+        "heat": {part: ", ".join(f"{one.heat[part]:.2f}" for one in group.measured) for part in dots.PARTS},
+        "empty": sum(one.empty for one in group.measured),
     }
 
 
 def _sentences(group: Group) -> list[str]:
-    """The two answers, from all runs of a group together."""
-    one = pool(group.measured)
-    first, worst = next(iter(one.right)), min(one.right, key=lambda name: one.right[name].value)
-    solved, robust = one.is_solved, one.is_robust
-    count = f"{len(group.runs)} run{'s' if len(group.runs) > 1 else ''}"
+    """The two answers, each a yes if it is one for every run."""
+    first = next(iter(CONDITIONS))
+    worst = min(CONDITIONS, key=lambda name: np.mean([share.value for share in group.right(name)]))
+    who = f"{group.name} ({len(group.runs)} run{'s' if len(group.runs) > 1 else ''})"
+    solved, robust = ("yes" if answer else "no" for answer in (group.is_solved, group.is_robust))
+    changed = _in_words([one.changed for one in group.measured])
     return [
-        f"{group.name} ({count}): solved on fresh pictures? {'yes' if solved else 'no'}: "
-        f"right for {_in_words(one.right[first])}",
-        f"{group.name} ({count}): robust against the large dot? {'yes' if robust else 'no'}: at worst ({worst}) right "
-        f"for {_in_words(one.right[worst])}; moving it alone changes {_in_words(one.changed)} of the answers",
+        f"{who}: solved on fresh pictures? {solved}: right for {_in_words(group.right(first))}",
+        f"{who}: robust against the large dot? {robust}: at worst ({worst}) right for {_in_words(group.right(worst))}; "
+        f"moving it alone changes {changed} of the answers",
     ]
 
 
-def _in_words(share: Share) -> str:
-    low, high = share.interval
-    return f"{share.value:.4f} ({low:.4f} to {high:.4f})"
+def _in_words(shares: Sequence[Share]) -> str:
+    """Mean over the runs, and from the lowest to the highest end of their intervals.
+
+    The runs are asked about the same pictures, so their counts must not be added as if there were more of these.
+    """
+    low, high = min(share.interval[0] for share in shares), max(share.interval[1] for share in shares)
+    return f"{np.mean([share.value for share in shares]):.4f} ({low:.4f} to {high:.4f})"

@@ -1,6 +1,5 @@
 """What a network answers when nothing but the large dot is changed, and where Grad-CAM's heat lies, by exact masks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.dots import BELOW, CLASSES, ON, PARTS, Scenes, draw_scenes, masks_of, move_large, without_large
+from datasets.dots import BELOW, CLASSES, ON, Scenes, draw_scenes, masks_of, move_large, without_large
 from explain.attribution import attribute
 from supervised.evaluate import accuracy_interval
 from supervised.learners import compute_logits
@@ -48,7 +47,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one network, or of several together."""
+    """What was measured of one network."""
 
     right: dict[str, Share]  # by condition
     changed: Share  # answers that another place of the large dot alone changes
@@ -58,7 +57,7 @@ class Measured:
 
     @property
     def is_solved(self) -> bool:
-        """Whether pictures like those of the training set are answered."""
+        """Whether fresh pictures, whose large dot lies anywhere, are answered."""
         return self.right["as drawn"].interval[0] > LIMIT
 
     @property
@@ -132,18 +131,3 @@ def weigh_heat(net: ClassNet, scenes: Scenes, targets: np.ndarray) -> tuple[dict
         on_it = (heat * mask).sum((1, 2))[there] / total[there]
         ratios[part] = float(on_it.mean() / mask[there].mean()) if there.any() else float("nan")
     return ratios, int((~there).sum())
-
-
-def pool(measured: Sequence[Measured]) -> Measured:
-    """Several networks as one: counts are added, heat is averaged."""
-
-    def add(shares: Sequence[Share]) -> Share:
-        return Share(sum(share.count for share in shares), sum(share.of for share in shares))
-
-    return Measured(
-        right={name: add([one.right[name] for one in measured]) for name in CONDITIONS},
-        changed=add([one.changed for one in measured]),
-        ever_changed=add([one.ever_changed for one in measured]),
-        heat={part: float(np.nanmean([one.heat[part] for one in measured])) for part in PARTS},
-        empty=sum(one.empty for one in measured),
-    )

@@ -40,11 +40,11 @@ def draw_measures(measured: Mapping[str, Sequence[Measured]]) -> Figure:
     left.set(ylim=(0, 1.05), ylabel="share right", title="The large dot is changed, nothing else")
     left.set_xticks(range(len(CONDITIONS)), [name.replace(" ", "\n", 1) for name in CONDITIONS])
     left.axhline(1 / len(CLASSES), color="black", linewidth=0.8, linestyle=":")
-    left.text(len(CONDITIONS) - 0.45, 1 / len(CLASSES) + 0.01, "chance", ha="right", va="bottom", fontsize=8)
+    left.text(1.005, 1 / len(CLASSES), "chance", transform=left.get_yaxis_transform(), va="center", fontsize=8)
     right.set(ylabel="heat / area", title="Grad-CAM of the own answer")
     right.set_xticks(range(len(PARTS)), [f"{part} dot" if part != "line" else part for part in PARTS])
     right.axhline(1, color="black", linewidth=0.8, linestyle=":")
-    right.text(len(PARTS) - 0.45, 1.01, "evenly", ha="right", va="bottom", fontsize=8)
+    right.text(1.01, 1, "evenly", transform=right.get_yaxis_transform(), va="center", fontsize=8)
     handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=len(names))
     return figure
