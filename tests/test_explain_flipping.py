@@ -59,6 +59,7 @@ def test_blocks_are_flipped_in_order_and_cut_off_at_the_edge():
     whole = [[[1, 1, 0], [1, 1, 0], [0, 0, 0]], [[0, 0, 1], [0, 0, 1], [0, 0, 0]]]
     assert found[:2, 0].tolist() == whole
     assert found[2:, 0].tolist() == [[[0, 0, 0], [0, 0, 0], [1, 1, 0]], [[0, 0, 0], [0, 0, 0], [0, 0, 1]]]
+    flipped_images(image, torch.tensor([3]), patch=2)  # one alone, too, leaves the image as it is
     assert image.sum() == 0
 
 
@@ -121,6 +122,28 @@ def test_other_stacks_equal_the_naive_way(side, channels):
         fast = FlipLogits(take_apart([*model]), (channels, side, side), patch)
         with torch.inference_mode():
             torch.testing.assert_close(fast(images), flip_naive(model, images, patch), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("patch", [1, 2, 7])
+def test_maps_that_a_window_covers_are_left_as_they_are(patch):
+    """A flip whose window is the whole map must not stay in it: asked again, in another order, it says the same."""
+    torch.manual_seed(0)
+    features = [
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(3, 2, 3, padding=1),
+        nn.MaxPool2d(2),
+    ]
+    model = nn.Sequential(*features, nn.Flatten(), nn.Linear(2, 3)).eval()
+    fast = FlipLogits(take_apart([*model]), (1, 7, 5), patch)
+    images = some_images(3)[:, :, :7, :5].contiguous()
+    before = images.clone()
+    with torch.inference_mode():
+        once, naive, twice = fast(images), flip_naive(model, images, patch), fast(images.flip(0)).flip(0)
+    torch.testing.assert_close(once, naive, atol=1e-5, rtol=0)
+    torch.testing.assert_close(twice, once, atol=1e-5, rtol=0)
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(

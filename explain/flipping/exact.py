@@ -58,7 +58,8 @@ def flipped_images(image: Tensor, flips: Tensor, patch: int = 1) -> Tensor:
     inside = torch.arange(patch, device=image.device)
     rows = ((flips // across * patch)[:, None] + inside).clamp_max(height - 1)[:, :, None]  # (F, patch, 1)
     columns = ((flips % across * patch)[:, None] + inside).clamp_max(width - 1)[:, None, :]
-    out = image.permute(1, 2, 0).expand(len(flips), height, width, channels).contiguous()
+    every = image.permute(1, 2, 0).expand(len(flips), height, width, channels)
+    out = every.clone(memory_format=torch.contiguous_format)  # a copy also of a single one
     out[torch.arange(len(flips), device=image.device)[:, None, None], rows, columns] = invert(image).permute(1, 2, 0)[
         rows, columns
     ]
