@@ -14,7 +14,7 @@ from tqdm import tqdm
 import runs
 from console import UserError, bar_settings
 from explain.flipping import figures
-from explain.flipping.findings import STUDY, Finding, Study, list_findings, vote_studies
+from explain.flipping.findings import STUDY, STUDY_NAME, Finding, Study, list_findings, vote_studies
 from explain.flipping.nets import (
     TOLERANCE,
     Asked,
@@ -135,9 +135,9 @@ class Report:
             )
         if self.votes:
             found.append(
-                "Votes: of three networks that all differ, a plain majority takes the first class; the weights decide "
-                "there and hardly anywhere else. 1 - instability is measured on these very images, precision on "
-                "validation images."
+                "Votes: where as many networks say one class as another, a plain majority takes the first class; the "
+                "weights decide there and hardly anywhere else. 1 - instability is measured on these very images, "
+                "precision on validation images."
             )
         return found
 
@@ -177,11 +177,11 @@ class Report:
     def tell(self) -> None:
         """The shares and findings, in words."""
         print(f"{self.asked.split}; flipped: each {self.thing}; wrong / right and robust / right but changed")
-        width = max(len(study.title) for study in [*self.studies, *self.votes]) + 2
+        width = max(len(name) for name in [STUDY_NAME, *(study.title for study in [*self.studies, *self.votes])]) + 2
         for study in [*self.studies, *self.votes]:
             print(f"  {study.title:<{width}}" + " / ".join(f"{share:.2%}" for share in study.shares))
         if self.is_digits:
-            print(f"  {'the study, net A':<{width}}" + " / ".join(f"{share:.1%}" for share in STUDY))
+            print(f"  {STUDY_NAME:<{width}}" + " / ".join(f"{share:.1%}" for share in STUDY))
         for note in self.notes:
             print(note)
         for one in self.findings:
@@ -198,9 +198,7 @@ class Report:
             table.append([study.title, str(len(study.right)), *shares, str(int(study.counts.sum()))])
         if self.is_digits:
             wrong, robust, changed = STUDY
-            table.append(
-                ["the study, net A", "60000", *(f"{share:.3f}" for share in (1 - wrong, wrong, robust, changed)), ""]
-            )
+            table.append([STUDY_NAME, "60000", *(f"{share:.3f}" for share in (1 - wrong, wrong, robust, changed)), ""])
         return table
 
     def class_table(self) -> list[list[str]]:

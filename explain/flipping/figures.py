@@ -13,7 +13,7 @@ from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
 
-from explain.flipping.findings import STUDY, Study
+from explain.flipping.findings import STUDY, STUDY_NAME, Study
 from machine.files import write_atomic
 
 DPI = 110
@@ -52,7 +52,7 @@ def draw_shares(studies: Sequence[Study], with_known: bool) -> Figure:
     """Wrong, robust and changed shares; beside them, as long as the wrong ones, those two that matter."""
     rows = [(study.title, study.shares) for study in studies]
     if with_known:
-        rows.append(("the study, net A", STUDY))
+        rows.append((STUDY_NAME, STUDY))
     figure = new_figure(11, 1.3 + 0.45 * len(rows))
     whole, part = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
     places = np.arange(len(rows))[::-1]

@@ -11,7 +11,8 @@ from scipy.stats import spearmanr
 from explain.flipping.study import Changes
 from supervised.evaluate import accuracy_interval, vote
 
-STUDY = (0.031, 0.956, 0.013)  # wrong, robust, changed: the study, net A, training images
+STUDY_NAME = "the study, net A, training images"
+STUDY = (0.031, 0.956, 0.013)  # wrong, robust, changed
 REGION = 5  # pixels of a side of what we call a region
 SHARE, TIMES, FEW = (
     0.5,
