@@ -14,6 +14,7 @@ from console import Parser, command
 from console.options import add_machine, positive
 from explain.flipping.exact import flip_naive
 from explain.flipping.nets import fast_way
+from explain.flipping.study import map_batches
 from machine.device import device_name, full_precision, synchronise, use_device
 from supervised.models import build
 from supervised.recipes import RECIPES
@@ -36,7 +37,7 @@ def random_network(name: str, device: torch.device) -> nn.Module:
     return for_inference(model.eval().to(device))
 
 
-def time_call(run: Callable[[], Tensor], device: torch.device) -> float:
+def time_call(run: Callable[[], object], device: torch.device) -> float:
     """Seconds of a call in a few: processor time on a CPU with one thread (others may be at work there), else time."""
     clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     synchronise(device)
@@ -61,14 +62,15 @@ def measure(name: str, rounds: int, device: torch.device) -> tuple[float, float,
     model = random_network(name, device)
     fast = fast_way(model, SIDE, 1)
     assert fast is not None
-    images = digits(fast.batch(device), device)
+    size = fast.batch(device)
+    images = digits(size * torch.get_num_threads() if device.type == "cpu" else size, device)
     one = images[:1]
     with full_precision():
-        error = float((fast(images)[:1] - flip_naive(model, one)).abs().max())
+        error = float((fast(images[:size])[:1] - flip_naive(model, one)).abs().max())
         quick: list[float] = []
         slow: dict[int, list[float]] = {batch: [] for batch in BATCHES[device.type]}
         for _ in range(rounds):
-            quick.append(time_call(lambda: fast(images), device) / len(images))
+            quick.append(time_call(lambda: map_batches(fast, images.split(size)), device) / len(images))
             for batch, seconds in slow.items():
                 seconds.append(time_call(lambda batch=batch: flip_naive(model, one, 1, batch), device))  # type: ignore[misc]
     best = min(slow, key=lambda batch: min(slow[batch]))

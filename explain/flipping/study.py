@@ -7,9 +7,11 @@ the next piece and ends in the same bytes.
 import io
 import shutil
 import zipfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +40,7 @@ class Changes:
     lead: np.ndarray  # (M,) float32 its logit minus the old answer's, under the flip; 0 or more
 
 
+Result = TypeVar("Result")
 FIELDS = tuple(Changes.__dataclass_fields__)
 
 
@@ -115,12 +118,36 @@ def run_study(net: Net, asked: Asked, patch: int, flips: int, folder: Path, bar:
 def study_piece(net: Net, asked: Asked, patch: int, rows: np.ndarray) -> Changes:
     """The images `rows`; images in the result are counted from the first of them."""
     batch = net.batch(asked.size)
-    parts = []
-    with torch.inference_mode(), full_precision():
-        images = asked.load(rows)
-        for begin in range(0, len(rows), batch):
-            parts.append((begin, find_changes(net.logits, net.fast, images[begin : begin + batch], patch)))
-    return join(parts)
+    images = asked.load(rows)
+
+    def find(some: Tensor) -> Changes:
+        return find_changes(net.logits, net.fast, some, patch)
+
+    found = map_batches(find, images.split(batch), shared=net.fast is not None)
+    return join(list(zip(range(0, len(rows), batch), found, strict=True)))
+
+
+def map_batches(function: Callable[[Tensor], Result], batches: Sequence[Tensor], shared: bool = True) -> list[Result]:
+    """What `function` gives for each batch, in order, without gradients and in full precision.
+
+    A window is too small to be shared out among threads: on a CPU, if `shared`, each thread has batches of its own. So
+    the result does not depend on their number.
+    """
+
+    def alone(batch: Tensor) -> Result:
+        with torch.inference_mode():  # which belongs to the thread
+            return function(batch)
+
+    threads = torch.get_num_threads()
+    with full_precision():
+        if not shared or batches[0].device.type != "cpu" or threads == 1:
+            return [alone(batch) for batch in batches]
+        torch.set_num_threads(1)  # of each thread that begins now
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                return list(pool.map(alone, batches))
+        finally:
+            torch.set_num_threads(threads)
 
 
 def join(parts: list[tuple[int, Changes]]) -> Changes:
