@@ -16,7 +16,7 @@ from datasets import Dataset, open_dataset
 from deepcluster import models
 from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
-from deepcluster.views import MEAN, STD, Frames, fixed_view
+from deepcluster.views import MEAN, STD, Frames, fixed_view, normalise
 from runs import Run
 from runs.directory import checkpoint_of, load_weights
 
@@ -101,6 +101,11 @@ def photograph(images: Tensor) -> Tensor:
     """What `view` gave, for the eye: (B, 3, H, W) in 0..1."""
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return images * std + mean
+
+
+def from_photograph(images: Tensor) -> Tensor:
+    """(B, 3, H, W) in 0..1 as the network sees them: the inverse of `photograph`."""
+    return normalise(images * 255)
 
 
 class TrainedRun:

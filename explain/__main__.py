@@ -174,12 +174,42 @@ def add_dots(commands: argparse._SubParsersAction) -> None:
     add_machine(parser)
 
 
+def add_pixelflip(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "pixelflip",
+        help="which single pixel, inverted, changes the answer",
+        allow_abbrev=False,
+        description="Invert each pixel of each image that the network gets right, one at a time, and note which "
+        "flips change its answer. Started again, it continues.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="DIR",
+        help="more runs on the same images: from three on they vote",
+    )
+    parser.add_argument(
+        "--split", choices=["train", "test"], help="a supervised run's training (default) or test images"
+    )
+    parser.add_argument("--patch", type=positive, default=1, metavar="N", help="flip blocks of N x N pixels (1)")
+    parser.add_argument("--limit", type=positive, metavar="N", help="ask about N images only, drawn evenly from all")
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="it goes into DIR/pixelflip (default DIR: as for draw)"
+    )
+    add_machine(parser)
+    add_reading(parser)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
     "dots": (add_dots, "explain.dots:dots_command"),
+    "pixelflip": (add_pixelflip, "explain.flipping.command:pixelflip_command"),
 }
 
 

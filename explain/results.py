@@ -22,7 +22,7 @@ from machine.files import locked, write_json
 from runs import Run
 
 SCHEMA = 2
-DOTS = "dots"  # sub-folder of what `explain dots` writes
+DOTS, FLIPS = "dots", "pixelflip"  # sub-folders of what `explain dots` and `explain pixelflip` write
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -115,7 +115,7 @@ def check_results(results: Path, run: Run) -> None:
         foreign = [
             path.name
             for path in (sorted(results.iterdir()) if results.is_dir() else [])
-            if path.name not in ("README.md", DOTS) and not path.name.startswith(".")
+            if path.name not in ("README.md", DOTS, FLIPS) and not path.name.startswith(".")
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")

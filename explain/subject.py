@@ -68,6 +68,9 @@ class Trainer(Protocol):
     def photograph(self, images: Tensor) -> Tensor:
         """What `view` gave, for the eye: (B, 1 or 3, H, W) in 0..1."""
 
+    def from_photograph(self, images: Tensor) -> Tensor:
+        """The inverse of `photograph`."""
+
 
 def trainer_of(run: Run) -> Any:
     """The `trained` module (a Trainer) of a run.

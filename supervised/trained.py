@@ -67,6 +67,11 @@ def photograph(images: Tensor) -> Tensor:
     return images
 
 
+def from_photograph(images: Tensor) -> Tensor:
+    """(B, channels, H, W) in 0..1 as the network sees them: the inverse of `photograph`."""
+    return images
+
+
 def training_images(run: Run, workers: int | None = None, mnist_dir: Path | None = None) -> Dataset:
     """The images that the run was trained on, those held back for validation included.
 

@@ -1,0 +1,287 @@
+"""One call of `python -m explain pixelflip`: the study of each run, their votes, tables, pictures and a page."""
+
+import argparse
+import base64
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import runs
+from console import UserError, bar_settings
+from explain.flipping import figures
+from explain.flipping.findings import STUDY, STUDY_NAME, Finding, Study, list_findings, vote_studies
+from explain.flipping.nets import (
+    TOLERANCE,
+    Asked,
+    Net,
+    check_alike,
+    flips_of,
+    measure_error,
+    open_asked,
+    open_net,
+)
+from explain.flipping.study import run_study
+from explain.gallery.pages import PAGES
+from explain.results import default_results
+from machine.device import use_device
+from machine.files import locked, write_atomic, write_csv, write_json
+from runs import Run
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def pixelflip_command(options: argparse.Namespace) -> None:
+    """`python -m explain pixelflip`."""
+    found = [runs.open_run(path) for path in [options.run, *options.against]]
+    if len(found) > len(LETTERS):
+        raise UserError(f"--against: {len(found)} runs are too many: name up to {len(LETTERS)}")
+    check_alike(found)
+    device = use_device(options.device, found[0].meta.stamp.threads)
+    nets = [open_net(run, letter, options.patch, device) for run, letter in zip(found, LETTERS, strict=False)]
+    split = options.split or "train"
+    if options.split is not None and found[0].meta.kind != "supervised":
+        raise UserError(
+            f"--split: {found[0].path} is a {found[0].meta.kind} run, whose images are one set: leave it out"
+        )
+    where = (split, options.limit, device, options.workers, options.mnist_dir)
+    asked, right = open_asked(found[0], nets[0].epoch, *where)
+    rights = [right] + [
+        right if asked.names is not None else open_asked(net.run, net.epoch, *where)[1] for net in nets[1:]
+    ]
+    grid = flips_of(asked, options.patch)
+    folder = (options.results or default_results(options.run)) / "pixelflip" / folder_name(asked, split, options)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "another pixelflip is writing here: wait for it or choose --results"):
+        studies = [
+            study_net(net, asked, right, grid, options.patch, folder) for net, right in zip(nets, rights, strict=True)
+        ]
+        votes = vote_studies(studies, precisions(found)) if len(studies) > 2 and asked.names is not None else []
+        report = Report(nets, asked, studies, votes, options.patch, folder)
+        report.write()
+    report.tell()
+    print(f"Open {folder / 'index.html'} in a browser.")
+
+
+def folder_name(asked: Asked, split: str, options: argparse.Namespace) -> str:
+    """What is studied, for a folder of its own: train, test-500, images-8px."""
+    name = split if asked.names is not None else "images"
+    return name + (f"-{options.patch}px" if options.patch > 1 else "") + (f"-{options.limit}" if options.limit else "")
+
+
+def study_net(net: Net, asked: Asked, right: np.ndarray, grid: tuple[int, int], patch: int, folder: Path) -> Study:
+    """The flips of one network, from what is there or made now; its folder is named by what it holds."""
+    own = net_folder(net, folder)
+    own.mkdir(exist_ok=True)
+    if not (own / "flips.npz").exists():
+        error = measure_error(net, asked, patch)
+        if error is not None and not error < TOLERANCE:  # nor NaN
+            print(f"{net.title}: the fast way is off by {error:.1e}: each flipped image is computed as a whole")
+            net = Net(net.letter, net.run, net.epoch, net.logits, None, net.device)
+    settings = {"desc": net.title, "unit": " images", "delay": 1, "leave": False}
+    with tqdm(total=len(asked.ids), **settings, **bar_settings()) as bar:
+        changes = run_study(net, asked, patch, int(np.prod(grid)), own, bar)
+    if len(changes.answers) != len(right):
+        raise UserError(f"{own}: holds the flips of {len(changes.answers)} images, not of {len(right)}: remove it")
+    classes = (
+        len(asked.names)
+        if asked.names is not None
+        else int(max(right.max(), changes.answers.max(), changes.becomes.max(initial=0))) + 1
+    )
+    return Study(net.title, net.letter, changes, right, classes, grid)
+
+
+def net_folder(net: Net, folder: Path) -> Path:
+    """Of one network's flips: another run or epoch has another."""
+    return folder / f"{net.name}-{net.epoch}-{net.run.identity[:8]}"
+
+
+def precisions(found: list[Run]) -> np.ndarray | None:
+    """(M, classes) how often each network is right when it says a class, on validation images; None: not known."""
+    results = [run.read_json("result.json") for run in found]
+    if any(result is None for result in results):
+        return None
+    return np.array([result["validation_reliability"] for result in results])
+
+
+class Report:
+    """Tables, pictures and the page of a study."""
+
+    def __init__(
+        self, nets: list[Net], asked: Asked, studies: list[Study], votes: list[Study], patch: int, folder: Path
+    ):
+        self.nets, self.asked, self.studies, self.votes = nets, asked, studies, votes
+        self.patch, self.folder = patch, folder
+        self.names = asked.names or [str(i) for i in range(max(study.classes for study in studies))]
+        self.is_digits = asked.word == "digit"
+        self.findings: list[Finding] = list_findings(studies, self.names, self.is_digits)
+
+    @property
+    def thing(self) -> str:
+        """What is flipped, in words."""
+        return "pixel" if self.patch == 1 else f"block of {self.patch} x {self.patch} pixels"
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know of the figures."""
+        found = []
+        if self.asked.names is not None and len(self.studies) == 2:
+            found.append(
+                "No vote: between two networks a majority is a coin toss wherever they differ. Name three runs."
+            )
+        if self.votes:
+            found.append(
+                "Votes: where as many networks say one class as another, a plain majority takes the first class; the "
+                "weights decide there and hardly anywhere else. 1 - instability is measured on these very images, "
+                "precision on validation images."
+            )
+        return found
+
+    def write(self) -> None:
+        """Everything."""
+        for net, study in zip(self.nets, self.studies, strict=True):
+            write_csv(net_folder(net, self.folder) / "flips.csv", self.flip_rows(study), self.flip_columns())
+        shares, classes = self.share_table(), self.class_table()
+        for name, table in (("shares", shares), ("classes", classes)):
+            write_csv(
+                self.folder / f"{name}.csv", [dict(zip(table[0], row, strict=True)) for row in table[1:]], table[0]
+            )
+        for study in self.studies:
+            rows = [
+                {self.asked.word: name, **dict(zip(self.names, row, strict=False))}
+                for name, row in zip(self.names, study.confusion.tolist(), strict=False)
+            ]
+            write_csv(self.folder / f"confusion-{study.letter}.csv", rows)
+        write_json(self.folder / "findings.json", [vars(one) for one in self.findings])
+        meaning = (
+            "" if self.asked.names is not None else " Right means that the head says the cluster that it has learnt."
+        )
+        html = PAGES.get_template("pixelflip.html").render(
+            title=", ".join(study.title for study in self.studies),
+            thing=self.thing,
+            word=self.asked.word,
+            covered=f"{self.asked.split[0].upper()}{self.asked.split[1:]}",
+            meaning=meaning,
+            shares=shares,
+            classes=classes,
+            notes=self.notes,
+            findings=self.findings,
+            pictures=self.draw(),
+        )
+        write_atomic(self.folder / "index.html", html.encode())
+
+    def tell(self) -> None:
+        """The shares and findings, in words."""
+        print(f"{self.asked.split}; flipped: each {self.thing}; wrong / right and robust / right but changed")
+        width = max(len(name) for name in [STUDY_NAME, *(study.title for study in [*self.studies, *self.votes])]) + 2
+        for study in [*self.studies, *self.votes]:
+            print(f"  {study.title:<{width}}" + " / ".join(f"{share:.2%}" for share in study.shares))
+        if self.is_digits:
+            print(f"  {STUDY_NAME:<{width}}" + " / ".join(f"{share:.1%}" for share in STUDY))
+        for note in self.notes:
+            print(note)
+        for one in self.findings:
+            print(f"{ {True: 'yes', False: 'no', None: 'cannot be told'}[one.holds] }: {one.claim} ({one.measured})")
+
+    def share_table(self) -> list[list[str]]:
+        """Head and a row for each network and vote."""
+        table = [
+            ["network", "images", "accuracy", "wrong", "right and robust", "right but changed", "flips that change"]
+        ]
+        for study in [*self.studies, *self.votes]:
+            wrong, robust, changed = study.shares
+            shares = [f"{share:.4f}" for share in (1 - wrong, wrong, robust, changed)]
+            table.append([study.title, str(len(study.right)), *shares, str(int(study.counts.sum()))])
+        if self.is_digits:
+            wrong, robust, changed = STUDY
+            table.append([STUDY_NAME, "60000", *(f"{share:.3f}" for share in (1 - wrong, wrong, robust, changed)), ""])
+        return table
+
+    def class_table(self) -> list[list[str]]:
+        """Head and a row for each class: of each network and vote, how many right images change, and their share."""
+        every = [*self.studies, *self.votes]
+        table = [[self.asked.word, *(study.title for study in every)]]
+        for number, name in enumerate(self.names):
+            cells = []
+            for study in every:
+                known = number < study.classes and study.per_class[number, 0]
+                cells.append(f"{study.rates[number]:.4f}" if known else "")
+            table.append([name, *cells])
+        return table
+
+    def flip_columns(self) -> list[str]:
+        """Of flips.csv."""
+        return ["image", self.asked.word, "flips", "becomes", "smallest_margin"]
+
+    def flip_rows(self, study: Study) -> list[dict[str, Any]]:
+        """A row for each image that is right and changed; its smallest margin: own logit minus the new."""
+        rows = []
+        image, becomes = study.changes.image[study.counts], study.changes.becomes[study.counts]
+        lead = study.changes.lead[study.counts]
+        bounds = np.flatnonzero(np.diff(image, prepend=-1, append=-1))
+        for begin, end in pairwise(bounds.tolist()):
+            row = int(image[begin])
+            counted = Counter(becomes[begin:end].tolist())
+            commonest = min(counted, key=lambda one: (-counted[one], one))
+            cells = (
+                self.asked.ids[row],
+                self.names[study.right[row]],
+                int(end - begin),
+                self.names[commonest],
+                f"{-lead[begin:end].max():.6g}",
+            )
+            rows.append(dict(zip(self.flip_columns(), cells, strict=True)))
+        return rows
+
+    def draw(self) -> list[dict[str, str]]:
+        """All pictures, written; for the page."""
+        studies, names, word = self.studies, self.names, self.asked.word
+        pictures: list[dict[str, str]] = []
+
+        def add(name: str, figure: figures.Figure, caption: str) -> None:
+            data = base64.b64encode(figures.save(figure, self.folder, name)).decode()
+            pictures.append({"name": name, "data": data, "caption": caption})
+
+        add("shares", figures.draw_shares([*studies, *self.votes], self.is_digits), "Shares of the images.")
+        ends, top = figures.brightest(studies), figures.highest(studies)
+        classes = figures.shown_classes(studies)
+        for study in studies:
+            mine = classes[classes < study.classes]
+            add(
+                f"heat-{study.letter}",
+                figures.draw_heat(study, names, word, ends, mine),
+                f"{study.title}: share of right images that a flip there changes; bright is unstable. All have "
+                "the same scales.",
+            )
+        for study in studies:
+            add(
+                f"classes-{study.letter}",
+                figures.draw_classes(study, names[: study.classes], word, top),
+                f"{study.title}: share of each {word}'s right images that any flip changes, with 95 % intervals.",
+            )
+        for study in studies:
+            mine = classes[classes < study.classes]
+            add(
+                f"confusion-{study.letter}",
+                figures.draw_confusion(study, names[: study.classes], word, mine),
+                f"{study.title}: what a flip makes of each {word} most often, by place, and how many flips do.",
+            )
+        for study in studies:
+            rows = figures.choose_images(study)
+            if len(rows):
+                add(
+                    f"images-{study.letter}",
+                    figures.draw_images(study, names, rows, self.photographs(rows), self.patch),
+                    f"{study.title}: images that flips change, in the colour of what they become; flips.csv has all.",
+                )
+        return pictures
+
+    def photographs(self, rows: np.ndarray) -> np.ndarray:
+        """(n, H, W, 3) in 0..1."""
+        with torch.inference_mode():
+            images = self.asked.load(rows).permute(0, 2, 3, 1).cpu().numpy()
+        return images.repeat(3 // images.shape[3], 3)

@@ -1,0 +1,247 @@
+"""The pictures of a study, PNG and SVG each: shares, heat maps, rates per class, confusion, images and their flips."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.ticker
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm, to_rgba
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+
+from explain.flipping.findings import STUDY, STUDY_NAME, Study
+from machine.files import write_atomic
+
+DPI = 110
+PANELS = 20  # classes with a map of their own
+SHOWN = 60  # images with their flips
+ACROSS = 12
+GREY, GREEN, RED, DARK = "#9aa0a6", "#3a7d44", "#c8553d", "#15171a"
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, which draws without a display."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def two_parts(figure: Figure, widths: tuple[float, float]) -> tuple[SubFigure, SubFigure]:
+    """Left and right."""
+    parts: Any = figure.subfigures(1, 2, width_ratios=widths)
+    return parts[0], parts[1]
+
+
+def save(figure: Figure, folder: Path, name: str) -> bytes:
+    """NAME.png and NAME.svg, the same bytes for the same picture; returns the PNG."""
+    pictures = {}
+    with matplotlib.rc_context({"svg.hashsalt": "pixelflip"}):
+        for kind, facts in (("png", {"Software": None}), ("svg", {"Date": None})):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=facts)
+            pictures[kind] = buffer.getvalue()
+            write_atomic(folder / f"{name}.{kind}", pictures[kind], durable=False)
+    return pictures["png"]
+
+
+def draw_shares(studies: Sequence[Study], with_known: bool) -> Figure:
+    """Wrong, robust and changed shares; beside them, as long as the wrong ones, those two that matter."""
+    rows = [(study.title, study.shares) for study in studies]
+    if with_known:
+        rows.append((STUDY_NAME, STUDY))
+    figure = new_figure(11, 1.3 + 0.45 * len(rows))
+    whole, part = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
+    places = np.arange(len(rows))[::-1]
+    for at, (_, (wrong, robust, changed)) in zip(places, rows, strict=True):
+        whole.barh(at, robust, color=GREEN)
+        whole.barh(at, changed, left=robust, color=RED)
+        whole.barh(at, wrong, left=robust + changed, color=GREY)
+        whole.text(robust / 2, at, f"{robust:.1%}", ha="center", va="center", color="white", fontsize=9)
+        part.barh(at, changed, color=RED)
+        part.barh(at, wrong, left=changed, color=GREY)
+        if changed:
+            part.text(changed / 2, at, f"{changed:.1%}", ha="center", va="center", color="white", fontsize=8)
+        if wrong:
+            part.text(changed + wrong / 2, at, f"{wrong:.1%}", ha="center", va="center", fontsize=8)
+    whole.set_yticks(places, [title for title, _ in rows])
+    whole.set(xlim=(0, 1), title="all images")
+    part.set(
+        xlim=(0, 1.05 * max(1e-3, *(shares[0] + shares[2] for _, shares in rows))), title="those not robust, larger"
+    )
+    for axis in (whole, part):
+        axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=None))
+        axis.spines[["top", "right"]].set_visible(False)
+    words = ("right and robust", "right, changed by a flip", "wrong from the outset")
+    handles = [Patch(color=colour, label=word) for colour, word in zip((GREEN, RED, GREY), words, strict=True)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def shown_classes(studies: Sequence[Study]) -> np.ndarray:
+    """Those with a panel of their own: all, or where they are many the ones that change most often."""
+    total = np.sum([study.per_class[:, 1] for study in studies], axis=0)
+    return np.sort(np.argsort(-total, kind="stable")[:PANELS])
+
+
+def brightest(studies: Sequence[Study]) -> tuple[float, float]:
+    """The largest share of a map of all images, and of a class: the common ends of the colour scales."""
+    ends = [
+        max(float(heat.max()) for heat in kind)
+        for kind in ([s.heat_of_all() for s in studies], [s.heat() for s in studies])
+    ]
+    return max(ends[0], 1e-9), max(ends[1], 1e-9)
+
+
+def mark(bar: Any, end: float) -> None:
+    """Five shares up to `end`, evenly spaced where the colour is the square root."""
+    ticks = end * np.linspace(0, 1, 5) ** 2
+    bar.set_ticks(ticks, labels=[f"{tick:.2%}" for tick in ticks])
+
+
+def draw_heat(study: Study, names: Sequence[str], word: str, ends: tuple[float, float], classes: np.ndarray) -> Figure:
+    """Where a flip changes the answer, of all images and of each class; bright is unstable, all have one scale."""
+    across = 5
+    down = -(-len(classes) // across)
+    figure = new_figure(13, 1.2 + 1.7 * max(2.0, down))
+    left, right = two_parts(figure, (2, 3.4))
+    axis = left.subplots()
+    style: dict[str, Any] = {"cmap": "inferno", "interpolation": "nearest"}
+    drawn = axis.imshow(study.heat_of_all(), norm=PowerNorm(0.5, 0, ends[0]), **style)
+    axis.set(title=f"all {word}s", xticks=[], yticks=[])
+    bar = left.colorbar(drawn, ax=axis, shrink=0.8, location="bottom", label="right images that this flip changes")
+    mark(bar, ends[0])
+    axes = right.subplots(down, across, squeeze=False)
+    heat = study.heat()
+    for axis, number in zip(axes.flat, classes, strict=False):
+        drawn = axis.imshow(heat[number], norm=PowerNorm(0.5, 0, ends[1]), **style)
+        count, changed = study.per_class[number]
+        axis.set_title(f"{names[number]}   ({changed} of {count})", fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for axis in axes.flat[len(classes) :]:
+        axis.axis("off")
+    mark(right.colorbar(drawn, ax=list(axes.flat), shrink=0.8, label=f"of the {word}'s right images"), ends[1])
+    figure.suptitle(f"{study.title}: where one flip changes the answer (colour: square root of the share)", fontsize=11)
+    return figure
+
+
+def draw_classes(study: Study, names: Sequence[str], word: str, top: float) -> Figure:
+    """Instability of each class with its 95 % interval; `top` is the end of all networks' scales."""
+    figure = new_figure(max(6.5, 0.32 * study.classes + 2), 3.6)
+    axis = figure.subplots()
+    rates = np.nan_to_num(study.rates)
+    low, high = np.nan_to_num(np.array(study.intervals())).T
+    axis.bar(range(study.classes), rates, color=RED)
+    spread = np.maximum(0, [rates - low, high - rates])
+    axis.errorbar(range(study.classes), rates, spread, fmt="none", ecolor=DARK, elinewidth=1, capsize=3)
+    axis.set_xticks(range(study.classes), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    axis.set(xlabel=word, ylabel="changed by at least one flip", ylim=(0, top), title=f"{study.title}: instability")
+    axis.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=None))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def highest(studies: Sequence[Study]) -> float:
+    """The common end of the scales of `draw_classes`."""
+    return 1.05 * max(1e-3, *(float(np.nan_to_num(np.array(study.intervals())).max()) for study in studies))
+
+
+def draw_confusion(study: Study, names: Sequence[str], word: str, classes: np.ndarray) -> Figure:
+    """For each class a map with the colour of what a flip there most often makes of it; and the table of all flips."""
+    across = 5
+    down = -(-len(classes) // across)
+    colours = palette(study.classes)
+    figure = new_figure(14, 1.3 + 1.85 * max(2.0, down))
+    left, right = two_parts(figure, (1.6, 1))
+    axes = left.subplots(down, across, squeeze=False)
+    commonest = study.commonest()
+    for axis, number in zip(axes.flat, classes, strict=False):
+        axis.imshow(np.array([*colours, to_rgba(DARK)])[commonest[number]])  # -1, none, is the last
+        axis.set_title(f"{names[number]} becomes", fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    for axis in axes.flat[len(classes) :]:
+        axis.axis("off")
+    seen = [i for i in range(study.classes) if (commonest == i).any()][:24]
+    left.legend(
+        handles=[Patch(color=colours[i], label=names[i]) for i in seen] + [Patch(color=DARK, label="none")],
+        loc="outside lower center",
+        ncols=12,
+        frameon=False,
+        fontsize=9,
+        title=f"the {word} that a flip there makes of it most often",
+    )
+    axis = right.subplots()
+    table = study.confusion
+    axis.imshow(np.sqrt(table), cmap="Reds", vmin=0, vmax=max(1.0, float(np.sqrt(table.max()))))
+    if study.classes <= 12:
+        for row, column in zip(*np.nonzero(table), strict=True):
+            shade = "white" if table[row, column] > 0.4 * table.max() else DARK
+            axis.text(column, row, str(table[row, column]), ha="center", va="center", fontsize=7, color=shade)
+        axis.set_xticks(range(study.classes), names)
+        axis.set_yticks(range(study.classes), names)
+    axis.set(xlabel="becomes", ylabel=f"{word}", title="flips that change it")
+    figure.suptitle(f"{study.title}: what a flip makes of it", fontsize=11)
+    return figure
+
+
+def palette(count: int) -> list[tuple[float, float, float, float]]:
+    """A colour for each class."""
+    name = "tab10" if count <= 10 else "tab20" if count <= 20 else "turbo"
+    colours = matplotlib.colormaps[name]
+    if count <= 20:
+        return [colours(i) for i in range(count)]
+    return [colours(i / (count - 1)) for i in range(count)]
+
+
+def choose_images(study: Study) -> np.ndarray:
+    """Rows of changed images to show: half of them with the most flips, half drawn evenly from the rest, by class."""
+    rows = np.flatnonzero(study.is_changed)
+    flips = np.bincount(study.changes.image[study.counts], minlength=len(study.right))[rows]
+    order = rows[np.argsort(-flips, kind="stable")]
+    if len(order) > SHOWN:
+        rest = order[SHOWN // 2 :]
+        order = np.concatenate(
+            [order[: SHOWN // 2], rest[np.linspace(0, len(rest) - 1, SHOWN - SHOWN // 2).astype(int)]]
+        )
+    return order[np.argsort(study.right[order], kind="stable")]
+
+
+def draw_images(study: Study, names: Sequence[str], rows: np.ndarray, images: np.ndarray, patch: int) -> Figure:
+    """Images (n, H, W, 3) in 0..1 of `rows`, with the flips that change them in the colour of what they become."""
+    across = min(ACROSS, len(rows))
+    down = -(-len(rows) // across)
+    colours = np.array(palette(study.classes))[:, :3]
+    figure = new_figure(max(5.0, 1.05 * across), 1.22 * down + 0.9)
+    axes = figure.subplots(down, across, squeeze=False)
+    becomes_any: set[int] = set()
+    for axis, row, image in zip(axes.flat, rows, images, strict=False):
+        drawn = 0.75 * image.copy()
+        mine = study.counts & (study.changes.image == row)
+        for flip, becomes in zip(study.changes.flip[mine], study.changes.becomes[mine], strict=True):
+            y, x = flip // study.grid[1] * patch, flip % study.grid[1] * patch
+            area = drawn[y : y + patch, x : x + patch]
+            area[:] = colours[becomes] if patch == 1 else 0.45 * area + 0.55 * colours[becomes]
+            becomes_any.add(int(becomes))
+        axis.imshow(drawn, interpolation="nearest")
+        axis.set_title(f"{names[study.right[row]]}: {int(mine.sum())}", fontsize=8, pad=2)
+    for axis in axes.flat:
+        axis.axis("off")
+    figure.legend(
+        handles=[Patch(color=colours[i], label=names[i]) for i in sorted(becomes_any)[:24]],
+        loc="outside lower center",
+        ncols=12,
+        frameon=False,
+        fontsize=8,
+        title="becomes",
+        title_fontsize=8,
+    )
+    figure.suptitle(
+        f"{study.title}: {len(rows)} of {int(study.is_changed.sum())} changed images, class: flips", fontsize=10
+    )
+    return figure
