@@ -30,6 +30,7 @@ from benchmarks.setting import Ratio, add_photographs, conditions, photographs
 from console.options import natural, positive
 from datasets import Dataset, decoded_side, open_dataset
 from datasets.folder import list_files
+from datasets.view import PHOTOGRAPH
 from deepcluster.clustering import KMEANS_ITERATIONS
 from deepcluster.config import PRESETS, Config, side_to_decode
 from deepcluster.epoch import balanced_draws, train_epoch
@@ -118,7 +119,7 @@ def run(options: argparse.Namespace) -> None:
 def paper_config(size: int) -> Config:
     """The paper's preset with views of `size` pixels."""
     paper = PRESETS["paper"]
-    changed = {"size": size, "k": K, "decode_at_most": side_to_decode("paper", size, paper["scale"])}
+    changed = {"size": size, "k": K, "decode_at_most": side_to_decode("paper", PHOTOGRAPH, size, paper["scale"])}
     return Config(**(paper | changed))
 
 

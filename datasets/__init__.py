@@ -15,9 +15,12 @@ from console import UserError
 from datasets.cache import Pixels, content_digests, decode_all, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
+from datasets.places import Place, find_places
+from datasets.view import PHOTOGRAPH, VIEWS
 
-__all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "open_dataset"]
+__all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "look", "open_dataset", "shows_coins"]
 
+VIEW_VERSION = 1  # raise when view.py draws other pixels of the same photograph and place
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
 
@@ -31,13 +34,17 @@ class Dataset:
     name: str
     source: str  # what open_dataset was asked for, made absolute
     key: str  # identifies the content: equal keys, equal files
+    pixels_key: str  # identifies the photographs' pixels: equal keys, equal pixels
     ids: list[str]
     labels: list[str] | None
     skipped: list[tuple[str, str]]  # (file, reason)
-    pixels: Pixels
+    pixels: Pixels  # of the view that a network is given; the photographs themselves unless `look` made another
     upright: bool = False  # else each may lie at any angle
     colour_matters: bool = True  # else it is the light's and the background's
     mask_of: Callable[[str], Masks] | None = None  # id -> the true parts of a picture, where they are known
+    view: str = PHOTOGRAPH  # whose pixels these are: a key of datasets.view.VIEWS, or PHOTOGRAPH
+    photographs: Pixels | None = None  # as decoded, where `pixels` is another view
+    places: list[Place] | None = None  # of the coins in them, where `pixels` is another view
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,10 +53,28 @@ class Dataset:
         """Where each part of image `index` is, in the file's own pixels; None where no truth is known."""
         return None if self.mask_of is None else self.mask_of(self.ids[index])
 
+    @property
+    def decoded(self) -> Pixels:
+        """The photographs' pixels, whatever the view."""
+        return self.pixels if self.photographs is None else self.photographs
+
+    def find_places(self, workers: int | None = None) -> list[Place]:
+        """Where the coin is in each photograph; found once, then cached."""
+        return find_places(self.decoded, self.pixels_key, workers) if self.places is None else self.places
+
     def take(self, indices: np.ndarray) -> "Dataset":
         """The images `indices` alone."""
-        labels = None if self.labels is None else [self.labels[i] for i in indices]
-        return replace(self, ids=[self.ids[i] for i in indices], labels=labels, pixels=self.pixels.take(indices))
+        if np.array_equal(indices, np.arange(len(self))):
+            return self
+        return replace(
+            self,
+            pixels_key=fingerprint([self.pixels_key, *map(str, indices)]),
+            ids=[self.ids[i] for i in indices],
+            labels=None if self.labels is None else [self.labels[i] for i in indices],
+            pixels=self.pixels.take(indices),
+            photographs=None if self.photographs is None else self.photographs.take(indices),
+            places=None if self.places is None else [self.places[i] for i in indices],
+        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,7 @@ class Source:
 
     usage: str  # how it is written
     open: Callable[[Request], Dataset]
+    coins: bool = False  # whether its pictures show a coin each
 
 
 def open_dataset(
@@ -103,6 +129,30 @@ def open_dataset(
     return dataset
 
 
+def look(dataset: Dataset, view: str, size: int, workers: int | None = None) -> Dataset:
+    """The same images in another view of the coin: `pixels` are (height, width) = VIEWS[view].shape(size).
+
+    Drawn once, into the cache. Where no coin is found the whole photograph takes its place.
+    """
+    if view == PHOTOGRAPH:
+        return dataset
+    photographs, places = dataset.decoded, dataset.find_places(workers)
+    pixels, _, _ = decode_all(
+        f"{dataset.pixels_key}-{view}{VIEW_VERSION}-{size}",
+        dataset.ids,
+        lambda i: VIEWS[view].draw(np.array(photographs[i]), places[i], size),
+        f"{view} view",
+        workers,
+    )
+    return replace(dataset, pixels=pixels, view=view, photographs=photographs, places=places)
+
+
+def shows_coins(source: str) -> bool:
+    """Whether the pictures of a source are meant to show a coin each: folders and zips are."""
+    kind = source.partition(":")[0]
+    return kind not in SOURCES or SOURCES[kind].coins
+
+
 def decoded_side(size: int) -> int:
     """Shorter side to decode to for views of `size`: 256 for 224, the paper's ratio."""
     return round(size * 8 / 7)
@@ -125,8 +175,9 @@ def _folder(asked: Request) -> Dataset:
     digests = content_digests(root, names, asked.workers)
     key = fingerprint([part for pair in zip(names, digests, strict=True) for part in pair])
     sides = f"{asked.shorter_side}" + (f"-{asked.at_most}" if asked.at_most > asked.shorter_side else "")
+    pixels_key = f"{key}-{sides}"
     pixels, kept, skipped = decode_all(
-        f"{key}-{sides}",
+        pixels_key,
         names,
         lambda i: decode(root / names[i], asked.shorter_side, asked.at_most),
         f"decoding {name}",
@@ -137,7 +188,7 @@ def _folder(asked: Request) -> Dataset:
             f"{source}: none of its {len(names)} files is a usable image (the first: {skipped[0][0]}: {skipped[0][1]})"
         )
     ids = [names[i] for i in kept]
-    return Dataset(name, str(path.resolve()), key, ids, class_labels(ids), skipped, pixels)
+    return Dataset(name, str(path.resolve()), key, pixels_key, ids, class_labels(ids), skipped, pixels)
 
 
 def _painted(asked: Request) -> Dataset:
@@ -173,8 +224,10 @@ def _mnist(asked: Request) -> Dataset:
         return np.asarray(digit.convert("RGB"))
 
     key = fingerprint(["mnist", split])
-    pixels, _, _ = decode_all(f"{key}-{side}", ids, load, f"decoding {asked.source}", asked.workers)
-    return Dataset("mnist", asked.source, key, ids, [str(label) for label in labels], [], pixels, upright=True)
+    pixels_key = f"{key}-{side}"
+    pixels, _, _ = decode_all(pixels_key, ids, load, f"decoding {asked.source}", asked.workers)
+    names = [str(label) for label in labels]
+    return Dataset("mnist", asked.source, key, pixels_key, ids, names, [], pixels, upright=True)
 
 
 def _dots(asked: Request, spoilt: bool = False) -> Dataset:
@@ -199,13 +252,25 @@ def _dots(asked: Request, spoilt: bool = False) -> Dataset:
         return {part: mask[0] for part, mask in masks_of(scenes[row : row + 1]).items()}
 
     key = fingerprint([name, split, str(VERSION), str(SEED)])
-    pixels, _, _ = decode_all(f"{key}-{side}", ids, load, f"decoding {asked.source}", asked.workers)
-    labels = [CLASSES[label] for label in scenes.label]
-    return Dataset(name, asked.source, key, ids, labels, [], pixels, upright=True, colour_matters=False, mask_of=masks)
+    pixels_key = f"{key}-{side}"
+    pixels, _, _ = decode_all(pixels_key, ids, load, f"decoding {asked.source}", asked.workers)
+    return Dataset(
+        name,
+        asked.source,
+        key,
+        pixels_key,
+        ids,
+        [CLASSES[label] for label in scenes.label],
+        [],
+        pixels,
+        upright=True,
+        colour_matters=False,
+        mask_of=masks,
+    )
 
 
 SOURCES: dict[str, Source] = {
-    "painted": Source("painted or painted:COUNT", _painted),
+    "painted": Source("painted or painted:COUNT", _painted, coins=True),
     "mnist": Source("mnist or mnist:test", _mnist),
     "dots": Source("dots or dots:test", _dots),
     "dots-spoilt": Source("dots-spoilt", partial(_dots, spoilt=True)),

@@ -18,6 +18,7 @@ from console.options import (
     positive,
 )
 from datasets import DATA
+from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster.backbones import BACKBONES
 from deepcluster.clustering import CLUSTERINGS
 from deepcluster.config import PAPER, PRESETS, STABLE
@@ -115,7 +116,7 @@ def add_train(commands: Any) -> None:
 
     def option(group: Any, *names: str, help: str, **keywords: Any) -> None:
         field = keywords.get("dest") or names[0].lstrip("-").replace("-", "_")
-        if field in STABLE and field != "rotate":
+        if field in STABLE and field not in ("rotate", "view", "facts"):
             ours, papers = STABLE[field], PAPER[field]
             if ours is not None:
                 help += f" ({ours})" if ours == papers else f" ({ours}, {papers})"
@@ -139,6 +140,13 @@ def add_train(commands: Any) -> None:
     option(main, "--seed", type=natural, help="everything random comes from it")
 
     net = train.add_argument_group("the network and what it sees")
+    option(
+        net,
+        "--view",
+        choices=[PHOTOGRAPH, *VIEWS],
+        help="; ".join([f"{PHOTOGRAPH}: as it is", *(f"{view.name}: {view.says}" for view in VIEWS.values())])
+        + " (default: unrolled for coins, photograph for mnist, dots and the paper)",
+    )
     option(net, "--arch", "-a", choices=sorted(BACKBONES), help="network")
     option(
         net,
@@ -166,9 +174,19 @@ def add_train(commands: Any) -> None:
     option(
         net,
         "--neck",
-        choices=["mlp", "pool", "fc"],
-        help="what is clustered: a layer of 512, the averaged last convolution, or a layer of 4096",
+        choices=["mlp", "pool", "fc", "spectrum"],
+        help="what is clustered: a layer of 512, the averaged last convolution, a layer of 4096, or (unrolled coins, "
+        "the default there) a layer of 512 on frequencies around the coin",
     )
+    option(
+        net,
+        "--with",
+        dest="facts",
+        type=facts,
+        metavar="FACTS",
+        help="size, colour or size,colour: cluster these measured facts beside what the network sees",
+    )
+    option(net, "--with-weight", dest="facts_weight", type=above_zero, metavar="TIMES", help="... times its features")
     option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
     option(
         net,
@@ -241,6 +259,13 @@ angle = number(float, "an angle from 0 to 180", lambda x: 0 <= x <= 180)
 
 def clusters(text: str) -> int | str:
     return text if text == "auto" else positive(text)
+
+
+def facts(text: str) -> str:
+    wanted = [name.strip().lower().replace("color", "colour") for name in text.split(",")]
+    if not set(wanted) <= {"size", "colour"}:
+        raise argparse.ArgumentTypeError(f"{text!r} is not size, colour or size,colour")
+    return ",".join(name for name in ("size", "colour") if name in wanted)
 
 
 def algorithm(text: str) -> str:

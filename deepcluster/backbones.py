@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from datasets.view import PHOTOGRAPH, shape_of
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -64,20 +66,50 @@ def _plain_stack(layers: Layers, channels: int, pool: int) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
+def build_backbone(arch: str, channels: int, around: bool = False) -> nn.Sequential:
+    """A key of BACKBONES; `around`: for pictures whose left and right edge meet."""
+    features = BACKBONES[arch](channels)
+    if around:
+        from deepcluster.around import join_edges
+
+        join_edges(features)
+    return features
+
+
 @lru_cache(maxsize=1024)
-def map_shape(arch: str, size: int) -> tuple[int, int, int] | None:
-    """(channels, height, width) after a backbone's pool for a `size` x `size` image; None: too small a picture."""
+def map_shape(arch: str, height: int, width: int, around: bool = False) -> tuple[int, int, int] | None:
+    """(channels, height, width) of a backbone's last maps for pictures (height, width), before its pool.
+
+    None: too small a picture, of which nothing is left after the pool.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        features = BACKBONES[arch](3).eval()
+        features = build_backbone(arch, 3, around).eval()
         try:
-            _, channels, height, width = features(torch.empty(1, 3, size, size)).shape
+            maps = features[:-1](torch.empty(1, 3, height, width))
+            pooled = features[-1](maps)
         except RuntimeError:  # a kernel larger than the map that is left
             return None
-    return (channels, height, width) if height and width else None
+    return tuple(maps.shape[1:]) if all(pooled.shape) else None
 
 
-def smallest_size(arch: str) -> int:
-    """Pixels of the smallest square picture that the backbone takes."""
-    return next(size for size in range(1, 512) if map_shape(arch, size) is not None)
+def pooled_shape(arch: str, height: int, width: int, around: bool = False) -> tuple[int, int, int]:
+    """The same after the pool, for pictures that are not too small."""
+    import torch
+
+    shape = map_shape(arch, height, width, around)
+    assert shape is not None
+    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
+        pool = build_backbone(arch, 3, around).eval()[-1]
+        return tuple(pool(torch.empty(1, *shape)).shape[1:])
+
+
+def smallest_size(arch: str, view: str = PHOTOGRAPH) -> int:
+    """The smallest --size of a view that the backbone takes."""
+    return next(size for size in range(2, 1024) if fits(arch, size, view))
+
+
+def fits(arch: str, size: int, view: str = PHOTOGRAPH) -> bool:
+    """Whether the backbone takes a view of this --size."""
+    return map_shape(arch, *shape_of(view, size), view == "unrolled") is not None

@@ -10,11 +10,12 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from datasets import Dataset, Pixels
+from datasets import Dataset
+from datasets.places import Place
 from deepcluster.agreement import agreement
 from deepcluster.clustering import kmeans
 from deepcluster.config import Config
-from deepcluster.descriptors import Place, places_of, ruler_and_colour, unrolled_spectra
+from deepcluster.descriptors import ruler_and_colour, unrolled_spectra
 from deepcluster.features import embed, pca_whiten
 from deepcluster.models import untrained
 from deepcluster.views import Frames
@@ -29,18 +30,14 @@ SAME = 0.02  # a difference of AMI that another seed makes as well
 class Material:
     """What baselines are made of: N images, the settings of the training that they stand beside, and a device."""
 
-    pixels: Pixels
+    dataset: Dataset
     config: Config
     device: torch.device
 
     @cached_property
-    def frames(self) -> Frames:
-        return Frames(self.pixels, self.device)
-
-    @cached_property
     def places(self) -> list[Place]:
-        """Where the coin is in each image."""
-        return places_of(self.pixels)
+        """Where the coin is in each photograph."""
+        return self.dataset.find_places()
 
 
 @dataclass(frozen=True)
@@ -65,8 +62,9 @@ class Clustered:
 def raw_pixels(material: Material) -> np.ndarray:
     """The central square at 32 x 32, RGB, 0..1: (N, 3,072)."""
     rows = []
-    for i in range(len(material.pixels)):
-        image = material.frames.batch(np.array([i]))[0]
+    frames = Frames(material.dataset.decoded, material.device)
+    for i in range(len(material.dataset)):
+        image = frames.batch(np.array([i]))[0]
         side = min(image.shape[2:])
         top, left = (image.shape[2] - side) // 2, (image.shape[3] - side) // 2
         square = image[:, :, top : top + side, left : left + side]
@@ -76,14 +74,14 @@ def raw_pixels(material: Material) -> np.ndarray:
 
 def untrained_network(material: Material) -> np.ndarray:
     """The features of the network before training, reduced as in training: (N, config.pca at most)."""
-    config = material.config
-    features = embed(untrained(config).to(material.device), material.frames, config, "baseline").features
+    config, frames = material.config, Frames(material.dataset.pixels, material.device)
+    features = embed(untrained(config).to(material.device), frames, config, "baseline").features
     return pca_whiten(features, config.pca, config.whiten_power)
 
 
 def unrolled_spectrum(material: Material) -> np.ndarray:
     """The unrolled coins' spectra, reduced to 64 components, half whitened, of length 1."""
-    spectra = torch.from_numpy(unrolled_spectra(material.pixels, material.places))
+    spectra = torch.from_numpy(unrolled_spectra(material.dataset.decoded, material.places))
     return pca_whiten(spectra, SPECTRUM_PCA, SPECTRUM_POWER)
 
 
@@ -101,7 +99,7 @@ BASELINES: dict[str, Baseline] = {
         "k-means on ruler and colour",
         "size and colour do",
         "-.",
-        lambda material: ruler_and_colour(material.pixels, material.places),
+        lambda material: ruler_and_colour(material.dataset.decoded, material.places),
     ),
     "spectrum": Baseline(
         "unrolled spectrum",
@@ -113,9 +111,9 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def cluster_baselines(pixels: Pixels, config: Config, k: int, device: torch.device) -> dict[str, Clustered]:
+def cluster_baselines(dataset: Dataset, config: Config, k: int, device: torch.device) -> dict[str, Clustered]:
     """Every baseline's features of N images, and k clusters of them: name -> both."""
-    material, seed = Material(pixels, config, device), derive_seed(config.seed, 0, "baseline")
+    material, seed = Material(dataset, config, device), derive_seed(config.seed, 0, "baseline")
     found = {}
     for key, baseline in BASELINES.items():
         features = baseline.features(material)
@@ -126,7 +124,7 @@ def cluster_baselines(pixels: Pixels, config: Config, k: int, device: torch.devi
 def measure_baselines(dataset: Dataset, config: Config, k: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Agreement of each baseline with the dataset's labels: name -> measures."""
     assert dataset.labels is not None
-    found = cluster_baselines(dataset.pixels, config, k, device)
+    found = cluster_baselines(dataset, config, k, device)
     return {name: agreement(dataset.labels, baseline.assignment) for name, baseline in found.items()}
 
 

@@ -7,11 +7,12 @@ import torch
 from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from console import progress
+from datasets import Dataset
 from deepcluster.clustering import Clustering, kmeans
 from deepcluster.config import Config
 from deepcluster.epoch import train_epoch
-from deepcluster.features import embed, pca_whiten
-from deepcluster.train import cluster, start
+from deepcluster.features import embed
+from deepcluster.train import cluster, facts_of, reduce, start
 from deepcluster.views import Frames
 from machine.seeds import derive_seed
 
@@ -21,7 +22,7 @@ SILHOUETTE_IMAGES = 2000
 
 
 def choose_k(
-    frames: Frames, config: Config, device: torch.device, initial: dict[str, torch.Tensor] | None
+    dataset: Dataset, config: Config, device: torch.device, initial: dict[str, torch.Tensor] | None
 ) -> tuple[int, list[dict[str, float]]]:
     """Recommend the k whose silhouette and agreement of seeds, each scaled to 0..1 over the candidates, sum highest.
 
@@ -32,13 +33,13 @@ def choose_k(
         k, and a row (k, silhouette, seed_agreement, objective) per candidate.
     """
     pilot = replace(config, epochs=PILOT_EPOCHS, final_clustering=None, clustering="kmeans")
-    state = start(pilot, device, initial)
+    state, frames, facts = start(pilot, device, initial), Frames(dataset.pixels, device), facts_of(dataset, config)
     embedding = embed(state.model, frames, pilot, "pilot embedding")
     for epoch in range(1, PILOT_EPOCHS + 1):
-        found = cluster(embedding, pilot, epoch, device)
+        found = cluster(embedding, pilot, epoch, device, facts)
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, pilot)
         embedding = embed(state.model, frames, pilot, f"pilot embedding {epoch}")
-    return recommend(pca_whiten(embedding.features, pilot.pca, pilot.whiten_power), config.seed, device)
+    return recommend(reduce(embedding, pilot, facts), config.seed, device)
 
 
 def recommend(x: np.ndarray, seed: int, device: torch.device | None = None) -> tuple[int, list[dict[str, float]]]:

@@ -17,7 +17,7 @@ from datasets import Dataset
 from deepcluster.agreement import agreement, agreement_table
 from deepcluster.baselines import BASELINES, Clustered, cluster_baselines, verdict
 from deepcluster.clustering import centroids
-from deepcluster.features import embed, pca_whiten
+from deepcluster.features import embed
 from deepcluster.lift import (
     PERMUTATIONS,
     Estimate,
@@ -27,6 +27,7 @@ from deepcluster.lift import (
     estimate_lift,
     family_of,
 )
+from deepcluster.train import facts_of, reduce
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device
@@ -88,12 +89,12 @@ def cluster_again(run: TrainedRun, found: Comparison, dataset: Dataset, device: 
         others = np.random.default_rng(0).permutation(np.setdiff1d(rows, found.rows))
         rows = np.sort(np.concatenate([found.rows, others[: max(0, SAMPLE - len(found.rows))]]))
         print(f"Baselines are clustered on {len(rows)} of the images, the labelled ones among them")
-    pixels, labelled = dataset.pixels.take(rows), np.searchsorted(rows, found.rows)
+    sample, labelled = dataset.take(rows), np.searchsorted(rows, found.rows)
     k = max(2, int(run.frame()["cluster"].nunique()))
-    features = embed(run.network().to(device), Frames(pixels, device), run.config, "embedding").features
-    reduced = pca_whiten(features, run.config.pca, run.config.whiten_power)
+    embedding = embed(run.network().to(device), Frames(sample.pixels, device), run.config, "embedding")
+    reduced = reduce(embedding, run.config, facts_of(sample, run.config))
     clustered = {THIS: Clustered(reduced[labelled], found.assignment)}
-    for name, baseline in cluster_baselines(pixels, run.config, k, device).items():
+    for name, baseline in cluster_baselines(sample, run.config, k, device).items():
         clustered[name] = Clustered(baseline.features[labelled], baseline.assignment[labelled])
     return clustered
 

@@ -5,6 +5,7 @@ from math import ceil, sqrt
 from typing import Any
 
 from datasets import Dataset, decoded_side
+from datasets.view import PHOTOGRAPH
 
 # The preset that takes nothing from what is known of the pictures, trains in float32 and cuts crops from whole files.
 TO_THE_LETTER = "paper"
@@ -16,10 +17,13 @@ class Config:
 
     preset: str
     arch: str  # a key of deepcluster.backbones.BACKBONES
-    size: int  # pixels, side of the view that is clustered, predicted and explained
+    view: str  # what the network is given of a photograph: a key of datasets.view.VIEWS, or "photograph"
+    size: int  # pixels, side of the view that is clustered, predicted and explained (unrolled: as many in a strip)
     decode_at_most: int  # pixels, largest shorter side of the decoded images that views are cut from
     sobel: bool
-    neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution
+    neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution; "spectrum"
+    facts: str  # that are clustered beside the network's features: "", or "size,colour"
+    facts_weight: float  # length of all facts beside the features' 1
     center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
     k: int
     epochs: int
@@ -59,6 +63,9 @@ class Config:
 PAPER: dict[str, Any] = {
     "preset": "paper",
     "arch": "alexnet",
+    "view": PHOTOGRAPH,
+    "facts": "",
+    "facts_weight": 1.0,
     "size": 224,
     "sobel": True,
     "neck": "fc",
@@ -123,18 +130,23 @@ def read_config(stored: dict[str, Any]) -> Config:
 
 
 def suits(preset: str, dataset: Dataset) -> dict[str, Any]:
-    """Settings that follow from what is known of the pictures; the user's own go before them."""
+    """Settings that follow from what is known of the pictures and from their view; the user's own go before them."""
     if preset == TO_THE_LETTER:
         return {}
-    return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": not dataset.colour_matters}
+    if dataset.view == "unrolled":
+        return {"rotate": 180.0, "neck": "spectrum"}
+    plain = dataset.view == PHOTOGRAPH
+    return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": plain and not dataset.colour_matters}
 
 
-def side_to_decode(preset: str, size: int, scale: float) -> int:
+def side_to_decode(preset: str, view: str, size: int, scale: float) -> int:
     """Shorter side in pixels to decode to for views of `size` and training crops of at least `scale` of the area.
 
     `stable` keeps the paper's 8/7 of the view, so that a set of thousands fits everywhere. Under `paper` no crop is
     enlarged from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
     """
+    if view != PHOTOGRAPH:
+        return 2 * size  # a coin that fills half of the picture still has the view's pixels
     if preset != TO_THE_LETTER or scale == 0:
         return decoded_side(size)
     return max(decoded_side(size), ceil(size / sqrt(scale * 3 / 4)))

@@ -15,7 +15,7 @@ from console import progress
 from deepcluster.config import Config
 from deepcluster.features import Embedding
 from deepcluster.models import ClusterNet
-from deepcluster.views import Augmentation, Frames, draw_crops, training_views
+from deepcluster.views import Augmentation, Crops, Frames, Turns, draw_crops, draw_turns, training_views, turned_views
 from machine.device import autocast
 from machine.seeds import derive_seed
 
@@ -77,19 +77,26 @@ def train_epoch(
 def training_batches(
     frames: Frames, assignment: np.ndarray, epoch: int, config: Config
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's random crops and their pseudo-labels, batch by batch."""
+    """The epoch's random crops (of unrolled coins, turns) and their pseudo-labels, batch by batch."""
     rng = np.random.default_rng(derive_seed(config.seed, epoch, "sampler"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch, "crops"))
     draws = balanced_draws(assignment, int(config.reassign * len(assignment)), rng)
     augmentation = Augmentation(config.scale, config.rotate, config.flip, config.jitter)
-    crops = draw_crops(frames.shape[draws], augmentation, generator)
+    chance: Crops | Turns
+    if config.view == "unrolled":
+        chance = draw_turns(len(draws), augmentation, generator)
+    else:
+        chance = draw_crops(frames.shape[draws], augmentation, generator)
     starts = list(range(0, len(draws), config.batch))
     if len(draws) % config.batch == 1 and len(starts) > 1:
         starts.pop()  # batch norm cannot learn from a single image
 
     def batch(begin: int) -> tuple[Tensor, Tensor]:
         rows = slice(begin, min(begin + config.batch, len(draws)))
-        images = training_views(frames, draws[rows], crops[rows], config.size)
+        if isinstance(chance, Turns):
+            images = turned_views(frames, draws[rows], chance[rows])
+        else:
+            images = training_views(frames, draws[rows], chance[rows], config.size)
         return images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
 
     if frames.device.type == "cuda" and frames.resident is None:

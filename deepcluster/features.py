@@ -42,7 +42,7 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
     with torch.inference_mode(), full_precision():
         for begin in progress(starts, what, unit="batches"):
             indices = np.arange(begin, min(begin + EMBED_BATCH, len(frames.shape)))
-            feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop))
+            feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop, config.view))
             features.append(feature)
             logits.append(net.classify(feature))
     found = torch.cat(features)

@@ -11,24 +11,25 @@ import torch
 
 import runs
 from console import UserError
-from datasets import Dataset, decoded_side, open_dataset
+from datasets import Dataset, decoded_side, look, open_dataset, shows_coins
+from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster import figures
 from deepcluster.agreement import agreement_table
-from deepcluster.backbones import map_shape, smallest_size
+from deepcluster.backbones import fits, smallest_size
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
-from deepcluster.config import PRESETS, Config, side_to_decode, suits
+from deepcluster.config import PRESETS, TO_THE_LETTER, Config, side_to_decode, suits
 from deepcluster.journal import Journal
 from deepcluster.models import model_arguments
 from deepcluster.train import train
 from deepcluster.trained import run_config
-from deepcluster.views import Frames
 from machine.device import device_in_words, use_device
 from runs import Meta, Run, Source, View
 from runs.directory import checkpoint_of
 
 DEFAULT_K = 50
 MOST_DRAWS = 100_000_000  # images of an epoch
+FOUND = 0.5  # share of the photographs that must show a coin for a view of it to be the default
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
 PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose code decides the result
 
@@ -40,15 +41,14 @@ def train_command(options: argparse.Namespace) -> None:
         raise UserError(
             f"{options.exp}: was imported and cannot be continued: train into another --exp with --init {options.exp}"
         )
+    if old is not None:  # as it was begun, be today's defaults what they may
+        as_begun = {"view": PHOTOGRAPH} | old.meta.config
+        options.view = options.view or as_begun["view"]
+        options.decode_at_most = options.decode_at_most or as_begun.get("decode_at_most")
     check_options(options)
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
-    if old is not None and options.decode_at_most is None:  # as it was begun, be today's default what it may
-        options.decode_at_most = old.meta.config.get("decode_at_most")
-    size, side = sides_of(options)
-    dataset = open_dataset(
-        options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir, at_most=side
-    )
+    dataset = open_in_view(options)
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     introduce(dataset, device)
     curve = None
@@ -80,14 +80,45 @@ def train_command(options: argparse.Namespace) -> None:
     summarise(run, state.log[-1])
 
 
+def open_in_view(options: argparse.Namespace) -> Dataset:
+    """The images of a training as its network will be given them; `options.view` is then a view's name.
+
+    Nothing asked for, coins are seen unrolled, unless hardly any is found; other pictures and `paper` as photographs.
+    """
+    wanted, coins = options.view, shows_coins(options.data) and options.preset != TO_THE_LETTER
+    options.view = wanted or ("unrolled" if coins else PHOTOGRAPH)
+    if options.view == PHOTOGRAPH:
+        return _open(options)
+    photographs = _open(options)
+    found = sum(place.found for place in photographs.find_places(options.workers))
+    said = f"{len(photographs) - found} of {len(photographs)} photographs" if found < len(photographs) else ""
+    if wanted is None and found < FOUND * len(photographs):
+        print(f"no coin was found in {said}: the network sees them as they are (--view unrolled insists)")
+        options.view = PHOTOGRAPH
+        return _open(options)
+    whole = f"; in {said} no coin was found, they are seen whole" if said else ""
+    print(f"view: {options.view}, {VIEWS[options.view].says}{whole} (--view {PHOTOGRAPH} leaves them as they are)")
+    return look(photographs, options.view, sides_of(options)[0], options.workers)
+
+
+def _open(options: argparse.Namespace) -> Dataset:
+    size, side = sides_of(options)
+    return open_dataset(
+        options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir, at_most=side
+    )
+
+
 def check_options(options: argparse.Namespace) -> None:
     """Refuse what can be seen to be wrong before the images are read."""
+    if options.neck == "spectrum" and options.view not in (None, "unrolled"):
+        raise UserError(f"--neck spectrum: goes around the unrolled coin: use --view unrolled, not {options.view}")
     if options.tensorboard and find_spec("tensorboard") is None:
         raise UserError("--tensorboard: its package is not installed: pip install tensorboard")
     preset = PRESETS[options.preset]
     arch, size = (getattr(options, name) or preset[name] for name in ("arch", "size"))
-    if map_shape(arch, size) is None:
-        raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch)}")
+    view = options.view or ("unrolled" if shows_coins(options.data) and options.preset != TO_THE_LETTER else PHOTOGRAPH)
+    if not fits(arch, size, view):
+        raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
     if isinstance(options.k, int) and options.k < 2:
         raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
     if options.decode_at_most is not None and options.decode_at_most < size:
@@ -103,7 +134,7 @@ def sides_of(options: argparse.Namespace) -> tuple[int, int]:
     preset = PRESETS[options.preset]
     size = options.size or preset["size"]
     scale = preset["scale"] if options.scale is None else options.scale
-    return size, options.decode_at_most or side_to_decode(options.preset, size, scale)
+    return size, options.decode_at_most or side_to_decode(options.preset, options.view, size, scale)
 
 
 def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
@@ -116,6 +147,8 @@ def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
     }
     values["k"] = options.k if isinstance(options.k, int) else 0
     _, values["decode_at_most"] = sides_of(options)
+    if values["neck"] == "spectrum" and values["view"] != "unrolled":
+        raise UserError(f"--neck spectrum: goes around the unrolled coin, but the view is the {values['view']}")
     if values["final_epochs"] > values["epochs"]:
         raise UserError(f"--final-epochs {values['final_epochs']}: there are only {values['epochs']} epochs")
     if values["weight_decay"] < 0:  # the original's spelling: --wd -5 is 1e-5
@@ -152,7 +185,7 @@ def describe_run(config: Config, dataset: Dataset, limit: int | None, device: to
     return Meta(
         kind="deepcluster",
         dataset=Source(dataset.name, dataset.source, dataset.key, limit, len(dataset)),
-        view=View(config.size, config.center_crop, decoded_side(config.size), config.decode_at_most),
+        view=View(config.size, config.center_crop, decoded_side(config.size), config.decode_at_most, config.view),
         model=model_arguments(config),
         config=asdict(config),
         seed=config.seed,
@@ -184,7 +217,7 @@ def find_k(
 ) -> tuple[Config, list[dict[str, float]]]:
     """`--k auto`: the config with the recommended k, and the curve that recommends it."""
     pilot = replace(config, k=max(2, min(DEFAULT_K, len(dataset) // IMAGES_PER_CLUSTER)))
-    k, curve = choose_k(Frames(dataset.pixels, device), pilot, device, initial)
+    k, curve = choose_k(dataset, pilot, device, initial)
     tried = ", ".join(str(int(row["k"])) for row in curve)
     print(f"--k auto: {k} clusters recommended (tried {tried}; the curve is figures/k.png)")
     return replace(config, k=k), curve

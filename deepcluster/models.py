@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from console import UserError
-from deepcluster.backbones import BACKBONES, map_shape, smallest_size
+from datasets.view import PHOTOGRAPH, shape_of
+from deepcluster.backbones import build_backbone, map_shape, pooled_shape, smallest_size
 from deepcluster.config import Config
 from machine.seeds import derive_seed
 
 HIDDEN = 4096  # of the paper's classifier
 MLP_HIDDEN = 512
+FREQUENCIES = 8  # around the coin that the neck `spectrum` keeps, 0 among them
 
 
 class Sobel(nn.Sequential):
@@ -39,30 +41,37 @@ class Sobel(nn.Sequential):
 class ClusterNet(nn.Module):
     """Trunk (`sobel`, `features`), neck (`classifier`) and linear `head`.
 
-    Three necks; what is clustered is what `embed` returns, and `classify` takes it from there:
+    Four necks; what is clustered is what `embed` returns, and `classify` takes it from there:
 
     - `fc`, the paper's: two layers of 4,096; clustered is the second before its ReLU.
     - `mlp`: one layer of 512 with batch norm and ReLU, which is clustered; batch norm without affine, head.
     - `pool`: the last convolution's average over the picture is clustered; batch norm without affine, head.
+    - `spectrum`, for unrolled coins: as `mlp`, on how strong each frequency around the coin is in each row of the last
+      convolution, so that turning the coin, which rolls the rows, changes nothing but at the scale of a map's cell.
     """
 
-    def __init__(self, arch: str, size: int, k: int, sobel: bool, neck: str):
+    def __init__(self, arch: str, size: int, k: int, sobel: bool, neck: str, view: str = PHOTOGRAPH):
         super().__init__()
-        shape = map_shape(arch, size)
+        around, (height, width) = view == "unrolled", shape_of(view, size)
+        shape = map_shape(arch, height, width, around)
         if shape is None:
-            raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch)}")
+            raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
         self.arguments: dict[str, Any] = {"arch": arch, "size": size, "k": k, "sobel": sobel, "neck": neck}
+        if view != PHOTOGRAPH:  # checkpoints of before there were views have none
+            self.arguments["view"] = view
         self.sobel = Sobel() if sobel else None
-        self.features = BACKBONES[arch](2 if sobel else 3)
+        self.features = build_backbone(arch, 2 if sobel else 3, around)
         self.neck = neck
-        channels, flat = shape[0], math.prod(shape)
+        channels, flat = shape[0], math.prod(pooled_shape(arch, height, width, around))
+        if neck == "spectrum":
+            flat = channels * shape[1] * min(FREQUENCIES, shape[2] // 2 + 1)
         if neck == "fc":
             first = nn.Identity() if arch == "vgg16" else nn.Dropout()  # the original's VGG has one dropout
             self.classifier = nn.Sequential(
                 first, nn.Linear(flat, HIDDEN), nn.ReLU(), nn.Dropout(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()
             )
             self.head = nn.Linear(HIDDEN, k)
-        elif neck == "mlp":
+        elif neck in ("mlp", "spectrum"):
             self.classifier = nn.Sequential(
                 nn.Linear(flat, MLP_HIDDEN),
                 nn.BatchNorm1d(MLP_HIDDEN),
@@ -100,9 +109,12 @@ class ClusterNet(nn.Module):
         return self.features[:-1](self.sobel(images) if self.sobel is not None else images)
 
     def embed_maps(self, maps: Tensor) -> Tensor:
-        """From `maps` to what is clustered: (B, 4096) of the neck `fc`, (B, 512) of `mlp`, (B, channels) of `pool`."""
+        """From `maps` to what is clustered: (B, 4096) of `fc`, (B, channels) of `pool`, else (B, 512)."""
         if self.neck == "pool":
             return maps.mean((2, 3))
+        if self.neck == "spectrum":
+            strength = torch.fft.rfft(maps.float(), dim=3, norm="ortho").abs()[..., :FREQUENCIES]
+            return self.embedding_layers(strength.flatten(1))
         return self.embedding_layers(self.pool(maps).flatten(1))
 
     def embed(self, images: Tensor) -> Tensor:
@@ -162,7 +174,8 @@ def _initialise(model: ClusterNet) -> None:
 
 def model_arguments(config: Config) -> dict[str, Any]:
     """run.json's "model": what `build` takes."""
-    return {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
+    found = {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
+    return found if config.view == PHOTOGRAPH else found | {"view": config.view}
 
 
 def build(arguments: dict[str, Any], seed: int = 0) -> ClusterNet:

@@ -1,8 +1,10 @@
 """The DeepCluster loop: embed, reduce, cluster, train on the pseudo-labels, and again."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -11,6 +13,7 @@ from console import bar_settings
 from datasets import Dataset
 from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
+from deepcluster.descriptors import measure_facts
 from deepcluster.epoch import State, calibrate, train_epoch
 from deepcluster.features import Embedding, embed, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
@@ -38,6 +41,7 @@ def train(
         say: prints a line without disturbing the progress bars.
     """
     run, frames = journal.run, Frames(dataset.pixels, device)
+    facts = facts_of(dataset, config)
     state = start(config, device, initial)
     resumed = run.latest()
     if resumed is not None:
@@ -53,7 +57,7 @@ def train(
         journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
-            found = cluster(embedding, config, epoch, device)
+            found = cluster(embedding, config, epoch, device, facts)
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
@@ -85,9 +89,25 @@ def start(config: Config, device: torch.device, initial: dict[str, Tensor] | Non
     return State(model, optimizer)
 
 
-def cluster(embedding: Embedding, config: Config, epoch: int, device: torch.device) -> Clustering:
-    """The epoch's clustering of the features."""
+def facts_of(dataset: Dataset, config: Config) -> np.ndarray | None:
+    """What is clustered beside the network's features, (N, d) float32 of length config.facts_weight on average."""
+    if not config.facts:
+        return None
+    facts = measure_facts(dataset.decoded, dataset.find_places(), config.facts.split(","))
+    return (config.facts_weight / math.sqrt(facts.shape[1]) * facts).astype(np.float32)
+
+
+def reduce(embedding: Embedding, config: Config, facts: np.ndarray | None = None) -> np.ndarray:
+    """What is clustered: the features, reduced and of length 1, and the `facts` (N, d) beside them; (N, D) float32."""
     x = pca_whiten(embedding.features, config.pca, config.whiten_power)
+    return x if facts is None else np.ascontiguousarray(np.concatenate([x, facts], 1))
+
+
+def cluster(
+    embedding: Embedding, config: Config, epoch: int, device: torch.device, facts: np.ndarray | None = None
+) -> Clustering:
+    """The epoch's clustering of the features."""
+    x = reduce(embedding, config, facts)
     return partition(x, config.clustering_of(epoch), config.k, derive_seed(config.seed, epoch, "clustering"), device)
 
 

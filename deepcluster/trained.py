@@ -12,7 +12,7 @@ from torch import Tensor
 
 import runs
 from console import UserError
-from datasets import Dataset, open_dataset
+from datasets import Dataset, look, open_dataset
 from deepcluster import models
 from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
@@ -43,6 +43,7 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     stored, seen = run.meta.dataset, run.meta.view
     limit = None if data else stored.limit
     dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
+    dataset = look(dataset, seen.name, seen.size, workers)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"
@@ -93,12 +94,13 @@ def for_inference(model: ClusterNet) -> ClusterNet:
 
 
 def view(run: Run, frames: Frames, rows: np.ndarray) -> Tensor:
-    """Images `rows` of the frames as the network sees them: (B, 3, size, size)."""
-    return fixed_view(frames, rows, run.meta.view.size, run.meta.view.center_crop)
+    """Images `rows` of the frames as the network sees them: (B, 3, height, width)."""
+    seen = run.meta.view
+    return fixed_view(frames, rows, seen.size, seen.center_crop, seen.name)
 
 
 def photograph(images: Tensor) -> Tensor:
-    """What `view` gave, for the eye: (B, 3, H, W) in 0..1."""
+    """What `view` gave, as a picture: (B, 3, H, W) in 0..1."""
     mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (MEAN, STD))
     return images * std + mean
 

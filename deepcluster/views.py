@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datasets import Pixels, decoded_side
+from datasets.view import BRIGHTER, GROUND, PHOTOGRAPH
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the paper
 
@@ -50,14 +51,17 @@ class Frames:
         return [group.to(self.device).permute(0, 3, 1, 2).float() for group in stacked]
 
 
-def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool) -> Tensor:
-    """The view that is clustered and explained: (B, 3, size, size), normalised.
+def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool, view: str = PHOTOGRAPH) -> Tensor:
+    """What is clustered and explained: (B, 3, size, size), of another view than the photograph (B, 3, height, width).
 
-    With `crop` the central 7/8 of the shorter side (the paper's centre crop of 224 from 256), else the whole central
-    square.
+    With `crop` the central 7/8 of a photograph's shorter side (the paper's centre crop of 224 from 256), else the whole
+    central square. The frames of another view are what it shows already.
     """
     views = []
     for group in frames.batch(indices):
+        if view != PHOTOGRAPH:
+            views.append(group)
+            continue
         height, width = group.shape[2:]
         side = round(min(height, width) * size / decoded_side(size)) if crop else min(height, width)
         top, left = round((height - side) / 2), round((width - side) / 2)
@@ -148,6 +152,71 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
         views.append(sampled)
     pixels = _jitter(torch.cat(views), crops.jitter)
     return normalise(pixels).contiguous(memory_format=torch.channels_last)
+
+
+ZOOM, SHIFT = 0.08, 0.05  # of an unrolled coin, relative and in radii: what finding it leaves uncertain
+LIGHT = 0.75  # of jitter: how much the relief's strength may change along the coin, as with the lamp's direction
+LEVEL = 0.25  # of jitter: how much the relief's mean may change, in local deviations
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How unrolled coins are turned, moved and lit, one a row: all that is random about a training image."""
+
+    roll: Tensor  # (B,) radians
+    zoom: Tensor  # (B,)
+    shift: Tensor  # (B, 2) of the centre: radii, radians
+    light: Tensor  # (B, 4) factor of the relief; its change from the centre to the rim, and where to; what is added
+
+    def __getitem__(self, rows: slice) -> "Turns":
+        return Turns(self.roll[rows], self.zoom[rows], self.shift[rows], self.light[rows])
+
+
+def draw_turns(count: int, augmentation: Augmentation, generator: torch.Generator) -> Turns:
+    """Of `count` unrolled coins; `augmentation` says how far they turn, and by its jitter how much light varies."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator, dtype=torch.float64)
+
+    jitter = augmentation.jitter
+    return Turns(
+        torch.deg2rad(uniform(-augmentation.rotation, augmentation.rotation)),
+        uniform(1 - ZOOM, 1 + ZOOM),
+        torch.stack([uniform(0, SHIFT), uniform(0, 2 * np.pi)], 1),
+        torch.stack(
+            [
+                uniform(1 - LIGHT * jitter, 1 + LIGHT * jitter),
+                uniform(0, LIGHT * jitter),
+                uniform(0, 2 * np.pi),
+                uniform(-LEVEL * jitter, LEVEL * jitter),
+            ],
+            1,
+        ),
+    )
+
+
+def turned_views(frames: Frames, indices: np.ndarray, turns: Turns) -> Tensor:
+    """Unrolled coins, turned, moved and lit otherwise, in one bilinear sampling: (B, 3, height, width), normalised."""
+    (pixels,) = frames.batch(indices)
+    height, width = pixels.shape[2:]
+    roll, zoom, off, to = (
+        part.view(-1, 1, 1) for part in (turns.roll, turns.zoom, turns.shift[:, 0], turns.shift[:, 1])
+    )
+    reach = (torch.arange(height, dtype=torch.float64) / height).view(1, -1, 1)
+    angle = (torch.arange(width, dtype=torch.float64) * (2 * np.pi / width)).view(1, 1, -1)
+    x = reach * zoom * torch.cos(angle + roll) + off * torch.cos(to)
+    y = reach * zoom * torch.sin(angle + roll) + off * torch.sin(to)
+    down = torch.hypot(x, y) * height
+    across = torch.remainder(torch.atan2(y, x), 2 * np.pi) * (width / (2 * np.pi))
+    joined = functional.pad(pixels, (0, 1, 0, 0), mode="circular")
+    grid = torch.stack([across * (2 / width) - 1, down * (2 / (height - 1)) - 1], 3).float().to(pixels.device)
+    sampled = functional.grid_sample(joined, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    factor, change, where, level = (part.view(-1, 1, 1) for part in turns.light.T)
+    strength = (factor * (1 + change * reach * torch.cos(angle + where))).float().to(pixels.device)[:, None]
+    zero = torch.tensor([float(GROUND), 0, 0], device=pixels.device).view(1, 3, 1, 1)
+    lit = (sampled - zero) * strength + zero
+    lit[:, 0] += (BRIGHTER * level).float().to(pixels.device)
+    return normalise(lit.clamp_(0, 255)).contiguous(memory_format=torch.channels_last)
 
 
 def _stretched(grid: Tensor, whole: Tensor, shrunk: Tensor, times: int) -> Tensor:

@@ -16,7 +16,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from console import bar_settings
-from explain.attribution import PHOTOGRAPH, Asked, attribute_and_measure
+from datasets.view import COLOURLESS
+from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.choice import target_weights
 from explain.record import Explanation, Record, number_column
 from explain.rendering import draw, encode, normalise_heat, says_nothing
@@ -58,7 +59,8 @@ def draw_missing(explanation: Explanation) -> Record:
                 maps, numbers = explain_batch(explanation, some, images, asked)
                 parts.append(summarise(maps, numbers, asked, some))
                 _wait(written)  # of the batch before: at most one batch waits for the disk
-                written = write_batch(pool, explanation, some, subject.photographs(images), maps, absent)
+                seen = subject.photographs(images) if VIEW in maps else None
+                written = write_batch(pool, explanation, some, subject.drawn_on(some, images), seen, maps, absent)
                 bar.update(len(some))
             _wait(written)
             for group in _of_same_methods(parts):
@@ -69,16 +71,26 @@ def draw_missing(explanation: Explanation) -> Record:
 def explain_batch(
     explanation: Explanation, rows: np.ndarray, images: Tensor, asked: Sequence[Asked]
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Maps (B, C, H, W) float32 of each method, by its key; and (B,) what the methods measure, by `number_column`."""
-    weights = target_weights(explanation.subject, explanation.choice.target, rows, explanation.scores)
+    """Maps (B, C, H, W) float32 of each method, by its key; and (B,) what the methods measure, by `number_column`.
+
+    They are drawn back onto the photographs, but for VIEW's.
+    """
+    subject = explanation.subject
+    weights = target_weights(subject, explanation.choice.target, rows, explanation.scores)
     methods = [one for one in asked if one.name != PHOTOGRAPH]
-    computed, measured = attribute_and_measure(explanation.subject.model, images, weights, methods)
+    computed, measured = attribute_and_measure(subject.model, images, weights, methods)
     numbers = {
         number_column(key, name): values.double().cpu().numpy()
         for key, named in measured.items()
         for name, values in named.items()
     }
-    return {key: maps.float().cpu().numpy() for key, maps in computed.items()}, numbers
+    maps = {}
+    for one in methods:
+        found = computed[one.key].float().cpu().numpy()
+        if subject.view in COLOURLESS and one.method.kind == "signed":
+            found = found.sum(1, keepdims=True)  # its channels are no colours
+        maps[one.key] = found if one.name == VIEW else subject.draw_back(rows, found)
+    return maps, numbers
 
 
 def summarise(
@@ -103,10 +115,14 @@ def write_batch(
     explanation: Explanation,
     rows: np.ndarray,
     photographs: np.ndarray,
+    seen: np.ndarray | None,
     maps: dict[str, np.ndarray],
     absent: dict[str, set[int]],
 ) -> list[Future[None]]:
-    """Let the pool draw and write a batch while the next is computed; `absent`: key -> images without that picture."""
+    """Let the pool draw and write a batch while the next is computed; `absent`: key -> images without that picture.
+
+    Maps are drawn on `photographs` (B, H, W, 3), VIEW's on what the network has `seen`.
+    """
     paths, choice = explanation.paths, explanation.choice
     for number in {int(paths.assignment[row]) for row in rows}:
         (paths.folder / str(number)).mkdir(exist_ok=True)
@@ -118,7 +134,8 @@ def write_batch(
             if asked.name == PHOTOGRAPH:
                 picture = Image.fromarray(photographs[i])
             else:
-                picture = draw(asked.method, maps[asked.key][i], photographs[i])
+                below = seen[i] if asked.name == VIEW and seen is not None else photographs[i]
+                picture = draw(asked.method, maps[asked.key][i], below)
             write_atomic(paths.of(row, asked.key), encode(picture, choice.format), durable=False)
 
     return [pool.submit(one, i, int(row)) for i, row in enumerate(rows)]

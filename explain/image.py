@@ -16,6 +16,9 @@ import runs
 from console import UserError
 from datasets.cache import Pixels
 from datasets.decoding import BadImage, decode
+from datasets.places import find_place
+from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
+from datasets.view import VIEWS
 from deepcluster.views import Frames
 from explain.attribution import PHOTOGRAPH, Asked, attribute_and_measure
 from explain.attribution.registry import default_methods
@@ -154,9 +157,15 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
     trainer = trainer_of(run)
     number = epochs_to_explain(run, epoch)[-1]
     model = trainer.for_inference(trainer.network(run, number).to(device))
-    side = run.meta.view.decoded_side
+    side, seen = run.meta.view.decoded_side, run.meta.view
+
+    def draw_view(pixels: np.ndarray) -> np.ndarray:
+        if seen.name == PHOTOGRAPH_VIEW:
+            return pixels
+        return VIEWS[seen.name].draw(pixels, find_place(pixels), seen.size)
 
     def view(pixels: np.ndarray) -> Tensor:
+        pixels = draw_view(pixels)
         one = Pixels([pixels.reshape(-1)], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([pixels.shape[:2]]))
         return trainer.view(run, Frames(one, device), np.zeros(1, np.int64))
 

@@ -327,7 +327,7 @@ def climb(subject: Subject, goal: Goal, ascent: Ascent) -> list[dict[str, str]]:
         for i, (number, column) in enumerate(some):
             path = goal.path(number)
             path.parent.mkdir(exist_ok=True)
-            write_atomic(path, encode(Image.fromarray(subject.photographs(subject.seen(found[i : i + 1]))[0]), "png"))
+            write_atomic(path, encode(Image.fromarray(subject.coins(subject.seen(found[i : i + 1]))[0]), "png"))
             rows[number] = row_of(subject, goal, number, column, values[i], best[:, column], ascent)
         write_csv(table, [rows[number] for number in sorted(rows)])
     write_sheet(subject, goal, best)
@@ -380,7 +380,7 @@ def write_sheet(subject: Subject, goal: Goal, best: np.ndarray) -> None:
         with Image.open(goal.path(number)) as picture:
             cells.append(np.asarray(picture.convert("RGB")))
         rows = present[np.argsort(-best[:, column], kind="stable")[:columns]]
-        cells += list(subject.photographs(subject.images(rows)))
+        cells += list(subject.drawn_on(rows))
     labels = [f"{goal.word} {number}" for number in goal.numbers]
     write_atomic(goal.folder / SHEET, encode_sheet(contact_sheet(cells, columns + 1, labels=labels)), durable=False)
 

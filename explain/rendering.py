@@ -80,9 +80,21 @@ def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Im
         return signed(values)
     if method.kind == "change":
         return change(values[0], photograph)
+    if method.kind == "view":
+        return framed(overlay(normalise_heat(values[0]), photograph))
     if method.kind == "fine":
         return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2])
     return overlay(normalise_heat(values[0]), photograph)
+
+
+def framed(picture: Image.Image) -> Image.Image:
+    """A picture in the middle of the square that holds it, on grey; a square stays."""
+    side = max(picture.size)
+    if picture.size == (side, side):
+        return picture
+    square = Image.new(picture.mode, (side, side), EMPTY if picture.mode == "L" else (EMPTY,) * 3)
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
 
 
 def signed(values: np.ndarray) -> Image.Image:

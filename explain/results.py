@@ -9,6 +9,7 @@ import numpy as np
 
 import runs
 from console import UserError
+from datasets.view import PHOTOGRAPH
 from explain import gallery
 from explain.attribution.registry import default_methods
 from explain.audit.randomisation import random_weights_correlation
@@ -33,7 +34,7 @@ def draw_command(options: argparse.Namespace) -> None:
     if options.assignments is not None and len(epochs) > 1:
         raise UserError("--assignments belongs to one epoch: name it with --epoch")
     choice = Choice(
-        methods=options.methods or default_methods(),
+        methods=options.methods or default_methods(run.meta.view.name != PHOTOGRAPH),
         target=options.target,
         clusters=options.clusters,
         per_cluster=options.per_cluster,

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from console import UserError, progress
-from datasets import Dataset, open_dataset
+from datasets import Dataset, look, open_dataset
+from datasets.places import place_at
+from datasets.view import COLOURLESS, PHOTOGRAPH, Window, to_photograph
 from deepcluster.views import Frames
 from explain.assignment import ExplainedClusters, clusters_of, merge_logits
 from machine.device import full_precision
@@ -153,7 +155,8 @@ class Subject:
     def __init__(self, run: Run, epoch: int, pictures: Pictures, assignments: Path | None, device: torch.device):
         self.run, self.epoch, self.pictures, self.device = run, epoch, pictures, device
         self.trainer: Trainer = trainer_of(run)
-        self.size: int = run.meta.view.size
+        self.size: int = run.meta.view.size  # pixels, side of what is drawn
+        self.view: str = run.meta.view.name
         self.seed: int = run.meta.seed
         self._net = self.trainer.network(run, epoch).to(device)
         self._one = self.images(pictures.present[:1])  # (1, C, H, W)
@@ -186,11 +189,51 @@ class Subject:
         """What the network sees of pictures (B, C, H, W) in 0..1, of its view's channels; `photographs` backwards."""
         return pixels_for_network(self.trainer, pictures)
 
+    def drawn_on(self, rows: np.ndarray, images: Tensor | None = None) -> np.ndarray:
+        """What maps of images `rows` are drawn on: the square of each photograph about its coin.
+
+        Of the view of a photograph that is what the network sees, `images(rows)`. (B, size, size, 3) uint8.
+        """
+        if self.view == PHOTOGRAPH:
+            return self.photographs(self.images(rows) if images is None else images)
+        decoded = self.pictures.dataset.decoded
+        return np.stack([self._window(i).cut(decoded[i], self.size) for i in self.pictures.position[rows].tolist()])
+
+    def draw_back(self, rows: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        """Maps (B, C, H, W) of the view of images `rows`, on the photographs that `drawn_on` gives."""
+        if self.view == PHOTOGRAPH:
+            return maps
+        places = self.pictures.dataset.find_places()
+        back = [
+            to_photograph(one.transpose(1, 2, 0), self.view, places[i], self._window(i), self.size, self.size)
+            for i, one in zip(self.pictures.position[rows].tolist(), maps, strict=True)
+        ]
+        return np.stack(back).reshape(len(maps), self.size, self.size, -1).transpose(0, 3, 1, 2)
+
+    def _window(self, position: int) -> Window:
+        dataset = self.pictures.dataset
+        height, width = (int(side) for side in dataset.decoded.shape[position])
+        return Window.about(dataset.find_places()[position], (height, width))
+
     def photographs(self, images: Tensor) -> np.ndarray:
-        """What `images` gave, for the eye: (B, H, W, 3) uint8."""
+        """What `images` gave, for the eye: (B, H, W, 3) uint8; of a relief its height alone, in grey."""
         shown = self.trainer.photograph(images)
+        if self.view in COLOURLESS:
+            shown = shown[:, :1]
         pixels = (shown * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         return pixels.repeat(3 // pixels.shape[3], 3)
+
+    def coins(self, images: Tensor) -> np.ndarray:
+        """As `photographs`, unrolled ones rolled up again: (B, size, size, 3) uint8."""
+        shown = self.photographs(images)
+        if self.view != "unrolled":
+            return shown
+        middle, window = (self.size - 1) / 2, Window(0, 0, self.size)
+        place = place_at(middle, middle, self.size / 2)
+        rolled = [
+            to_photograph(one.astype(np.float32), self.view, place, window, self.size, self.size) for one in shown
+        ]
+        return np.stack(rolled).round().clip(0, 255).astype(np.uint8)
 
     def is_wrong(self, row: int) -> bool:
         """Whether image `row` is labelled and in the cluster of another label; never where clusters have no meaning."""
@@ -231,6 +274,7 @@ def find_pictures(
         used = np.flatnonzero(np.isin(np.arange(len(dataset)), position))
         dataset = dataset.take(used)
         position = np.where(position >= 0, np.searchsorted(used, position), -1)
+    dataset = look(dataset, seen.name, seen.size, workers)
     return Pictures(dataset, Frames(dataset.pixels, device), position)
 
 

@@ -39,6 +39,7 @@ class View:
     center_crop: bool
     decoded_side: int  # pixels of the shorter side of the decoded image
     decode_at_most: int | None = None  # ... which a larger file keeps up to this many
+    name: str = "photograph"  # or a key of datasets.view.VIEWS
 
 
 @dataclass(frozen=True)

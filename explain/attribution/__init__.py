@@ -12,7 +12,7 @@ there to the logits) takes a faster path with the same result.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked, Method, Option, in_order, parse, parse_all
+from explain.attribution.registry import METHODS, PHOTOGRAPH, VIEW, Asked, Method, Option, in_order, parse, parse_all
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "METHODS",
     "PHOTOGRAPH",
+    "VIEW",
     "Asked",
     "Method",
     "Option",

@@ -41,7 +41,7 @@ def shared_pass(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer 
         else:
             activation, plain, guided = _hooked_pass(model, images, targets, find_layer(model, layer))
     heat = upsample(weigh_maps(activation, plain), images)
-    return {"grad_cam": heat, "guided_backprop": guided, "guided_grad_cam": guided * heat}
+    return {"grad_cam": heat, "view": heat, "guided_backprop": guided, "guided_grad_cam": guided * heat}
 
 
 def weigh_maps(activation: Tensor, gradient: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from console import UserError
 
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
+VIEW = "view"  # Grad-CAM where the network sees it: on the view, not drawn back onto the photograph
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
 
 
@@ -34,13 +35,14 @@ class Method:
     - `heat`: (B, 1, H, W) from 0, coarse; drawn over the photograph.
     - `fine`: (B, C, H, W), of pixels; the largest of the channels above 0 is drawn on its own.
     - `signed`: (B, C, H, W) with meaning on both sides of 0; drawn as colours around grey.
+    - `view`: as `heat`, drawn over the view in the middle of a square.
     - `change`: (B, 1, H, W), by how much the score changes when the place is hidden; drawn twice, as brightness of the
       photograph and through a two-sided look-up table.
     """
 
     name: str
     title: str
-    kind: Literal["heat", "fine", "signed", "change"]
+    kind: Literal["heat", "fine", "signed", "view", "change"]
     function: Callable[..., Any]
     passes: Literal["one", "many"] = "one"  # through the network; many: batches are kept small
     needs_layer: bool = True  # reads a convolution
@@ -229,6 +231,7 @@ _ALL = (
         "guided_grad_cam", "Guided Grad-CAM", "fine", _Lazily("cam", "guided_grad_cam"),
         options=(LAYER,), default=True, shared=True,
     ),
+    Method(VIEW, "Grad-CAM, as the network sees", "view", _Lazily("cam", "grad_cam"), options=(LAYER,), shared=True),
     Method("gradient", "Gradient", "signed", _Lazily("gradients", "gradient"), needs_layer=False),
     Method("saliency", "Saliency", "fine", _Lazily("gradients", "saliency"), needs_layer=False),
     _cam("grad_cam_plus_plus", "Grad-CAM++", "GradCAMPlusPlus"),
@@ -253,6 +256,7 @@ _ALL = (
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 
-def default_methods() -> tuple[Asked, ...]:
-    """What is drawn when nothing is asked for."""
-    return (Asked(PHOTOGRAPH), *(Asked(method.name) for method in METHODS.values() if method.default))
+def default_methods(view: bool = False) -> tuple[Asked, ...]:
+    """What is drawn when nothing is asked for; `view`: the network sees another view than the photograph."""
+    chosen = [method.name for method in METHODS.values() if method.default or (view and method.name == VIEW)]
+    return (Asked(PHOTOGRAPH), *map(Asked, chosen))

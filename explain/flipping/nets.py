@@ -139,6 +139,11 @@ def open_asked(
         words = f"{limit} of {len(ids)} {words}"
     else:
         words = f"all {len(ids)} {words}"
+    if run.meta.view.name == "unrolled":
+        raise UserError(
+            f"{run.path}: its network sees coins unrolled, where a pixel is no pixel of the photograph: train one with "
+            "--view coin or photograph"
+        )
     frames, chosen = Frames(dataset.pixels, device), position[rows]
 
     def load(some: np.ndarray) -> Tensor:

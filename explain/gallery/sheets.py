@@ -30,7 +30,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             total = np.zeros((subject.size, subject.size, 3))
             sheet: list[np.ndarray] = []
             for start in range(0, len(members), VIEWS):
-                photographs = subject.photographs(subject.images(members[start : start + VIEWS]))
+                photographs = subject.drawn_on(members[start : start + VIEWS])
                 total += photographs.sum(0, dtype=np.float64)
                 sheet += list(photographs[: max(0, SHEET - len(sheet))])
             write_atomic(home / "_sheet.jpg", encode_sheet(contact_sheet(sheet)), durable=False)
