@@ -144,7 +144,7 @@ def our_epochs(dataset: Dataset, config: Config, device: torch.device, epochs: i
         clock = Clock(device)
         embedding = embed(state.model, frames, config, "features")
         clock.lap("features")
-        found = cluster(embedding, config, epoch, device)
+        found = cluster(embedding.features, config, epoch, device)
         clock.lap("clustering")
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
         clock.lap("training")

@@ -134,6 +134,13 @@ def add_train(commands: Any) -> None:
     )
     option(main, "--epochs", type=positive, help="clusterings, each followed by training")
     option(main, "--clustering", type=algorithm, metavar="NAME", help=", ".join(CLUSTERINGS))
+    option(
+        main,
+        "--spectrum-epochs",
+        type=natural,
+        metavar="N",
+        help="first epochs that cluster by the unrolled spectrum, which takes no learning, instead of the network",
+    )
     option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
     option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")
     option(main, "--limit", type=positive, metavar="N", help="use N images only, drawn evenly")

@@ -92,7 +92,7 @@ def cluster_again(run: TrainedRun, found: Comparison, dataset: Dataset, device: 
     sample, labelled = dataset.take(rows), np.searchsorted(rows, found.rows)
     k = max(2, int(run.frame()["cluster"].nunique()))
     embedding = embed(run.network().to(device), Frames(sample.pixels, device), run.config, "embedding")
-    reduced = reduce(embedding, run.config, facts_of(sample, run.config))
+    reduced = reduce(embedding.features, run.config, facts_of(sample, run.config))
     clustered = {THIS: Clustered(reduced[labelled], found.assignment)}
     for name, baseline in cluster_baselines(sample, run.config, k, device).items():
         clustered[name] = Clustered(baseline.features[labelled], baseline.assignment[labelled])

@@ -43,6 +43,9 @@ class Config:
     flip: bool
     jitter: float  # largest relative change of brightness, contrast and saturation
     clustering: str  # a key of deepcluster.clustering.CLUSTERINGS
+    spectrum_epochs: (
+        int  # first epochs whose clusters are those of the unrolled spectrum, not of the network's features
+    )
     final_clustering: str | None
     final_epochs: int
     seed: int
@@ -87,6 +90,7 @@ PAPER: dict[str, Any] = {
     "flip": True,
     "jitter": 0.0,
     "clustering": "kmeans",
+    "spectrum_epochs": 0,
     "final_clustering": None,
     "final_epochs": 0,
     "seed": 31,

@@ -14,7 +14,9 @@ def patterned(radius=60, shape=(160, 200), center=(104.0, 77.0), turn=0.0, gain=
     down, across = np.indices(shape, dtype=np.float32)
     x, y = (across - center[0]) / radius, (down - center[1]) / radius
     away, angle = np.hypot(x, y), np.arctan2(y, x) - turn
-    design = np.sin(3 * angle) * (away > 0.2) + 1.5 * (np.hypot(away * np.cos(angle) - 0.5, away * np.sin(angle)) < 0.15)
+    design = np.sin(3 * angle) * (away > 0.2) + 1.5 * (
+        np.hypot(away * np.cos(angle) - 0.5, away * np.sin(angle)) < 0.15
+    )
     grey = np.where(away <= 1, (120 + 25 * design) * gain + lift, 30)
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, 2), place_at(*center, radius, confidence=1.0)
 
