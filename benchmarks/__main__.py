@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | explain"""
+"""python -m benchmarks training | agreement | localisation | explain"""
 
 import sys
 from dataclasses import dataclass
@@ -21,6 +21,9 @@ COMMANDS = {
     "training": Benchmark("benchmarks.training", "seconds of an epoch, against the way of the original program"),
     "agreement": Benchmark(
         "benchmarks.agreement", "agreement with labels over k and seeds, against its baselines", passes_on=True
+    ),
+    "localisation": Benchmark(
+        "benchmarks.localisation", "share of the heat on coin and symbols, of runs, beside controls"
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
 }
