@@ -38,7 +38,7 @@ from deepcluster.features import embed
 from deepcluster.journal import Clock
 from deepcluster.launch import PACKAGES
 from deepcluster.models import ClusterNet, untrained
-from deepcluster.train import cluster, start
+from deepcluster.train import cluster, reduce, start
 from deepcluster.views import MEAN, STD, Frames
 from machine.device import use_device
 
@@ -144,7 +144,7 @@ def our_epochs(dataset: Dataset, config: Config, device: torch.device, epochs: i
         clock = Clock(device)
         embedding = embed(state.model, frames, config, "features")
         clock.lap("features")
-        found = cluster(embedding.features, config, epoch, device)
+        found = cluster(reduce(embedding.features, config), config, epoch, device)
         clock.lap("clustering")
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
         clock.lap("training")

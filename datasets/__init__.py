@@ -18,7 +18,7 @@ from datasets.folder import class_labels, list_files, unpack
 from datasets.places import Place, find_places
 from datasets.view import PHOTOGRAPH, VIEWS
 
-__all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "look", "open_dataset", "shows_coins"]
+__all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
 VIEW_VERSION = 1  # raise when view.py draws other pixels of the same photograph and place
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
@@ -147,10 +147,10 @@ def look(dataset: Dataset, view: str, size: int, workers: int | None = None) -> 
     return replace(dataset, pixels=pixels, view=view, photographs=photographs, places=places)
 
 
-def shows_coins(source: str) -> bool:
-    """Whether the pictures of a source are meant to show a coin each: folders and zips are."""
+def default_view(source: str) -> str:
+    """How its pictures are seen when nothing is said: unrolled where they are meant to show a coin each."""
     kind = source.partition(":")[0]
-    return kind not in SOURCES or SOURCES[kind].coins
+    return "unrolled" if kind not in SOURCES or SOURCES[kind].coins else PHOTOGRAPH
 
 
 def decoded_side(size: int) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from console import Parser, UserError, command
 from console.options import add_reading, natural, positive
 from datasets import DATA
+from datasets.view import PHOTOGRAPH, VIEWS
 
 
 def main() -> None:
@@ -26,6 +27,9 @@ def main() -> None:
         type=positive,
         metavar="PX",
         help="its --decode-at-most too, if it has one (paper: 915 at 224)",
+    )
+    prepare.add_argument(
+        "--view", choices=[PHOTOGRAPH, *VIEWS], help="its --view (default: unrolled for coins, photograph for others)"
     )
     check.add_argument("--sheet", type=Path, default=Path("contact-sheet.jpg"), help="where the contact sheet goes")
     for parser_of in (check, prepare):
@@ -95,12 +99,16 @@ def check_command(options: argparse.Namespace) -> None:
 
 
 def prepare_command(options: argparse.Namespace) -> None:
-    from datasets import decoded_side, open_dataset
+    from datasets import decoded_side, default_view, look, open_dataset
+    from datasets.view import PHOTOGRAPH, decoded_for
 
-    side = decoded_side(options.size)
-    most = options.decode_at_most
+    view = options.view or default_view(options.data)
+    side, most = decoded_side(options.size), options.decode_at_most
+    if view != PHOTOGRAPH:
+        most = most or decoded_for(options.size)
     dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir, at_most=most)
-    print(f"{dataset.name}: {len(dataset)} images ready at {side} px, {len(dataset.skipped)} files passed over")
+    look(dataset, view, options.size, options.workers)
+    print(f"{dataset.name}: {len(dataset)} images ready, {len(dataset.skipped)} files passed over; view: {view}")
 
 
 def split_command(options: argparse.Namespace) -> None:

@@ -161,6 +161,11 @@ COLOURLESS = ("relief", "unrolled")  # whose channels are no colours
 PHOTOGRAPH = "photograph"  # the view that leaves a picture as it is
 
 
+def decoded_for(size: int) -> int:
+    """Shorter side that photographs are decoded to at most: a coin that fills half of one still has a view's pixels."""
+    return 2 * size
+
+
 def shape_of(view: str, size: int) -> tuple[int, int]:
     """(height, width) of a key of VIEWS, or of PHOTOGRAPH, at --size `size`."""
     return VIEWS[view].shape(size) if view in VIEWS else (size, size)

@@ -191,7 +191,8 @@ def add_train(commands: Any) -> None:
         dest="facts",
         type=facts,
         metavar="FACTS",
-        help="size, colour or size,colour: cluster these measured facts beside what the network sees",
+        help="size, colour, size,colour or none: cluster these measured facts beside what the network sees (default: "
+        "those in which coins of like design agree)",
     )
     option(net, "--with-weight", dest="facts_weight", type=above_zero, metavar="TIMES", help="... times its features")
     option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
@@ -269,9 +270,11 @@ def clusters(text: str) -> int | str:
 
 
 def facts(text: str) -> str:
+    if text.strip().lower() == "none":
+        return ""
     wanted = [name.strip().lower().replace("color", "colour") for name in text.split(",")]
     if not set(wanted) <= {"size", "colour"}:
-        raise argparse.ArgumentTypeError(f"{text!r} is not size, colour or size,colour")
+        raise argparse.ArgumentTypeError(f"{text!r} is not size, colour, size,colour or none")
     return ",".join(name for name in ("size", "colour") if name in wanted)
 
 

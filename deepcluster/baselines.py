@@ -15,14 +15,13 @@ from datasets.places import Place
 from deepcluster.agreement import agreement
 from deepcluster.clustering import kmeans
 from deepcluster.config import Config
-from deepcluster.descriptors import ruler_and_colour, unrolled_spectra
+from deepcluster.descriptors import design_features, ruler_and_colour
 from deepcluster.features import embed, pca_whiten
 from deepcluster.models import untrained
 from deepcluster.views import Frames
 from machine.seeds import derive_seed
 
 PIXEL_SIDE = 32
-SPECTRUM_PCA, SPECTRUM_POWER = 64, -0.25  # half whitened
 SAME = 0.02  # a difference of AMI that another seed makes as well
 
 
@@ -81,8 +80,7 @@ def untrained_network(material: Material) -> np.ndarray:
 
 def unrolled_spectrum(material: Material) -> np.ndarray:
     """The unrolled coins' spectra, reduced to 64 components, half whitened, of length 1."""
-    spectra = torch.from_numpy(unrolled_spectra(material.dataset.decoded, material.places))
-    return pca_whiten(spectra, SPECTRUM_PCA, SPECTRUM_POWER)
+    return design_features(material.dataset.decoded, material.dataset.pixels_key)
 
 
 BASELINES: dict[str, Baseline] = {

@@ -36,7 +36,7 @@ def choose_k(
     state, frames, facts = start(pilot, device, initial), Frames(dataset.pixels, device), facts_of(dataset, config)
     embedding = embed(state.model, frames, pilot, "pilot embedding")
     for epoch in range(1, PILOT_EPOCHS + 1):
-        found = cluster(embedding.features, pilot, epoch, device, facts)
+        found = cluster(reduce(embedding.features, pilot, facts), pilot, epoch, device)
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, pilot)
         embedding = embed(state.model, frames, pilot, f"pilot embedding {epoch}")
     return recommend(reduce(embedding.features, pilot, facts), config.seed, device)

@@ -5,7 +5,7 @@ from math import ceil, sqrt
 from typing import Any
 
 from datasets import Dataset, decoded_side
-from datasets.view import PHOTOGRAPH
+from datasets.view import PHOTOGRAPH, decoded_for
 
 # The preset that takes nothing from what is known of the pictures, trains in float32 and cuts crops from whole files.
 TO_THE_LETTER = "paper"
@@ -150,7 +150,7 @@ def side_to_decode(preset: str, view: str, size: int, scale: float) -> int:
     enlarged from less than the file has: the narrowest crop (ratio 3/4) of the smallest area still has `size` pixels.
     """
     if view != PHOTOGRAPH:
-        return 2 * size  # a coin that fills half of the picture still has the view's pixels
+        return decoded_for(size)
     if preset != TO_THE_LETTER or scale == 0:
         return decoded_side(size)
     return max(decoded_side(size), ceil(size / sqrt(scale * 3 / 4)))

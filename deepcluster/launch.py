@@ -7,11 +7,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 import runs
 from console import UserError
-from datasets import Dataset, decoded_side, look, open_dataset, shows_coins
+from datasets import Dataset, decoded_side, default_view, look, open_dataset
 from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster import figures
 from deepcluster.agreement import agreement_table
@@ -19,7 +20,9 @@ from deepcluster.backbones import fits, smallest_size
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
 from deepcluster.config import PRESETS, TO_THE_LETTER, Config, side_to_decode, suits
+from deepcluster.descriptors import AGREE, facts_of_design
 from deepcluster.journal import Journal
+from deepcluster.lift import family_of
 from deepcluster.models import model_arguments
 from deepcluster.train import train
 from deepcluster.trained import run_config
@@ -49,8 +52,10 @@ def train_command(options: argparse.Namespace) -> None:
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
     dataset = open_in_view(options)
-    config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     introduce(dataset, device)
+    if options.facts is None:
+        options.facts = old.meta.config.get("facts", "") if old is not None else choose_facts(dataset, options.preset)
+    config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     curve = None
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
@@ -85,8 +90,7 @@ def open_in_view(options: argparse.Namespace) -> Dataset:
 
     Nothing asked for, coins are seen unrolled, unless hardly any is found; other pictures and `paper` as photographs.
     """
-    wanted, coins = options.view, shows_coins(options.data) and options.preset != TO_THE_LETTER
-    options.view = wanted or ("unrolled" if coins else PHOTOGRAPH)
+    wanted, options.view = options.view, view_of(options)
     if options.view == PHOTOGRAPH:
         return _open(options)
     photographs = _open(options)
@@ -99,6 +103,24 @@ def open_in_view(options: argparse.Namespace) -> Dataset:
     whole = f"; in {said} no coin was found, they are seen whole" if said else ""
     print(f"view: {options.view}, {VIEWS[options.view].says}{whole} (--view {PHOTOGRAPH} leaves them as they are)")
     return look(photographs, options.view, sides_of(options)[0], options.workers)
+
+
+def view_of(options: argparse.Namespace) -> str:
+    """The view that is asked for, or that suits the data and the preset."""
+    return options.view or (PHOTOGRAPH if options.preset == TO_THE_LETTER else default_view(options.data))
+
+
+def choose_facts(dataset: Dataset, preset: str) -> str:
+    """Which facts are clustered beside the design when nothing is said: those in which coins of like design agree."""
+    if dataset.view != "unrolled" or preset == TO_THE_LETTER:
+        return ""
+    families = np.array([family_of(name) for name in dataset.ids])
+    agreement = facts_of_design(dataset.decoded, dataset.pixels_key, families)
+    chosen = [name for name, value in agreement.items() if value >= AGREE]
+    said = " and ".join(f"{name} {value:.2f}" for name, value in agreement.items())
+    does = f"{' and '.join(chosen)} clustered beside it" if chosen else "neither is clustered beside it"
+    print(f"coins of like design agree in {said} (correlation; 1 fully): {does} (--with chooses)")
+    return ",".join(chosen)
 
 
 def _open(options: argparse.Namespace) -> Dataset:
@@ -116,7 +138,7 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError("--tensorboard: its package is not installed: pip install tensorboard")
     preset = PRESETS[options.preset]
     arch, size = (getattr(options, name) or preset[name] for name in ("arch", "size"))
-    view = options.view or ("unrolled" if shows_coins(options.data) and options.preset != TO_THE_LETTER else PHOTOGRAPH)
+    view = view_of(options)
     if not fits(arch, size, view):
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
     if isinstance(options.k, int) and options.k < 2:

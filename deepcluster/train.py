@@ -13,7 +13,7 @@ from console import bar_settings
 from datasets import Dataset
 from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
-from deepcluster.descriptors import measure_facts, unrolled_spectra
+from deepcluster.descriptors import design_features, measure_facts
 from deepcluster.epoch import State, calibrate, train_epoch
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
@@ -50,7 +50,6 @@ def train(
             say(f"continuing after epoch {state.epoch} of {config.epochs}")
     if state.epoch >= config.epochs:
         return state
-    spectrum = spectrum_of(dataset) if state.epoch < config.spectrum_epochs else None
     previous = run.clusters(state.epoch).assignment if state.epoch else None
     embedding = embed(state.model, frames, config, "embedding")
     bar = tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epochs", **bar_settings())
@@ -58,8 +57,11 @@ def train(
         journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
-            features = spectrum if spectrum is not None and epoch <= config.spectrum_epochs else embedding.features
-            found = cluster(features, config, epoch, device, facts)
+            if epoch <= config.spectrum_epochs:
+                x = join(design_features(dataset.decoded, dataset.pixels_key), facts)
+            else:
+                x = reduce(embedding.features, config, facts)
+            found = cluster(x, config, epoch, device)
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
@@ -99,22 +101,18 @@ def facts_of(dataset: Dataset, config: Config) -> np.ndarray | None:
     return (config.facts_weight / math.sqrt(facts.shape[1]) * facts).astype(np.float32)
 
 
-def spectrum_of(dataset: Dataset) -> Tensor:
-    """The unrolled spectrum of each image, (N, D) float32: what the first clusters may come from."""
-    return torch.from_numpy(unrolled_spectra(dataset.decoded, dataset.find_places()))
-
-
 def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) -> np.ndarray:
     """What is clustered: the features, reduced and of length 1, and the `facts` (N, d) beside them; (N, D) float32."""
-    x = pca_whiten(features, config.pca, config.whiten_power)
+    return join(pca_whiten(features, config.pca, config.whiten_power), facts)
+
+
+def join(x: np.ndarray, facts: np.ndarray | None) -> np.ndarray:
+    """Reduced features (N, d) and the facts beside them, float32, C-contiguous."""
     return x if facts is None else np.ascontiguousarray(np.concatenate([x, facts], 1))
 
 
-def cluster(
-    features: Tensor, config: Config, epoch: int, device: torch.device, facts: np.ndarray | None = None
-) -> Clustering:
-    """The epoch's clustering of the features."""
-    x = reduce(features, config, facts)
+def cluster(x: np.ndarray, config: Config, epoch: int, device: torch.device) -> Clustering:
+    """The epoch's clustering of what `reduce` gave, (N, D)."""
     return partition(x, config.clustering_of(epoch), config.k, derive_seed(config.seed, epoch, "clustering"), device)
 
 

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datasets import look, open_dataset, shows_coins
+from datasets import default_view, look, open_dataset
 from datasets.places import place_at
 from datasets.view import GROUND, MARGIN, REACH, VIEWS, Window, face, from_photograph, relief, shape_of, to_photograph
 
@@ -117,8 +117,6 @@ def test_a_dataset_is_looked_at_once(tmp_path, monkeypatch):
     assert look(dataset, "photograph", 64) is dataset
 
 
-def test_what_shows_coins():
-    assert shows_coins("some/folder")
-    assert shows_coins("painted:20")
-    assert not shows_coins("mnist:test")
-    assert not shows_coins("dots")
+def test_coins_are_seen_unrolled_and_digits_as_they_are():
+    assert default_view("some/folder") == default_view("painted:20") == "unrolled"
+    assert default_view("mnist:test") == default_view("dots") == "photograph"

@@ -127,7 +127,7 @@ def test_no_trace_is_left_and_a_batch_is_its_images(name, method):
     maps = METHODS[method].function(net, images, targets)
 
     assert maps.shape[0] == 2
-    assert maps.shape[1] == (1 if METHODS[method].kind == "heat" or method == "saliency" else images.shape[1])
+    assert maps.shape[1] == (1 if METHODS[method].kind in ("heat", "view") or method == "saliency" else images.shape[1])
     assert maps.shape[2:] == images.shape[2:]
     assert not maps.requires_grad
     assert_close(images, before, rtol=0, atol=0)

@@ -24,13 +24,22 @@ def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = N
     return upsample(weigh_maps(activation.detach(), plain), images)
 
 
+def hires_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
+    """ReLU(sum_k d score / d A_k * A_k), pointwise; A: output of `layer` (B, K, h, w).
+
+    Draelos & Carin 2020. Where what follows the layer is no average over places, Grad-CAM's mean gradient mixes them
+    up, and this does not. Upsampled to (B, 1, H, W) bilinearly.
+    """
+    return shared_pass(model, images, targets, layer)["hires_cam"]
+
+
 def guided_grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
     """Guided Backpropagation times Grad-CAM, pointwise (B, C, H, W) (Selvaraju et al. 2017, section 3.2)."""
     return shared_pass(model, images, targets, layer)["guided_grad_cam"]
 
 
 def shared_pass(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> dict[str, Tensor]:
-    """Grad-CAM, Guided Backprop and Guided Grad-CAM from one forward: maps by the method's name.
+    """Grad-CAM, HiRes-CAM, Guided Backprop and Guided Grad-CAM from one forward: maps by the method's name.
 
     The plain gradient that Grad-CAM needs runs from the logits to the layer only; the guided one to the pixels.
     """
@@ -41,7 +50,14 @@ def shared_pass(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer 
         else:
             activation, plain, guided = _hooked_pass(model, images, targets, find_layer(model, layer))
     heat = upsample(weigh_maps(activation, plain), images)
-    return {"grad_cam": heat, "view": heat, "guided_backprop": guided, "guided_grad_cam": guided * heat}
+    pointwise = upsample((plain * activation).sum(1, keepdim=True).relu(), images)
+    return {
+        "grad_cam": heat,
+        "hires_cam": pointwise,
+        "view": pointwise,
+        "guided_backprop": guided,
+        "guided_grad_cam": guided * heat,
+    }
 
 
 def weigh_maps(activation: Tensor, gradient: Tensor) -> Tensor:

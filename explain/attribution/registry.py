@@ -12,7 +12,7 @@ from typing import Any, Literal
 from console import UserError
 
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
-VIEW = "view"  # Grad-CAM where the network sees it: on the view, not drawn back onto the photograph
+VIEW = "view"  # HiRes-CAM where the network sees it: on the view, not drawn back onto the photograph
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
 
 
@@ -48,6 +48,7 @@ class Method:
     needs_layer: bool = True  # reads a convolution
     options: tuple[Option, ...] = ()
     default: bool = False  # drawn when nothing is asked for
+    of_views: bool = False  # ... where the network sees another view than the photograph
     shared: bool = False  # comes out of the one pass that attribution.cam.shared_pass makes
     numbers: tuple[str, ...] = ()  # what it measures of an image beside its map; columns of explanations.csv
     measure: Callable[..., Any] | None = None  # like `function`, -> (maps, {number's name: (B,)})
@@ -224,6 +225,12 @@ _ALL = (
         "grad_cam", "Grad-CAM", "heat", _Lazily("cam", "grad_cam"), options=(LAYER,), default=True, shared=True
     ),
     Method(
+        "hires_cam", "HiRes-CAM", "heat", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
+    ),
+    Method(
+        VIEW, "HiRes-CAM in the view", "view", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
+    ),
+    Method(
         "guided_backprop", "Guided Backprop", "signed", _Lazily("gradients", "guided_backprop"),
         needs_layer=False, default=True, shared=True,
     ),
@@ -231,13 +238,11 @@ _ALL = (
         "guided_grad_cam", "Guided Grad-CAM", "fine", _Lazily("cam", "guided_grad_cam"),
         options=(LAYER,), default=True, shared=True,
     ),
-    Method(VIEW, "Grad-CAM, as the network sees", "view", _Lazily("cam", "grad_cam"), options=(LAYER,), shared=True),
     Method("gradient", "Gradient", "signed", _Lazily("gradients", "gradient"), needs_layer=False),
     Method("saliency", "Saliency", "fine", _Lazily("gradients", "saliency"), needs_layer=False),
     _cam("grad_cam_plus_plus", "Grad-CAM++", "GradCAMPlusPlus"),
     _cam("xgrad_cam", "XGrad-CAM", "XGradCAM"),
     _cam("layer_cam", "Layer-CAM", "LayerCAM"),
-    _cam("hires_cam", "HiRes-CAM", "HiResCAM"),
     _cam("eigen_cam", "Eigen-CAM", "EigenCAM"),
     _cam("score_cam", "Score-CAM", "ScoreCAM", "many"),
     _cam("ablation_cam", "Ablation-CAM", "AblationCAM", "many"),
@@ -258,5 +263,5 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 
 def default_methods(view: bool = False) -> tuple[Asked, ...]:
     """What is drawn when nothing is asked for; `view`: the network sees another view than the photograph."""
-    chosen = [method.name for method in METHODS.values() if method.default or (view and method.name == VIEW)]
+    chosen = [method.name for method in METHODS.values() if method.default or (view and method.of_views)]
     return (Asked(PHOTOGRAPH), *map(Asked, chosen))
