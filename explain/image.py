@@ -18,9 +18,9 @@ from datasets.cache import Pixels
 from datasets.decoding import BadImage, decode
 from datasets.places import find_place
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
-from datasets.view import VIEWS
+from datasets.view import VIEWS, Window, to_photograph
 from deepcluster.views import Frames
-from explain.attribution import PHOTOGRAPH, Asked, attribute_and_measure
+from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.attribution.registry import default_methods
 from explain.attribution.targets import find_layer
 from explain.record import number_column
@@ -44,6 +44,8 @@ class Viewer:
     sides: tuple[int | None, int | None]  # what `decode` is to do with a file's shorter side; None: leave it
     view: Callable[[np.ndarray], Tensor]  # (height, width, 3) uint8 -> what the network sees, (1, C, H, W)
     photograph: Callable[[Tensor], Tensor]  # ... and back for the eye, (1, 1 or 3, H, W) in 0..1
+    # (height, width, 3) uint8, of the view (N, H, W): what maps are drawn on, and they as drawn on it; None: the view
+    draw_back: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
 
 
 def image_command(options: argparse.Namespace) -> None:
@@ -54,7 +56,7 @@ def image_command(options: argparse.Namespace) -> None:
     viewer = (
         viewer_of_run(options.run, options.epoch, device) if options.run else viewer_of_network(options.network, device)
     )
-    methods = options.methods or (*default_methods(), OCCLUSION)
+    methods = options.methods or (*default_methods(viewer.draw_back is not None), OCCLUSION)
     for path in options.photos:
         explain_photo(viewer, path, methods, options.target, options.out, device)
 
@@ -85,6 +87,15 @@ def explain_photo(
 
     shown = (viewer.photograph(images)[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
     shown = shown.repeat(3 // shown.shape[2], 2)  # (H, W, 3)
+    drawn = {key: found[0].float().cpu().numpy() for key, found in maps.items()}
+    if viewer.draw_back is not None:
+        for one in maps_of:
+            values = drawn[one.key].sum(0, keepdims=True) if one.method.kind == "signed" else drawn[one.key]
+            if one.name != VIEW:
+                drawn[one.key] = viewer.draw_back(pixels, values)[1]
+        seen, shown = shown, viewer.draw_back(pixels, np.zeros((1, *shown.shape[:2]), np.float32))[0]
+    else:
+        seen = shown
     likeliest = ", ".join(f"{viewer.names[number]} {float(probability[number]):.3f}" for number in order[:TOP])
     score = float((probability * weights[0]).sum())
     out.mkdir(parents=True, exist_ok=True)
@@ -102,7 +113,7 @@ def explain_photo(
         if one.name == PHOTOGRAPH:
             picture, title = Image.fromarray(shown), likeliest
         else:
-            picture = draw(one.method, maps[one.key][0].float().cpu().numpy(), shown)
+            picture = draw(one.method, drawn[one.key], seen if one.name == VIEW else shown)
             title = f"{one.title}: {what} {score:.3f}"
         if one.key in numbers:
             found = {name: float(values[0]) for name, values in numbers[one.key].items()}
@@ -164,6 +175,12 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
             return pixels
         return VIEWS[seen.name].draw(pixels, find_place(pixels), seen.size)
 
+    def draw_back(pixels: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        place = find_place(pixels)
+        window = Window.about(place, pixels.shape)
+        back = to_photograph(maps.transpose(1, 2, 0), seen.name, place, window, seen.size, seen.size)
+        return window.cut(pixels, seen.size), back.reshape(seen.size, seen.size, -1).transpose(2, 0, 1)
+
     def view(pixels: np.ndarray) -> Tensor:
         pixels = draw_view(pixels)
         one = Pixels([pixels.reshape(-1)], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([pixels.shape[:2]]))
@@ -175,7 +192,13 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
         k = model(blank).shape[1]
     names = trainer.class_names(run) or [f"{trainer.group(run)} {j}" for j in range(k)]
     return Viewer(
-        f"{path}, epoch {number}", model, list(names), (side, run.meta.view.decode_at_most), view, trainer.photograph
+        f"{path}, epoch {number}",
+        model,
+        list(names),
+        (side, run.meta.view.decode_at_most),
+        view,
+        trainer.photograph,
+        draw_back=None if seen.name == PHOTOGRAPH_VIEW else draw_back,
     )
 
 
