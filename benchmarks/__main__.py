@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | explain"""
+"""python -m benchmarks training | agreement | explain | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ COMMANDS = {
         "benchmarks.agreement", "agreement with labels over k and seeds, against its baselines", passes_on=True
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
+    "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),
 }
 
 
