@@ -235,7 +235,7 @@ def test_rank_correlations_are_scipys():
 
 
 def test_agreement_and_its_controls():
-    """A map that is the cost itself agrees wholly, another image's and a shuffled one not; a constant one is left out."""
+    """A map that is the cost itself agrees wholly, another one and a shuffled one not; a constant one is left out."""
     from explain.flipping.agreement import agree, next_of_class
 
     assert next_of_class(np.array([1, 0, 1, 2, 1])).tolist() == [2, -1, 4, -1, 0]

@@ -223,8 +223,8 @@ def flips_by_image(study: Study) -> dict[int, tuple[np.ndarray, np.ndarray]]:
 def paint_flips(
     image: np.ndarray, flips: np.ndarray, becomes: np.ndarray, colours: np.ndarray, across: int, patch: int
 ) -> np.ndarray:
-    """An image (H, W, 3) in 0..1, darkened, with flips in the colour of what they make of it."""
-    drawn = 0.75 * image
+    """An image (H, W, 3) in 0..1 with flips in the colour of what they make of it; darkened behind single pixels."""
+    drawn = image * (0.75 if patch == 1 else 1)
     for flip, to in zip(flips, becomes, strict=True):
         y, x = flip // across * patch, flip % across * patch
         area = drawn[y : y + patch, x : x + patch]
