@@ -33,7 +33,7 @@ BATCHES = {"cpu": (49, 98, 196, 392, 784), "cuda": (784,)}
 GOALS = {"cnn101": 8.0, "mlp": 50.0}
 SIDE = 28
 SHORTEST = 0.03  # seconds of a measurement
-OF_A_RUN, ASKED_NAIVELY = 2048, 8  # test images of a run by windows, and as whole images
+OF_A_RUN, ASKED_NAIVELY = 2048, 8  # test images of a run by windows (of maps fewer), and as whole images
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def task_of_run(path: Path, device: torch.device, mnist: Path | None) -> Task:
     net = open_net(run, "A", 1, device)
     if net.fast is None:
         raise UserError(f"{path}: its network has layers that are not computed by windows: name another run")
-    asked, _ = open_asked(run, net.epoch, Where("test", OF_A_RUN, None, device, None, mnist))
+    count = OF_A_RUN if not net.fast.parts.stages else net.fast.batch(device) * torch.get_num_threads()
+    asked, _ = open_asked(run, net.epoch, Where("test", count, None, device, None, mnist))
     logits, fast = net.logits, net.fast
 
     def quick(images: Tensor) -> Changes:
