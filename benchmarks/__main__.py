@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | localisation | explain"""
+"""python -m benchmarks training | agreement | localisation | explain | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ COMMANDS = {
         "benchmarks.localisation", "share of the heat on coin and symbols, of runs, beside controls"
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
+    "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),
 }
 
 

@@ -1,21 +1,30 @@
-"""How much faster all flips of an image are by windows than as whole images: `python -m benchmarks.pixelflip`.
+"""How much faster all flips of an image are by windows than as whole images: `python -m benchmarks pixelflip`.
 
-For each recipe, in one call and in turns, the best of several rounds of both ways; the naive one with the best of
-several batch sizes. The weights are random: no way's time depends on them.
+For each network, in one call and in turns, the best of several rounds of both ways; the naive one with the best of
+several batch sizes. Of a recipe, whose weights are random, the logits under every flip are timed: their time does not
+depend on weights. Of a run what a study does is timed, on its own test images: finding the flips that change an answer,
+for which most images of some networks need no look at each flip.
 """
 
+import argparse
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from console import Parser, command
+import runs
+from benchmarks.setting import conditions
+from console import UserError
 from console.options import add_machine, positive
-from explain.flipping.exact import flip_naive
-from explain.flipping.nets import fast_way
-from explain.flipping.study import map_batches
-from machine.device import device_name, full_precision, synchronise, use_device
+from deepcluster.launch import PACKAGES
+from explain.flipping.exact import FlipLogits, Logits, flip_naive
+from explain.flipping.nets import Where, fast_way, open_asked, open_net
+from explain.flipping.study import Changes, find_changes, map_batches
+from machine.device import full_precision, synchronise, use_device
 from supervised.models import build
 from supervised.recipes import RECIPES
 from supervised.trained import for_inference
@@ -24,6 +33,20 @@ BATCHES = {"cpu": (49, 98, 196, 392, 784), "cuda": (784,)}
 GOALS = {"cnn101": 8.0, "mlp": 50.0}
 SIDE = 28
 SHORTEST = 0.03  # seconds of a measurement
+OF_A_RUN, ASKED_NAIVELY = 2048, 8  # test images of a run by windows (of maps fewer), and as whole images
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network, and the way by windows that is timed."""
+
+    name: str
+    recipe: str
+    logits: Logits
+    fast: FlipLogits
+    quick: Callable[[Tensor], object]  # of a batch
+    batch: int
+    images: Tensor
 
 
 def random_network(name: str, device: torch.device) -> nn.Module:
@@ -56,51 +79,83 @@ def digits(count: int, device: torch.device) -> Tensor:
     return (ink * torch.rand(count, 1, SIDE, SIDE, generator=generator)).to(device)
 
 
-@torch.inference_mode()
-def measure(name: str, rounds: int, device: torch.device) -> tuple[float, float, int, float]:
-    """Seconds an image by windows and naively, the naive way's best batch, and the largest difference of a logit."""
+def task_of_recipe(name: str, device: torch.device) -> Task:
+    """The logits under every flip, by a network with random weights."""
     model = random_network(name, device)
     fast = fast_way(model, SIDE, 1)
-    assert fast is not None
+    if fast is None:
+        raise UserError(f"--models {name}: has layers that are not computed by windows: name another")
     size = fast.batch(device)
     images = digits(size * torch.get_num_threads() if device.type == "cpu" else size, device)
-    one = images[:1]
+    return Task(name, name, model, fast, fast, size, images)
+
+
+def task_of_run(path: Path, device: torch.device, mnist: Path | None) -> Task:
+    """The flips that change an answer of a trained network."""
+    run = runs.open_run(path)
+    if run.meta.kind != "supervised":
+        raise UserError(f"{path}: a {run.meta.kind} run: name supervised ones")
+    net = open_net(run, "A", 1, device)
+    if net.fast is None:
+        raise UserError(f"{path}: its network has layers that are not computed by windows: name another run")
+    count = OF_A_RUN if not net.fast.parts.stages else net.fast.batch(device) * torch.get_num_threads()
+    asked, _ = open_asked(run, net.epoch, Where("test", count, None, device, None, mnist))
+    logits, fast = net.logits, net.fast
+
+    def quick(images: Tensor) -> Changes:
+        return find_changes(logits, fast, images, 1)
+
+    images = asked.load(np.arange(len(asked.ids)))
+    return Task(net.name, run.meta.model["name"], logits, fast, quick, net.batch(asked.size), images)
+
+
+@torch.inference_mode()
+def measure(task: Task, rounds: int, device: torch.device) -> tuple[float, float, int, float]:
+    """Seconds an image by windows and naively, the naive way's best batch, and the largest difference of a logit.
+
+    Raises:
+        AssertionError: if the two ways find other changes.
+    """
+    size, images = task.batch, task.images
+    few, one = images[:ASKED_NAIVELY], images[:1]
     with full_precision():
-        error = float((fast(images[:size])[:1] - flip_naive(model, one)).abs().max())
+        error = float((task.fast(few) - flip_naive(task.logits, few)).abs().max())
+        ways = [find_changes(task.logits, fast, few, 1) for fast in (task.fast, None)]
+        assert all(np.array_equal(*(getattr(way, name) for way in ways)) for name in ("image", "flip", "becomes"))
         quick: list[float] = []
         slow: dict[int, list[float]] = {batch: [] for batch in BATCHES[device.type]}
         for _ in range(rounds):
-            quick.append(time_call(lambda: map_batches(fast, images.split(size)), device) / len(images))
+            quick.append(time_call(lambda: map_batches(task.quick, images.split(size)), device) / len(images))
             for batch, seconds in slow.items():
-                seconds.append(time_call(lambda batch=batch: flip_naive(model, one, 1, batch), device))  # type: ignore[misc]
+                seconds.append(time_call(lambda batch=batch: flip_naive(task.logits, one, 1, batch), device))  # type: ignore[misc]
     best = min(slow, key=lambda batch: min(slow[batch]))
     return min(quick), min(slow[best]), best, error
 
 
-def build_parser() -> Parser:
-    parser = Parser(prog="python -m benchmarks.pixelflip", description="Flips by windows against whole flipped images.")
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--models", nargs="+", choices=list(RECIPES), default=["mlp", "small_conv", "simple_conv", "cnn101"]
-    )
+        "--models", nargs="*", choices=list(RECIPES), default=["mlp", "small_conv", "simple_conv", "cnn101"],
+        help="recipes, with random weights"
+    )  # fmt: skip
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], metavar="DIR", help="supervised runs of digits")
+    parser.add_argument("--mnist-dir", type=Path, metavar="DIR", help="folder with the MNIST files (or set MNIST_DIR)")
     parser.add_argument("--rounds", type=positive, default=5, help="of which the best counts (5)")
     parser.add_argument("--threads", type=positive, help="(as torch chooses)")
     add_machine(parser)
-    return parser
 
 
-def main() -> None:
-    options = build_parser().parse_args()
+def run(options: argparse.Namespace) -> None:
+    """`python -m benchmarks pixelflip`."""
     device = use_device(options.device, options.threads)
-    print(f"{device_name(device)}, {torch.get_num_threads()} threads; all 784 flips of a digit, milliseconds an image")
-    print(f"{'network':<14}{'windows':>10}{'naive':>10}{'batch':>7}{'ratio':>8}{'goal':>6}{'logits differ by':>19}")
-    for name in options.models:
-        quick, slow, batch, error = measure(name, options.rounds, device)
-        goal = f"{GOALS[name]:g}" if name in GOALS else ""
-        print(
-            f"{name:<14}{1e3 * quick:>10.3f}{1e3 * slow:>10.2f}{batch:>7}{slow / quick:>8.1f}{goal:>6}{error:>19.1e}",
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    command(main)
+    print("all 784 flips of a digit, milliseconds an image; of a run: the flips that change an answer")
+    print(conditions(runs.make_stamp(device, ("benchmarks", "explain", "supervised", *PACKAGES))))
+    print(f"{'network':<20}{'windows':>10}{'naive':>10}{'batch':>7}{'ratio':>8}{'goal':>6}{'logits differ by':>19}")
+    for make in [
+        *(lambda name=name: task_of_recipe(name, device) for name in options.models),
+        *(lambda path=path: task_of_run(path, device, options.mnist_dir) for path in options.runs),
+    ]:
+        task = make()
+        quick, slow, batch, error = measure(task, options.rounds, device)
+        goal = f"{GOALS[task.recipe]:g}" if task.recipe in GOALS else ""
+        times = f"{1e3 * quick:>10.3f}{1e3 * slow:>10.2f}{batch:>7}{slow / quick:>8.1f}"
+        print(f"{task.name:<20}{times}{goal:>6}{error:>19.1e}", flush=True)

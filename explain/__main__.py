@@ -194,10 +194,22 @@ def add_pixelflip(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--split", choices=["train", "test"], help="a supervised run's training (default) or test images"
     )
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="where the run's images are now, if they were moved; of a supervised run those it was tested on, beside "
+        "which lie those it was trained on",
+    )
     parser.add_argument("--patch", type=positive, default=1, metavar="N", help="flip blocks of N x N pixels (1)")
     parser.add_argument("--limit", type=positive, metavar="N", help="ask about N images only, drawn evenly from all")
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="it goes into DIR/pixelflip (default DIR: as for draw)"
+    )
+    parser.add_argument(
+        "--methods",
+        type=methods,
+        metavar="NAME,NAME:OPTION=VALUE",
+        help="hold the flips against the maps of these methods too: rank correlations, beside controls",
     )
     add_machine(parser)
     add_reading(parser)

@@ -72,13 +72,22 @@ def from_photograph(images: Tensor) -> Tensor:
     return images
 
 
-def training_images(run: Run, workers: int | None = None, mnist_dir: Path | None = None) -> Dataset:
+def training_images(
+    run: Run, workers: int | None = None, mnist_dir: Path | None = None, data: str | None = None
+) -> Dataset:
     """The images that the run was trained on, those held back for validation included.
+
+    Args:
+        run: whose.
+        workers: threads that decode.
+        mnist_dir: folder of MNIST's files.
+        data: where the run's images, which are the test set's, are now, if they were moved; the training images lie
+            beside them.
 
     Raises:
         UserError: if they are not there any more.
     """
-    source = training_source(run.meta.dataset.source)
+    source = training_source(data or run.meta.dataset.source)
     return open_dataset(source, run.meta.view.decoded_side, run.meta.config["limit"], workers, mnist_dir)
 
 

@@ -65,6 +65,17 @@ def test_explain_against_others(photographs):
     assert all(word in result.stdout for word in CONDITIONS)
 
 
+def test_flips_by_windows_against_whole_images(tmp_path):
+    result = run_module("benchmarks", "pixelflip", "--models", "mlp", "--rounds", "1", "--device", "cpu")
+    assert result.returncode == 0, result.stderr
+    *_, row = result.stdout.splitlines()
+    assert row.startswith("mlp")
+    assert float(row.split()[-1]) < 1e-4  # by which the logits differ
+    assert all(word in result.stdout for word in CONDITIONS)
+    assert "dots" in refused(run_module("benchmarks", "pixelflip", "--models", "dots"))
+    assert str(tmp_path) in refused(run_module("benchmarks", "pixelflip", "--models", "--runs", tmp_path))
+
+
 def test_agreement_beside_every_baseline(photographs, tmp_path):
     table = tmp_path / "table.csv"
     command = ["benchmarks", "agreement", photographs, "--k", "3", "--seeds", "1", "--out", table]

@@ -236,3 +236,17 @@ def test_a_network_that_names_no_layer_is_asked_for_one():
         attribute(net, images[0], targets, ["gradient"])
     with pytest.raises(UserError, match="numbers of logits"):
         attribute(net, images, torch.tensor([1, 2]), ["gradient"])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_without_classes_and_classes_that_it_has_not_are_one_sentence(method):
+    maps = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    classifier = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.rand(2, 3, 8, 8)
+    for net, targets, word in [
+        (maps, torch.tensor([0, 1]), "no classes"),
+        (classifier, torch.tensor([0, 7]), "classes 0 to 7"),
+        (classifier, torch.rand(2, 9), "9 classes"),
+    ]:
+        with pytest.raises(UserError, match=word):
+            attribute(net, images, targets, [method], layer=net[0])

@@ -161,11 +161,13 @@ def test_near_ties_are_asked_again_the_naive_way():
     """A fast way that is off by less than the tolerance gives the naive answers where two classes nearly tie."""
     model, images = toy(), some_images(6, side=2)
     images[0] = torch.tensor([[[0.0, 1.0], [0.49995, 0.0]]])
-    true = FlipLogits(take_apart([*model]), (1, 2, 2))
     asked = []
 
-    def close(images):  # class 1 at -2.5 + 2.5: a tie for those with the last pixel, turned by the error
-        return true(images) + torch.tensor([0.0, 4e-5])
+    class Close(FlipLogits):  # class 1 at -2.5 + 2.5: a tie for those with the last pixel, turned by the error
+        def __call__(self, images):
+            return super().__call__(images) + torch.tensor([0.0, 4e-5])
+
+    close = Close(take_apart([*model]), (1, 2, 2))
 
     def logits(some):
         asked.append(len(some))
@@ -179,6 +181,76 @@ def test_near_ties_are_asked_again_the_naive_way():
     for name in ("answers", "image", "flip", "becomes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(whole, name), err_msg=name)
     assert 2 not in found.flip[found.image == 0]
+
+
+def test_the_bound_of_two_dense_layers_by_hand():
+    """Two pixels, two units: class 1 gains 2 * relu(x0) - relu(x1 - .5)."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.eye(2))
+        model[1].bias.copy_(torch.tensor([0.0, -0.5]))
+        model[3].weight.copy_(torch.tensor([[0.0, 0], [2, -1]]))
+        model[3].bias.copy_(torch.tensor([0.0, -1.9]))
+    fast = FlipLogits(take_apart([*model]), (1, 1, 2))
+    images = torch.tensor([[0.0, 0.0], [0.9, 0.0], [0.9, 1.0]]).view(3, 1, 1, 2)
+    with torch.inference_mode():
+        logits = model(images)
+        # Of 0 0: x0 becomes 1, and class 1 rises by 2, over the 1.9 it lacks. Of .9 0 (class 1 lacks .1): x0 falls by
+        # .9, x1 rises, and neither raises it. Of .9 1 (it lacks .6): x1 falls by 1, which may raise it by 1.
+        assert fast.may_change(images, logits, 1e-6).tolist() == [True, False, True]
+        assert fast.may_change(images, logits - torch.tensor([0.0, 3.0]), 1e-6).tolist() == [False, False, False]
+        found = find_changes(model, fast, images, 1)
+    assert (found.image.tolist(), found.flip.tolist(), found.becomes.tolist()) == ([0], [0], [1])
+
+
+def test_images_that_the_bound_passes_over_do_not_change():
+    model = build({"name": "mlp"}, seed=3).eval()
+    with torch.no_grad():  # so that some answers are sure
+        model.classifier[-1].weight[:, ::9] *= 12
+    fast, images = fast_way(model, 28, 1), some_images(60)
+    with torch.inference_mode():
+        open_ = fast.may_change(images, model(images), 2e-4)
+        by_windows, naive = find_changes(model, fast, images, 1), find_changes(model, None, images, 1)
+        none = find_changes(model, fast, images[~open_], 1)
+    assert 5 < int(open_.sum()) < 55
+    assert set(naive.image.tolist()) <= set(open_.nonzero()[:, 0].tolist())
+    assert len(naive.image) > 0
+    for name in ("answers", "image", "flip", "becomes"):
+        np.testing.assert_array_equal(getattr(by_windows, name), getattr(naive, name), err_msg=name)
+    np.testing.assert_allclose(by_windows.lead, naive.lead, atol=1e-4)
+    assert len(none.image) == 0
+
+
+# --- maps of attribution methods ---
+
+
+def test_rank_correlations_are_scipys():
+    from scipy.stats import spearmanr
+
+    from explain.flipping.agreement import rank_correlations
+
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 5, (4, 30)), rng.normal(size=(4, 30))
+    np.testing.assert_allclose(rank_correlations(a, b), [spearmanr(*pair).statistic for pair in zip(a, b, strict=True)])
+
+
+def test_agreement_and_its_controls():
+    """A map that is the cost itself agrees wholly, another one and a shuffled one not; a constant one is left out."""
+    from explain.flipping.agreement import agree, next_of_class
+
+    assert next_of_class(np.array([1, 0, 1, 2, 1])).tolist() == [2, -1, 4, -1, 0]
+    rng = np.random.default_rng(0)
+    costs = rng.normal(size=(40, 400))
+    said = np.exp(costs)
+    said[7] = 1
+    found = agree("A", "changed", "itself", costs, said, np.arange(40) % 4)
+    assert (found.count, found.empty) == (40, 1)
+    assert (found.own, found.spread, found.higher) == (pytest.approx(1), pytest.approx(0, abs=1e-12), 1)
+    assert abs(found.other) < 0.1
+    assert abs(found.shuffled) < 0.1
+    alone = agree("A", "changed", "itself", costs[:1], said[:1], np.zeros(1))
+    assert alone.own == pytest.approx(1)
+    assert np.isnan([alone.spread, alone.other, alone.higher]).all()
 
 
 # --- a study ---
@@ -408,8 +480,16 @@ def test_a_killed_study_goes_on_to_the_same_bytes(bars, tmp_path, monkeypatch):
 def test_a_damaged_piece_is_one_sentence(tmp_path):
     (tmp_path / "flips.npz").write_bytes(b"half")
     with pytest.raises(UserError, match="damaged"):
-        study.read_changes(tmp_path / "flips.npz")
+        study.read_changes(tmp_path / "flips.npz", [])
     assert run_study is study.run_study
+
+
+def test_the_flips_of_other_images_are_not_taken_for_these(tmp_path):
+    found = Changes(*(np.zeros(0, kind) for kind in (np.int16, np.int32, np.int32, np.int16, np.float32)))
+    study.write_changes(tmp_path / "flips.npz", found, ["a", "b"])
+    assert len(study.read_changes(tmp_path / "flips.npz", ["a", "b"]).flip) == 0
+    with pytest.raises(UserError, match="other images"):
+        study.read_changes(tmp_path / "flips.npz", ["a", "c"])
 
 
 def test_explaining_goes_beside_the_flips(bars):
@@ -419,7 +499,104 @@ def test_explaining_goes_beside_the_flips(bars):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture(scope="module")
+def compared(bars):
+    """Two of the runs, and the maps of methods beside their flips."""
+    where = bars / "compared"
+    asked = ("--methods", "grad_cam,guided_backprop,occlusion:window=.3")
+    done = flip("--run", bars / "exp-1", "--against", bars / "exp-0", "--results", where, *asked)
+    assert done.returncode == 0, done.stderr
+    return done, where / "pixelflip" / "train"
+
+
+def test_flips_beside_the_maps_of_methods(compared):
+    done, folder = compared
+    rows = list(csv.DictReader((folder / "maps.csv").open()))
+    methods = {(row["network"], row["map"]) for row in rows}
+    first_order = "Gradient times flip (positive control)"
+    assert ("A: exp-1", "Grad-CAM") in methods  # a convolution
+    assert ("B: exp-0", "Grad-CAM") not in methods  # an mlp
+    assert {
+        ("B: exp-0", "Guided Backprop"),
+        ("B: exp-0", "Occlusion (window 0.3)"),
+        ("B: exp-0", first_order),
+    } < methods
+    assert "B: exp-0: no convolution" in done.stdout
+    for row in rows:
+        if row["map"] == first_order and row["network"] == "B: exp-0":
+            assert float(row["correlation"]) > 0.7
+        assert abs(float(row["shuffled"])) < 0.3
+    page = (folder / "index.html").read_text()
+    assert "Do maps of attribution say so?" in page
+    assert first_order in page
+    assert (folder / "maps-A.png").stat().st_size > 1000
+
+
+def test_every_changed_image_is_on_a_sheet(compared):
+    _, folder = compared
+    for own in folder.glob("exp-*"):
+        rows = list(csv.DictReader((own / "flips.csv").open()))
+        if not rows:
+            continue
+        page = (own / "sheets" / "index.html").read_text()
+        for name in {row["sheet"] for row in rows}:
+            assert (own / "sheets" / name).exists()
+            assert f'src="{name}"' in page
+        assert f"{own.name}/sheets/index.html" in (folder / "index.html").read_text()
+    assert any((own / "sheets").is_dir() for own in folder.glob("exp-*"))
+
+
+def test_a_sheet_has_each_of_its_images_with_their_flips():
+    from explain.flipping import figures
+
+    found = make_study([0, 1, 2, 0], [(0, 3, 2), (0, 1, 2), (2, 0, 1), (3, 2, 1)], right=[0, 1, 2, 0])
+    rows = figures.order_images(found)
+    assert rows.tolist() == [0, 3, 2]  # by class, most flips first; image 1 does not change
+    sheet = np.asarray(figures.draw_sheet(found, "abc", rows, figures.flips_by_image(found), np.zeros((3, 2, 2, 3)), 1))
+    cells = [sheet[3 : 3 + figures.CELL, 3 + i * (figures.CELL + 3) :][:, : figures.CELL] for i in range(3)]
+    colours = (np.array(figures.palette(3))[:, :3] * 255).round()
+    half = figures.CELL // 2
+    for cell, flips in zip(cells, [{3: 2, 1: 2}, {2: 1}, {0: 1}], strict=True):
+        for flip in range(4):
+            middle = cell[flip // 2 * half + half // 2, flip % 2 * half + half // 2]
+            np.testing.assert_array_equal(middle, colours[flips[flip]] if flip in flips else [0, 0, 0])
+
+
+def test_images_that_were_moved(bars, three, tmp_path):
+    """The training images beside the test images that --data names; the same flips as before."""
+    shutil.copytree(bars / "exp-0", tmp_path / "exp-0")
+    text = (tmp_path / "exp-0" / "run.json").read_text()
+    assert str(bars / "bars") in text
+    (tmp_path / "exp-0" / "run.json").write_text(text.replace(str(bars / "bars"), str(tmp_path / "gone")))
+    shutil.copytree(bars / "bars", tmp_path / "elsewhere")
+    for split in ("train", "test"):
+        done = flip(
+            "--run", tmp_path / "exp-0", "--data", tmp_path / "elsewhere" / "test", "--split", split,
+            "--results", tmp_path / "results",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    [moved] = (tmp_path / "results" / "pixelflip" / "train").glob("exp-0-*/flips.npz")
+    [before] = three[1].glob("exp-0-*/flips.npz")
+    assert np.load(moved)["flip"].tolist() == np.load(before)["flip"].tolist()
+    assert "none of the run" in refused(flip("--run", bars / "exp-0", "--split", "test", "--data", bars / "others"))
+
+
 # --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("asked", "word"),
+    [
+        ("grad_cam:layer=-7", "-7"),
+        ("grad_cam:layer=features.99", "features.99"),
+        ("occlusion:window=1.5", "window"),
+        ("occlusion:window=.01", "under a pixel"),
+        ("grad_cm", "did you mean"),
+    ],
+)
+def test_maps_that_cannot_be_had_are_refused_before_anything_is_written(bars, tmp_path, asked, word):
+    assert word in refused(flip("--run", bars / "exp-1", "--methods", asked, "--results", tmp_path / "results"))
+    assert not (tmp_path / "results").exists()
 
 
 def test_runs_on_different_data_are_refused(bars, tmp_path):
@@ -483,3 +660,11 @@ def test_blocks_of_a_deepcluster_run(coins, tmp_path):
     assert (folder / "heat-A.png").exists()
     assert "the cluster that it has learnt" in (folder / "index.html").read_text()
     assert "leave it out" in refused(flip(*arguments, "--split", "test"))
+    shutil.copytree(coins, tmp_path / "moved")
+    text = (exp / "run.json").read_text()
+    (exp / "run.json").write_text(text.replace(str(coins), str(tmp_path / "gone")))
+    assert "gone" in refused(flip(*arguments[:-1], tmp_path / "again"))
+    done = flip(*arguments[:-1], tmp_path / "again", "--data", tmp_path / "moved")
+    assert done.returncode == 0, done.stderr
+    [before], [after] = ((tmp_path / name / "pixelflip").rglob("flips.npz") for name in ("results", "again"))
+    assert np.load(after)["ids"].tolist() == np.load(before)["ids"].tolist()

@@ -22,8 +22,9 @@ def library_cam(name: str, model: nn.Module, images: Tensor, targets: Tensor, la
     with frozen(model), getattr(pytorch_grad_cam, name)(model, [module]) as method:
         inputs = images.detach().clone().requires_grad_()
         logits = method.activations_and_grads(inputs)
+        weighted = (logits * as_weights(targets, logits)).sum()  # refuses targets that do not fit, for each method
         if method.uses_gradients:
-            (logits * as_weights(targets, logits)).sum().backward(inputs=[inputs])
+            weighted.backward(inputs=[inputs])
         store = method.activations_and_grads
         only_map(list(store.activations))
         activation, *gradient = (values[0].numpy() for values in (store.activations, store.gradients) if values)

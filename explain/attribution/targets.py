@@ -13,10 +13,26 @@ Layer = int | str | nn.Module | None  # place from the end, name, module; None: 
 
 
 def as_weights(targets: Tensor, logits: Tensor) -> Tensor:
-    """(B,) logit numbers or (B, K) weights of the logits -> (B, K) weights."""
+    """(B,) logit numbers or (B, K) weights of the logits -> (B, K) weights.
+
+    Raises:
+        UserError: if the network gave no logits of classes, or has not those that are asked for.
+    """
+    if logits.dim() != 2:
+        raise UserError(
+            f"this network has no classes: it gives {tuple(logits.shape)} where (batch, classes) is wanted: name a "
+            "classifier, or pool and flatten what it gives"
+        )
+    classes = logits.shape[1]
     if targets.dim() == 2:
+        if targets.shape[1] != classes:
+            raise UserError(f"targets: weights of {targets.shape[1]} classes, and the network has {classes}")
         return targets.to(logits)
-    return functional.one_hot(targets.to(logits.device), logits.shape[1]).to(logits.dtype)
+    if int(targets.min()) < 0 or int(targets.max()) >= classes:
+        raise UserError(
+            f"targets: classes {int(targets.min())} to {int(targets.max())}, and the network has 0 to {classes - 1}"
+        )
+    return functional.one_hot(targets.to(logits.device), classes).to(logits.dtype)
 
 
 def find_layer(model: nn.Module, layer: Layer = None) -> nn.Module:

@@ -3,22 +3,29 @@
 import argparse
 import base64
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.colors import to_hex
 from tqdm import tqdm
 
 import runs
-from console import UserError, bar_settings
+from console import UserError, bar_settings, progress
+from explain.attribution import PHOTOGRAPH
+from explain.attribution import Asked as Method
 from explain.flipping import figures
+from explain.flipping.agreement import HEAD, Agreement, Maps, can_read, compare_maps
 from explain.flipping.findings import STUDY, STUDY_NAME, Finding, Study, list_findings, vote_studies
 from explain.flipping.nets import (
     TOLERANCE,
     Asked,
     Net,
+    Where,
     check_alike,
     flips_of,
     measure_error,
@@ -32,6 +39,7 @@ from machine.device import use_device
 from machine.files import locked, write_atomic, write_csv, write_json
 from runs import Run
 
+SHEETS = "sheets"  # in a network's folder: all changed images
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
@@ -48,10 +56,15 @@ def pixelflip_command(options: argparse.Namespace) -> None:
         raise UserError(
             f"--split: {found[0].path} is a {found[0].meta.kind} run, whose images are one set: leave it out"
         )
-    where = (split, options.limit, device, options.workers, options.mnist_dir)
-    asked, right = open_asked(found[0], nets[0].epoch, *where)
+    methods = [one for one in options.methods or () if one.name != PHOTOGRAPH]
+    for one in methods:
+        if one.method.check is not None:
+            one.method.check(found[0].meta.view.size, **one.options)
+    readable = [[one for one in methods if can_read(net, one)] for net in nets]
+    where = Where(split, options.limit, options.data, device, options.workers, options.mnist_dir)
+    asked, right = open_asked(found[0], nets[0].epoch, where)
     rights = [right] + [
-        right if asked.names is not None else open_asked(net.run, net.epoch, *where)[1] for net in nets[1:]
+        right if asked.names is not None else open_asked(net.run, net.epoch, where)[1] for net in nets[1:]
     ]
     grid = flips_of(asked, options.patch)
     folder = (options.results or default_results(options.run)) / "pixelflip" / folder_name(asked, split, options)
@@ -62,6 +75,8 @@ def pixelflip_command(options: argparse.Namespace) -> None:
         ]
         votes = vote_studies(studies, precisions(found)) if len(studies) > 2 and asked.names is not None else []
         report = Report(nets, asked, studies, votes, options.patch, folder)
+        if methods:
+            report.compare(readable)
         report.write()
     report.tell()
     print(f"Open {folder / 'index.html'} in a browser.")
@@ -81,7 +96,7 @@ def study_net(net: Net, asked: Asked, right: np.ndarray, grid: tuple[int, int], 
         error = measure_error(net, asked, patch)
         if error is not None and not error < TOLERANCE:  # nor NaN
             print(f"{net.title}: the fast way is off by {error:.1e}: each flipped image is computed as a whole")
-            net = Net(net.letter, net.run, net.epoch, net.logits, None, net.device)
+            net = replace(net, fast=None)
     settings = {"desc": net.title, "unit": " images", "delay": 1, "leave": False}
     with tqdm(total=len(asked.ids), **settings, **bar_settings()) as bar:
         changes = run_study(net, asked, patch, int(np.prod(grid)), own, bar)
@@ -119,6 +134,20 @@ class Report:
         self.names = asked.names or [str(i) for i in range(max(study.classes for study in studies))]
         self.is_digits = asked.word == "digit"
         self.findings: list[Finding] = list_findings(studies, self.names, self.is_digits)
+        self.agreements: list[Agreement] = []
+        self.maps: dict[str, Maps] = {}  # letter -> maps of methods
+        self.unread: list[str] = []
+
+    def compare(self, methods: Sequence[Sequence[Method]]) -> None:
+        """Hold the flips of each network against the maps of those methods that it can be read by."""
+        for net, study, its in zip(self.nets, self.studies, methods, strict=True):
+            if not study.is_right.any():
+                continue
+            agreements, maps = compare_maps(net, self.asked, study, its, self.patch)
+            self.agreements += agreements
+            self.maps[study.letter] = maps
+            if len(its) < max(map(len, methods)) or not its:
+                self.unread.append(net.title)
 
     @property
     def thing(self) -> str:
@@ -139,12 +168,16 @@ class Report:
                 "weights decide there and hardly anywhere else. 1 - instability is measured on these very images, "
                 "precision on validation images."
             )
+        if self.unread:
+            found.append(f"{', '.join(self.unread)}: no convolution, so no map of a method that reads one.")
         return found
 
     def write(self) -> None:
         """Everything."""
         for net, study in zip(self.nets, self.studies, strict=True):
-            write_csv(net_folder(net, self.folder) / "flips.csv", self.flip_rows(study), self.flip_columns())
+            own = net_folder(net, self.folder)
+            sheets = self.draw_sheets(net, study, own)
+            write_csv(own / "flips.csv", self.flip_rows(study, sheets), self.flip_columns())
         shares, classes = self.share_table(), self.class_table()
         for name, table in (("shares", shares), ("classes", classes)):
             write_csv(
@@ -156,6 +189,9 @@ class Report:
                 for name, row in zip(self.names, study.confusion.tolist(), strict=False)
             ]
             write_csv(self.folder / f"confusion-{study.letter}.csv", rows)
+        if self.agreements:
+            cells = [dict(zip(HEAD, one.cells, strict=True)) for one in self.agreements]
+            write_csv(self.folder / "maps.csv", cells, HEAD)
         write_json(self.folder / "findings.json", [vars(one) for one in self.findings])
         meaning = (
             "" if self.asked.names is not None else " Right means that the head says the cluster that it has learnt."
@@ -170,6 +206,12 @@ class Report:
             classes=classes,
             notes=self.notes,
             findings=self.findings,
+            agreements=[HEAD, *(one.cells for one in self.agreements)] if self.agreements else None,
+            sheets=[
+                (study.title, int(study.is_changed.sum()), f"{net_folder(net, self.folder).name}/{SHEETS}/index.html")
+                for net, study in zip(self.nets, self.studies, strict=True)
+                if study.is_changed.any()
+            ],
             pictures=self.draw(),
         )
         write_atomic(self.folder / "index.html", html.encode())
@@ -184,8 +226,14 @@ class Report:
             print(f"  {STUDY_NAME:<{width}}" + " / ".join(f"{share:.1%}" for share in STUDY))
         for note in self.notes:
             print(note)
+        for cells in [HEAD, *(one.cells for one in self.agreements)] if self.agreements else []:
+            print("  " + "".join(f"{cell:<{width}}" for cell, width in zip(cells, self.widths(), strict=True)))
         for one in self.findings:
             print(f"{ {True: 'yes', False: 'no', None: 'cannot be told'}[one.holds] }: {one.claim} ({one.measured})")
+
+    def widths(self) -> list[int]:
+        """Of the columns of agreements, in letters."""
+        return [max(map(len, column)) + 2 for column in zip(HEAD, *(one.cells for one in self.agreements), strict=True)]
 
     def share_table(self) -> list[list[str]]:
         """Head and a row for each network and vote."""
@@ -215,10 +263,13 @@ class Report:
 
     def flip_columns(self) -> list[str]:
         """Of flips.csv."""
-        return ["image", self.asked.word, "flips", "becomes", "smallest_margin"]
+        return ["image", self.asked.word, "flips", "becomes", "smallest_margin", "sheet"]
 
-    def flip_rows(self, study: Study) -> list[dict[str, Any]]:
-        """A row for each image that is right and changed; its smallest margin: own logit minus the new."""
+    def flip_rows(self, study: Study, sheets: Mapping[int, str]) -> list[dict[str, Any]]:
+        """A row for each image that is right and changed; its smallest margin: own logit minus the new.
+
+        `sheets`: on which the image of a row of the study is drawn.
+        """
         rows = []
         image, becomes = study.changes.image[study.counts], study.changes.becomes[study.counts]
         lead = study.changes.lead[study.counts]
@@ -233,9 +284,42 @@ class Report:
                 int(end - begin),
                 self.names[commonest],
                 f"{-lead[begin:end].max():.6g}",
+                sheets[row],
             )
             rows.append(dict(zip(self.flip_columns(), cells, strict=True)))
         return rows
+
+    def draw_sheets(self, net: Net, study: Study, own: Path) -> dict[int, str]:
+        """Every changed image with its flips, on sheets of many; a page shows them. Of each image's row its sheet."""
+        rows = figures.order_images(study)
+        if not len(rows):
+            return {}
+        folder, by_image = own / SHEETS, figures.flips_by_image(study)
+        folder.mkdir(exist_ok=True)
+        found: dict[int, str] = {}
+        sheets: list[tuple[str, str, int, int, int]] = []
+        begins = range(0, len(rows), figures.SHEET)
+        for begin in progress(begins, f"{net.title}: drawing", unit="sheets"):
+            some = rows[begin : begin + figures.SHEET]
+            name = f"sheet-{len(sheets) + 1:03d}.png"
+            picture = figures.draw_sheet(study, self.names, some, by_image, self.photographs(some), self.patch)
+            write_atomic(folder / name, figures.as_png(picture), durable=False)
+            found |= dict.fromkeys(some.tolist(), name)
+            ends = [self.names[study.right[row]] for row in (some[0], some[-1])]
+            sheets.append((name, " to ".join(dict.fromkeys(ends)), len(some), picture.width, picture.height))
+        seen = sorted({int(one) for _, becomes in by_image.values() for one in becomes})
+        colours = figures.palette(study.classes)
+        html = PAGES.get_template("pixelflip_sheets.html").render(
+            title=study.title,
+            thing=self.thing,
+            word=self.asked.word,
+            covered=self.asked.split,
+            count=len(rows),
+            sheets=sheets,
+            colours=[(self.names[one], to_hex(colours[one])) for one in seen],
+        )
+        write_atomic(folder / "index.html", html.encode())
+        return found
 
     def draw(self) -> list[dict[str, str]]:
         """All pictures, written; for the page."""
@@ -276,7 +360,16 @@ class Report:
                 add(
                     f"images-{study.letter}",
                     figures.draw_images(study, names, rows, self.photographs(rows), self.patch),
-                    f"{study.title}: images that flips change, in the colour of what they become; flips.csv has all.",
+                    f"{study.title}: images that flips change, in the colour of what they become. Its sheets have all.",
+                )
+        for study in studies:
+            if study.letter in self.maps:
+                maps = self.maps[study.letter]
+                images = self.photographs(maps.rows[: figures.COMPARED])
+                add(
+                    f"maps-{study.letter}",
+                    figures.draw_maps(study, names, maps, images, self.patch),
+                    f"{study.title}: the margin that each flip costs, and the maps of methods, over the same places.",
                 )
         return pictures
 

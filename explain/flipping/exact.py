@@ -25,6 +25,8 @@ from torch.nn import functional
 from console import UserError
 
 CACHED = 4  # images whose hidden units under every flip stay in a core's cache
+BOUNDED, BOUNDED_TOGETHER = 16, 128  # images whose bounds do; images in a batch where there are bounds
+FEW = 32  # classes: of more, the table of bounds would be large
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -271,12 +273,18 @@ class FlipLogits:
             self._flips.setdefault(flip.last, []).append(flip)
         self._kernels = [stage.weight.contiguous(memory_format=torch.channels_last) for stage in parts.stages]
         self._dense: dict[tuple[Span, Span], Tensor] = {}  # the windows' weights, (h * w * C, units)
+        self._rises = self._most_rises(shape)
+        self._highest = None if self._rises is None else self._rises.amax((0, 3))  # (K, K) of any pixel
 
     def batch(self, device: torch.device) -> int:
         """How many images at a time are fastest: their windows stay in the cache."""
         if device.type == "cuda":
             return 512
         return 32 if self.parts.stages else 64
+
+    def together(self, device: torch.device) -> int:
+        """How many to look at together: more, where most of them need no look at their flips."""
+        return max(self.batch(device), 1 if self._rises is None else BOUNDED_TOGETHER)
 
     def __call__(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in 0..1 -> (B, flips, K)."""
@@ -298,6 +306,45 @@ class FlipLogits:
             logits[[flip.number for flip in flips]] = out.view(len(flips), len(images), -1)
         assert logits is not None
         return logits.transpose(0, 1)
+
+    def may_change(self, images: Tensor, logits: Tensor, slack: float) -> Tensor:
+        """Of which images some flip may bring another logit to within `slack` of the answer's: (B,) bool.
+
+        Where it is False none does, and no flip need be computed. A ReLU moves by at most as much as what comes in, and
+        to the same side. So in a network of two dense layers, w and then v, a flip that changes pixel p by c raises
+        logit k over the answer's, a, by at most sum_u max(0, (v_ku - v_au) w_up c). Of other networks nothing is known.
+
+        Args:
+            images: (B, C, H, W) in 0..1.
+            logits: (B, K) of them.
+            slack: of a logit.
+        """
+        answers = logits.argmax(1)
+        if self._rises is None or self._highest is None:
+            return torch.ones_like(answers, dtype=torch.bool)
+        short = logits - logits.gather(1, answers[:, None]) + slack  # (B, K), what is left of it must rise to 0
+        short.scatter_(1, answers[:, None], -torch.inf)
+        open_ = (short + self._highest[answers] > 0).any(1)
+        rows = open_.nonzero()[:, 0]
+        change = (invert(images[rows]) - images[rows]).flatten(1)[:, None]  # (b, 1, pixels)
+        at_a_time = BOUNDED if images.device.type == "cpu" else len(images)
+        for some, moved in zip(rows.split(at_a_time), change.split(at_a_time), strict=True):
+            up, down = self._rises[:, answers[some]]  # (b, K, pixels)
+            rise = torch.where(moved > 0, up, down).mul_(moved.abs())
+            open_[some] = (rise.amax(2) + short[some] > 0).any(1)
+        return open_
+
+    def _most_rises(self, shape: tuple[int, int, int]) -> Tensor | None:
+        """(2, K, K, pixels) by how much a pixel that changes by 1, or by -1, raises logit k over logit a at most."""
+        rest = self.parts.rest
+        if self.parts.stages or self.patch > 1 or shape[0] > 1 or len(rest) != 2:
+            return None
+        if not isinstance(rest[0], nn.ReLU) or not isinstance(rest[1], nn.Linear) or rest[1].out_features > FEW:
+            return None
+        first, last = self.parts.dense.weight.detach(), rest[1].weight.detach()
+        over = (last[None] - last[:, None]).unsqueeze(3)  # (a, k, units, 1)
+        both = [torch.stack([(sign * a * first).clamp_min(0).sum(1) for a in over]) for sign in (1, -1)]
+        return torch.stack(both)
 
     def _of_dense(self, change: Tensor, images: Tensor) -> Tensor:
         """Of a network without convolutions: a rank-one update of the first layer; flips run along the last axis."""

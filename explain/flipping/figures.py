@@ -1,8 +1,10 @@
 """The pictures of a study, PNG and SVG each: shares, heat maps, rates per class, confusion, images and their flips."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import matplotlib
@@ -12,7 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
+from PIL import Image, ImageDraw, ImageFont
 
+from explain.flipping.agreement import Maps
 from explain.flipping.findings import STUDY, STUDY_NAME, Study
 from machine.files import write_atomic
 
@@ -20,6 +24,8 @@ DPI = 110
 PANELS = 20  # classes with a map of their own
 SHOWN = 60  # images with their flips
 ACROSS = 12
+SHEET, SHEET_ACROSS, CELL, LABEL = 240, 16, 84, 14  # images of a sheet and of its row; pixels of a cell, and below it
+COMPARED = 8  # images beside the maps of methods
 GREY, GREEN, RED, DARK = "#9aa0a6", "#3a7d44", "#c8553d", "#15171a"
 
 
@@ -199,6 +205,100 @@ def palette(count: int) -> list[tuple[float, float, float, float]]:
     return [colours(i / (count - 1)) for i in range(count)]
 
 
+def order_images(study: Study) -> np.ndarray:
+    """Rows of all changed images: class by class, those that most flips change first."""
+    rows = np.flatnonzero(study.is_changed)
+    flips = np.bincount(study.changes.image[study.counts], minlength=len(study.right))[rows]
+    return rows[np.lexsort((rows, -flips, study.right[rows]))]
+
+
+def flips_by_image(study: Study) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    """Of each changed image's row the flips that change it, and what they make of it."""
+    image = study.changes.image[study.counts]
+    flip, becomes = study.changes.flip[study.counts], study.changes.becomes[study.counts]
+    bounds = np.flatnonzero(np.diff(image, prepend=-1, append=-1))
+    return {int(image[a]): (flip[a:b], becomes[a:b]) for a, b in pairwise(bounds.tolist())}
+
+
+def paint_flips(
+    image: np.ndarray, flips: np.ndarray, becomes: np.ndarray, colours: np.ndarray, across: int, patch: int
+) -> np.ndarray:
+    """An image (H, W, 3) in 0..1 with flips in the colour of what they make of it; darkened behind single pixels."""
+    drawn = image * (0.75 if patch == 1 else 1)
+    for flip, to in zip(flips, becomes, strict=True):
+        y, x = flip // across * patch, flip % across * patch
+        area = drawn[y : y + patch, x : x + patch]
+        area[:] = colours[to] if patch == 1 else 0.45 * area + 0.55 * colours[to]
+    return drawn
+
+
+def draw_sheet(
+    study: Study,
+    names: Sequence[str],
+    rows: np.ndarray,
+    by_image: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    images: np.ndarray,
+    patch: int,
+) -> Image.Image:
+    """Up to SHEET images (n, H, W, 3) in 0..1 of `rows` with their flips.
+
+    Below each stands its class, what it becomes most often, and how many flips change it.
+    """
+    colours = np.array(palette(study.classes))[:, :3]
+    across = min(SHEET_ACROSS, len(rows))
+    gap, tall = 3, CELL + LABEL
+    sheet = Image.new("RGB", (across * (CELL + gap) + gap, -(-len(rows) // across) * (tall + gap) + gap), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file(), LABEL - 4)
+    for place, (row, image) in enumerate(zip(rows.tolist(), images, strict=True)):
+        flips, becomes = by_image[row]
+        drawn = paint_flips(image, flips, becomes, colours, study.grid[1], patch)
+        picture = Image.fromarray((drawn * 255).round().astype(np.uint8))
+        sampling = Image.Resampling.NEAREST if max(picture.size) <= CELL else Image.Resampling.LANCZOS
+        left, top = gap + place % across * (CELL + gap), gap + place // across * (tall + gap)
+        sheet.paste(picture.resize((CELL, CELL), sampling), (left, top))
+        commonest = int(np.bincount(becomes).argmax())
+        label = f"{names[study.right[row]]} \u2192 {names[commonest]}: {len(flips)}"
+        pen.text((left + CELL / 2, top + CELL), label, "black", font, anchor="ma")
+    return sheet
+
+
+def as_png(picture: Image.Image) -> bytes:
+    """The bytes of a file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def font_file() -> str:
+    """Of the letters on sheets."""
+    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def draw_maps(study: Study, names: Sequence[str], maps: Maps, images: np.ndarray, patch: int) -> Figure:
+    """A few images (n, H, W, 3) in 0..1 with their flips, what each flip costs, and what methods say of them."""
+    titles = ["flips that change it", "cost of each flip", *maps.said]
+    figure = new_figure(1.75 * len(titles) + 0.5, 1.62 * len(images) + 0.9)
+    axes = figure.subplots(len(images), len(titles), squeeze=False)
+    colours, by_image = np.array(palette(study.classes))[:, :3], flips_by_image(study)
+    nothing = np.zeros(0, int), np.zeros(0, int)
+    for line, image, row, place in zip(axes, images, maps.rows.tolist(), range(len(images)), strict=False):
+        line[0].imshow(paint_flips(image, *by_image.get(row, nothing), colours, study.grid[1], patch))
+        line[0].set_ylabel(names[study.right[row]])
+        for axis, values in zip(line[1:], [maps.costs, *maps.said.values()], strict=True):
+            cells = values[place].reshape(study.grid)
+            end = max(float(np.abs(cells).max()), 1e-12)
+            axis.imshow(cells, cmap="RdBu_r", vmin=-end, vmax=end, interpolation="nearest")
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title("\n".join(wrap(title, 22)), fontsize=8)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.suptitle(
+        f"{study.title}: what flips cost, and what methods say (red much, blue the opposite, each map by itself)",
+        fontsize=10,
+    )
+    return figure
+
+
 def choose_images(study: Study) -> np.ndarray:
     """Rows of changed images to show: half of them with the most flips, half drawn evenly from the rest, by class."""
     rows = np.flatnonzero(study.is_changed)
@@ -220,16 +320,13 @@ def draw_images(study: Study, names: Sequence[str], rows: np.ndarray, images: np
     figure = new_figure(max(5.0, 1.05 * across), 1.22 * down + 0.9)
     axes = figure.subplots(down, across, squeeze=False)
     becomes_any: set[int] = set()
+    by_image = flips_by_image(study)
     for axis, row, image in zip(axes.flat, rows, images, strict=False):
-        drawn = 0.75 * image.copy()
-        mine = study.counts & (study.changes.image == row)
-        for flip, becomes in zip(study.changes.flip[mine], study.changes.becomes[mine], strict=True):
-            y, x = flip // study.grid[1] * patch, flip % study.grid[1] * patch
-            area = drawn[y : y + patch, x : x + patch]
-            area[:] = colours[becomes] if patch == 1 else 0.45 * area + 0.55 * colours[becomes]
-            becomes_any.add(int(becomes))
+        flips, becomes = by_image[int(row)]
+        drawn = paint_flips(image, flips, becomes, colours, study.grid[1], patch)
+        becomes_any |= set(becomes.tolist())
         axis.imshow(drawn, interpolation="nearest")
-        axis.set_title(f"{names[study.right[row]]}: {int(mine.sum())}", fontsize=8, pad=2)
+        axis.set_title(f"{names[study.right[row]]}: {len(flips)}", fontsize=8, pad=2)
     for axis in axes.flat:
         axis.axis("off")
     figure.legend(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from console import UserError
 from datasets import Dataset
 from deepcluster.views import Frames
-from explain.flipping.exact import FlipLogits, Logits, count_flips, flip_naive, take_apart
+from explain.flipping.exact import FlipLogits, count_flips, flip_naive, take_apart
 from explain.subject import find_pictures, trainer_of
 from machine.device import full_precision
 from runs import Run
@@ -20,6 +20,7 @@ from supervised.models import ClassNet
 
 SPLITS = ("train", "test")
 TOLERANCE = 1e-4  # of a logit: as far as the fast way may be from the naive one
+DIGIT = 28
 NAIVE_BATCH = 196  # flipped images of 28 x 28 pixels in a batch; of larger ones fewer
 CHECKED = 2  # images whose flips are all computed in both ways before a study
 OFF = 1e-3  # by which a value may leave 0..1 for rounding
@@ -44,9 +45,14 @@ class Net:
     letter: str
     run: Run
     epoch: int
-    logits: Logits  # of images in 0..1
+    model: nn.Module
+    seen: Callable[[Tensor], Tensor]  # images in 0..1 -> what the model sees of them
     fast: FlipLogits | None  # None: its layers are not known, so each flipped image is computed as a whole
     device: torch.device
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Of images in 0..1."""
+        return self.model(self.seen(images))
 
     @property
     def name(self) -> str:
@@ -61,7 +67,7 @@ class Net:
     def batch(self, size: int) -> int:
         """Images asked about at a time."""
         if self.fast is not None:
-            return self.fast.batch(self.device)
+            return self.fast.together(self.device)
         return 1 if size > 64 else 8
 
 
@@ -74,12 +80,8 @@ def open_net(run: Run, letter: str, patch: int, device: torch.device) -> Net:
     trainer = trainer_of(run)
     model = trainer.network(run).to(device)
     model = trainer.for_inference(model).eval()
-    epoch = run.checkpoints()[-1]
-
-    def logits(images: Tensor) -> Tensor:
-        return model(trainer.from_photograph(images))
-
-    return Net(letter, run, epoch, logits, fast_way(model, run.meta.view.size, patch), device)
+    fast = fast_way(model, run.meta.view.size, patch)
+    return Net(letter, run, run.checkpoints()[-1], model, trainer.from_photograph, fast, device)
 
 
 def fast_way(model: nn.Module, size: int, patch: int) -> FlipLogits | None:
@@ -96,47 +98,53 @@ def measure_error(net: Net, asked: Asked, patch: int) -> float | None:
         return None
     with torch.inference_mode(), full_precision():
         images = asked.load(np.arange(min(CHECKED, len(asked.ids))))
-        return float((net.fast(images) - flip_naive(net.logits, images, patch, NAIVE_BATCH)).abs().max())
+        return float((net.fast(images) - flip_naive(net.logits, images, patch, naive_batch(images))).abs().max())
 
 
-def open_asked(
-    run: Run, epoch: int, split: str, limit: int | None, device: torch.device, workers: int | None, mnist: Path | None
-) -> tuple[Asked, np.ndarray]:
+@dataclass(frozen=True)
+class Where:
+    """Which images of a run, and how they are read."""
+
+    split: str  # "train" or "test"
+    limit: int | None  # as many images, drawn evenly from all
+    data: str | None  # where the run's images are now, if they were moved
+    device: torch.device  # where they go
+    workers: int | None  # threads that decode
+    mnist: Path | None  # folder of MNIST's files
+
+
+def open_asked(run: Run, epoch: int, where: Where) -> tuple[Asked, np.ndarray]:
     """The images of a study of `run`, and the right answer to each, (N,).
 
     Args:
         run: a supervised run, whose training images (split "train") or test images are labelled; or a deepcluster run,
             whose right answer is the cluster that its head has learnt.
         epoch: whose clusters.
-        split: "train" or "test".
-        limit: as many images, drawn evenly from all.
-        device: where images go.
-        workers: threads that decode.
-        mnist: folder of MNIST's files.
+        where: which of them.
 
     Raises:
         UserError: if the images are gone, or a deepcluster run is asked for a test set.
     """
     trainer = trainer_of(run)
     dataset: Dataset
-    if run.meta.kind == "supervised" and split == "train":
-        dataset = trained.training_images(run, workers, mnist)
+    if run.meta.kind == "supervised" and where.split == "train":
+        dataset = trained.training_images(run, where.workers, where.mnist, where.data)
         position, ids = np.arange(len(dataset)), dataset.ids
         right, words = trained.class_index(run, dataset), "training images"
     else:
-        pictures = find_pictures(run, None, workers, mnist, device)
+        pictures = find_pictures(run, where.data, where.workers, where.mnist, where.device)
         dataset = pictures.dataset
         position, ids = pictures.position[pictures.present], [run.ids[i] for i in pictures.present]
         if run.meta.kind == "supervised":
             right, words = trained.class_index(run, dataset)[position], "test images"
-        elif split == "test":
+        elif where.split == "test":
             raise UserError(f"{run.path}: a deepcluster run has no test images: leave --split out")
         else:
             right, words = run.clusters(epoch).assignment[pictures.present], "images"
     rows = np.arange(len(ids))
-    if limit is not None and limit < len(ids):
-        rows = np.sort(np.random.default_rng(0).permutation(len(ids))[:limit])
-        words = f"{limit} of {len(ids)} {words}"
+    if where.limit is not None and where.limit < len(ids):
+        rows = np.sort(np.random.default_rng(0).permutation(len(ids))[: where.limit])
+        words = f"{where.limit} of {len(ids)} {words}"
     else:
         words = f"all {len(ids)} {words}"
     if run.meta.view.name == "unrolled":
@@ -144,7 +152,7 @@ def open_asked(
             f"{run.path}: its network sees coins unrolled, where a pixel is no pixel of the photograph: train one with "
             "--view coin or photograph"
         )
-    frames, chosen = Frames(dataset.pixels, device), position[rows]
+    frames, chosen = Frames(dataset.pixels, where.device), position[rows]
 
     def load(some: np.ndarray) -> Tensor:
         return in_range(trainer.photograph(trainer.view(run, frames, chosen[some])), run)
@@ -152,6 +160,11 @@ def open_asked(
     names = trainer.class_names(run)
     asked = Asked(words, [ids[i] for i in rows], run.meta.view.size, trainer.group(run), names, load)
     return asked, np.asarray(right, np.int64)[rows]
+
+
+def naive_batch(images: Tensor) -> int:
+    """Flipped images at a time."""
+    return max(1, NAIVE_BATCH * DIGIT**2 // (images.shape[2] * images.shape[3]))
 
 
 def in_range(images: Tensor, run: Run) -> Tensor:

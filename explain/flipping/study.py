@@ -20,12 +20,11 @@ from tqdm import tqdm
 
 from console import UserError
 from explain.flipping.exact import FlipLogits, Logits, flip_naive, flipped_images
-from explain.flipping.nets import NAIVE_BATCH, TOLERANCE, Asked, Net
+from explain.flipping.nets import DIGIT, TOLERANCE, Asked, Net, naive_batch
 from machine.device import full_precision
 from machine.files import write_atomic
 
 PIECE = 256  # images of 28 x 28 pixels and as many flips; of larger ones fewer
-DIGIT = 28
 DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError)
 
 
@@ -48,16 +47,17 @@ def find_changes(logits: Logits, fast: FlipLogits | None, images: Tensor, patch:
     """Put every flip of a batch of images (B, C, H, W) to a network.
 
     Each answer is the naive one: where the fast way leaves the two best logits closer than `TOLERANCE`, the flipped
-    image itself is asked about.
+    image itself is asked about; and an image is passed over only where no flip can bring them as close.
     """
     base = logits(images)
     answers = base.argmax(1)
-    found = flip_naive(logits, images, patch, naive_batch(images)) if fast is None else fast(images)  # (B, F, K)
-    at = answers[:, None, None].expand(-1, found.shape[1], 1)
-    own = found.gather(2, at)
-    rest = found.scatter(2, at, -torch.inf).amax(2)
-    image, flip = (rest - own[:, :, 0] > -TOLERANCE).nonzero(as_tuple=True)  # changed, or nearly
-    some = found[image, flip]
+    if fast is None:
+        image, flip, some = nearly_changed(flip_naive(logits, images, patch, naive_batch(images)), answers)
+    else:
+        rows = fast.may_change(images, base, 2 * TOLERANCE).nonzero()[:, 0].split(fast.batch(images.device))
+        near = [nearly_changed(fast(images[part]), answers[part]) for part in rows]
+        image = torch.cat([part[one[0]] for part, one in zip(rows, near, strict=True)])
+        flip, some = (torch.cat([one[column] for one in near]) for column in (1, 2))
     if fast is not None and len(some):
         two = some.topk(2, 1).values
         close = two[:, 0] - two[:, 1] < TOLERANCE
@@ -73,14 +73,23 @@ def find_changes(logits: Logits, fast: FlipLogits | None, images: Tensor, patch:
     return Changes(*(value.cpu().numpy().astype(kind) for value, kind in zip(values, kinds, strict=True)))
 
 
+def nearly_changed(found: Tensor, answers: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of logits (B, F, K) under every flip those whose answer is another than `answers` (B,), or nearly.
+
+    Returns:
+        (M,) image and (M,) flip, and their (M, K) logits.
+    """
+    at = answers[:, None, None].expand(-1, found.shape[1], 1)
+    own = found.gather(2, at)
+    rest = found.scatter_(2, at, -torch.inf).amax(2)  # in place, and back: a copy takes as long as finding them
+    found.scatter_(2, at, own)
+    image, flip = (rest - own[:, :, 0] > -TOLERANCE).nonzero(as_tuple=True)
+    return image, flip, found[image, flip]
+
+
 def ask_naive(logits: Logits, image: Tensor, flips: Tensor, patch: int) -> Tensor:
     """The logits (F, K) of an image (C, H, W) under these flips, each flipped image computed as a whole."""
     return torch.cat([logits(flipped_images(image, some, patch)) for some in flips.split(naive_batch(image[None]))])
-
-
-def naive_batch(images: Tensor) -> int:
-    """Flipped images at a time."""
-    return max(1, NAIVE_BATCH * DIGIT**2 // (images.shape[2] * images.shape[3]))
 
 
 def piece_size(size: int, flips: int) -> int:
@@ -92,25 +101,25 @@ def run_study(net: Net, asked: Asked, patch: int, flips: int, folder: Path, bar:
     """All images; continues what is in `folder`.
 
     Raises:
-        UserError: if what is there is damaged.
+        UserError: if what is there is damaged, or of other images.
     """
     done = folder / "flips.npz"
     if done.exists():
         bar.update(len(asked.ids))
-        return read_changes(done)
+        return read_changes(done, asked.ids)
     pieces = folder / ".pieces"
     pieces.mkdir(parents=True, exist_ok=True)
     size = piece_size(asked.size, flips)
     parts = []
     for number, begin in enumerate(range(0, len(asked.ids), size)):
         rows = np.arange(begin, min(begin + size, len(asked.ids)))
-        path = pieces / f"{number:06d}.npz"
+        path, ids = pieces / f"{number:06d}.npz", [asked.ids[row] for row in rows]
         if not path.exists():
-            write_changes(path, study_piece(net, asked, patch, rows))
-        parts.append((begin, read_changes(path)))
+            write_changes(path, study_piece(net, asked, patch, rows), ids)
+        parts.append((begin, read_changes(path, ids)))
         bar.update(len(rows))
     whole = join(parts)
-    write_changes(done, whole, np.array(asked.ids))
+    write_changes(done, whole, asked.ids)
     shutil.rmtree(pieces)
     return whole
 
@@ -157,22 +166,28 @@ def join(parts: list[tuple[int, Changes]]) -> Changes:
     return Changes(**columns)
 
 
-def write_changes(path: Path, changes: Changes, ids: np.ndarray | None = None) -> None:
-    """As npz without loss: the same changes, the same bytes."""
-    arrays: dict[str, Any] = {} if ids is None else {"ids": ids}
+def write_changes(path: Path, changes: Changes, ids: Sequence[str]) -> None:
+    """As npz without loss, with the images' ids: the same changes, the same bytes."""
+    arrays: dict[str, Any] = {"ids": np.array(ids)}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays, **{name: getattr(changes, name) for name in FIELDS})
     write_atomic(path, buffer.getvalue())
 
 
-def read_changes(path: Path) -> Changes:
-    """What `write_changes` wrote.
+def read_changes(path: Path, ids: Sequence[str]) -> Changes:
+    """What `write_changes` wrote of these images.
 
     Raises:
-        UserError: if it is damaged.
+        UserError: if it is damaged, or of other images.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Changes(*(arrays[name] for name in FIELDS))
+            held, changes = arrays["ids"], Changes(*(arrays[name] for name in FIELDS))
     except DAMAGED:
         raise UserError(f"{path}: damaged: remove it and run the same command again, which makes it anew") from None
+    if held.tolist() != list(ids):
+        raise UserError(
+            f"{path}: holds the flips of other images (some came or went since): remove its folder and run the same "
+            "command again, or choose --results"
+        )
+    return changes
