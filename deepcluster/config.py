@@ -122,6 +122,22 @@ STABLE: dict[str, Any] = PAPER | {
 
 PRESETS = {"stable": STABLE, "paper": PAPER}
 
+# What `stable` does otherwise where coins are seen unrolled; docs/views.md has what was tried.
+UNROLLED: dict[str, Any] = {
+    "size": 96,
+    "neck": "spectrum",
+    "epochs": 8,
+    "spectrum_epochs": 3,
+    "rotate": 180.0,
+    "sobel": False,
+}
+
+
+def defaults_of(preset: str, view: str) -> dict[str, Any]:
+    """What a preset sets where its images are seen in this view."""
+    unrolled = UNROLLED if view == "unrolled" and preset != TO_THE_LETTER else {}
+    return PRESETS[preset] | {"view": view} | unrolled
+
 
 def read_config(stored: dict[str, Any]) -> Config:
     """The settings that run.json holds; one that is younger than the run has its preset's value.
@@ -134,11 +150,9 @@ def read_config(stored: dict[str, Any]) -> Config:
 
 
 def suits(preset: str, dataset: Dataset) -> dict[str, Any]:
-    """Settings that follow from what is known of the pictures and from their view; the user's own go before them."""
-    if preset == TO_THE_LETTER:
+    """Settings that follow from what is known of the pictures; the user's own go before them."""
+    if preset == TO_THE_LETTER or dataset.view == "unrolled":
         return {}
-    if dataset.view == "unrolled":
-        return {"rotate": 180.0, "neck": "spectrum"}
     plain = dataset.view == PHOTOGRAPH
     return {"rotate": 15.0 if dataset.upright else 180.0, "sobel": plain and not dataset.colour_matters}
 

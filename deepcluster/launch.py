@@ -19,7 +19,7 @@ from deepcluster.agreement import agreement_table
 from deepcluster.backbones import fits, smallest_size
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
-from deepcluster.config import PRESETS, TO_THE_LETTER, Config, side_to_decode, suits
+from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
 from deepcluster.descriptors import AGREE, facts_of_design
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
@@ -136,9 +136,9 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--neck spectrum: goes around the unrolled coin: use --view unrolled, not {options.view}")
     if options.tensorboard and find_spec("tensorboard") is None:
         raise UserError("--tensorboard: its package is not installed: pip install tensorboard")
-    preset = PRESETS[options.preset]
-    arch, size = (getattr(options, name) or preset[name] for name in ("arch", "size"))
     view = view_of(options)
+    defaults = defaults_of(options.preset, view)
+    arch, size = (getattr(options, name) or defaults[name] for name in ("arch", "size"))
     if not fits(arch, size, view):
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
     if isinstance(options.k, int) and options.k < 2:
@@ -153,21 +153,23 @@ def check_options(options: argparse.Namespace) -> None:
 
 def sides_of(options: argparse.Namespace) -> tuple[int, int]:
     """Side of the view, and the largest shorter side that images are decoded to, in pixels."""
-    preset = PRESETS[options.preset]
-    size = options.size or preset["size"]
-    scale = preset["scale"] if options.scale is None else options.scale
+    defaults = defaults_of(options.preset, options.view)
+    size = options.size or defaults["size"]
+    scale = defaults["scale"] if options.scale is None else options.scale
     return size, options.decode_at_most or side_to_decode(options.preset, options.view, size, scale)
 
 
 def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
-    """The preset, over it what suits the dataset, over that the user's options; k 0 if it is to be found out."""
-    values: dict[str, Any] = PRESETS[options.preset] | suited
+    """The view's defaults, over them what suits the dataset, over that the user's options; k 0 if it is to be found."""
+    values = defaults_of(options.preset, options.view) | suited
     values |= {
         name: value
         for name, value in vars(options).items()
         if name in Config.__dataclass_fields__ and name not in ("k", "init") and value is not None
     }
     values["k"] = options.k if isinstance(options.k, int) else 0
+    if options.spectrum_epochs is None:  # of a short training most epochs are the network's own
+        values["spectrum_epochs"] = min(values["spectrum_epochs"], values["epochs"] // 2)
     _, values["decode_at_most"] = sides_of(options)
     if values["neck"] == "spectrum" and values["view"] != "unrolled":
         raise UserError(f"--neck spectrum: goes around the unrolled coin, but the view is the {values['view']}")

@@ -50,7 +50,7 @@ def check_choice(subject: Subject, choice: Choice) -> None:
         if one.method.needs_layer:  # refuses a network without convolutions
             find_layer(subject.model, one.options.get("layer"))
         if one.method.check is not None:
-            one.method.check(min(shape_of(subject.view, subject.size)), **one.options)
+            one.method.check(min(shape_of(subject.view, subject.run.meta.view.size)), **one.options)
     if choice.target in ("rival", "margin") and len(numbers) < 2:
         raise UserError(f"--target {choice.target}: there is only one cluster: explain --target own")
 

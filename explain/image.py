@@ -25,7 +25,7 @@ from explain.attribution.registry import default_methods
 from explain.attribution.targets import find_layer
 from explain.record import number_column
 from explain.rendering import draw, encode, titled
-from explain.subject import epochs_to_explain, pixels_for_network, trainer_of
+from explain.subject import SHOWN, epochs_to_explain, pixels_for_network, trainer_of
 from machine.device import use_device
 from machine.files import write_atomic, write_csv
 from runs.directory import load_tensors
@@ -178,8 +178,8 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
     def draw_back(pixels: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         place = find_place(pixels)
         window = Window.about(place, pixels.shape)
-        back = to_photograph(maps.transpose(1, 2, 0), seen.name, place, window, seen.size, seen.size)
-        return window.cut(pixels, seen.size), back.reshape(seen.size, seen.size, -1).transpose(2, 0, 1)
+        back = to_photograph(maps.transpose(1, 2, 0), seen.name, place, window, seen.size, SHOWN)
+        return window.cut(pixels, SHOWN), back.reshape(SHOWN, SHOWN, -1).transpose(2, 0, 1)
 
     def view(pixels: np.ndarray) -> Tensor:
         pixels = draw_view(pixels)

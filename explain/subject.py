@@ -22,6 +22,7 @@ from explain.assignment import ExplainedClusters, clusters_of, merge_logits
 from machine.device import full_precision
 from runs import Run
 
+SHOWN = 160  # pixels, side of the photographs that maps of another view are drawn back onto
 LOOKED_AT = 128  # images in a batch of the pass over all
 
 TRAINERS = {"deepcluster": "deepcluster.trained", "supervised": "supervised.trained"}
@@ -155,8 +156,8 @@ class Subject:
     def __init__(self, run: Run, epoch: int, pictures: Pictures, assignments: Path | None, device: torch.device):
         self.run, self.epoch, self.pictures, self.device = run, epoch, pictures, device
         self.trainer: Trainer = trainer_of(run)
-        self.size: int = run.meta.view.size  # pixels, side of what is drawn
         self.view: str = run.meta.view.name
+        self.size: int = run.meta.view.size if self.view == PHOTOGRAPH else SHOWN  # pixels, side of what is drawn
         self.seed: int = run.meta.seed
         self._net = self.trainer.network(run, epoch).to(device)
         self._one = self.images(pictures.present[:1])  # (1, C, H, W)
@@ -203,9 +204,9 @@ class Subject:
         """Maps (B, C, H, W) of the view of images `rows`, on the photographs that `drawn_on` gives."""
         if self.view == PHOTOGRAPH:
             return maps
-        places = self.pictures.dataset.find_places()
+        places, seen = self.pictures.dataset.find_places(), self.run.meta.view.size
         back = [
-            to_photograph(one.transpose(1, 2, 0), self.view, places[i], self._window(i), self.size, self.size)
+            to_photograph(one.transpose(1, 2, 0), self.view, places[i], self._window(i), seen, self.size)
             for i, one in zip(self.pictures.position[rows].tolist(), maps, strict=True)
         ]
         return np.stack(back).reshape(len(maps), self.size, self.size, -1).transpose(0, 3, 1, 2)
@@ -230,9 +231,8 @@ class Subject:
             return shown
         middle, window = (self.size - 1) / 2, Window(0, 0, self.size)
         place = place_at(middle, middle, self.size / 2)
-        rolled = [
-            to_photograph(one.astype(np.float32), self.view, place, window, self.size, self.size) for one in shown
-        ]
+        seen = self.run.meta.view.size
+        rolled = [to_photograph(one.astype(np.float32), self.view, place, window, seen, self.size) for one in shown]
         return np.stack(rolled).round().clip(0, 255).astype(np.uint8)
 
     def is_wrong(self, row: int) -> bool:
