@@ -128,6 +128,7 @@ UNROLLED: dict[str, Any] = {
     "neck": "spectrum",
     "epochs": 8,
     "spectrum_epochs": 3,
+    "facts_weight": 1.2,
     "rotate": 180.0,
     "sobel": False,
 }
