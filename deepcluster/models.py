@@ -85,6 +85,11 @@ class ClusterNet(nn.Module):
         _initialise(self)
 
     @property
+    def goes_around(self) -> bool:
+        """Whether the left and right edge of its images meet."""
+        return self.arguments.get("view") == "unrolled"
+
+    @property
     def cam_layer(self) -> nn.Module:
         """The backbone's last module before its pool (AlexNet's last ReLU): the layer that Grad-CAM reads."""
         return self.features[-2]

@@ -114,6 +114,11 @@ class MergedLogits(nn.Module):
         self.model, self.groups, self.neutral = model, groups, neutral
 
     @property
+    def goes_around(self) -> bool:
+        """Whether the left and right edge of its images meet."""
+        return getattr(self.model, "goes_around", False)
+
+    @property
     def cam_layer(self) -> nn.Module:
         return self.model.cam_layer
 

@@ -21,7 +21,7 @@ def grad_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = N
             activation = only_map(seen)
             score = (logits * as_weights(targets, logits)).sum()
             (plain,) = torch.autograd.grad(score, activation)
-    return upsample(weigh_maps(activation.detach(), plain), images)
+    return upsample(weigh_maps(activation.detach(), plain), images, model)
 
 
 def hires_cam(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer = None) -> Tensor:
@@ -49,8 +49,8 @@ def shared_pass(model: nn.Module, images: Tensor, targets: Tensor, layer: Layer 
             activation, plain, guided = _split_pass(model, images, targets)
         else:
             activation, plain, guided = _hooked_pass(model, images, targets, find_layer(model, layer))
-    heat = upsample(weigh_maps(activation, plain), images)
-    pointwise = upsample((plain * activation).sum(1, keepdim=True).relu(), images)
+    heat = upsample(weigh_maps(activation, plain), images, model)
+    pointwise = upsample((plain * activation).sum(1, keepdim=True).relu(), images, model)
     return {
         "grad_cam": heat,
         "hires_cam": pointwise,

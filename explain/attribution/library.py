@@ -34,4 +34,4 @@ def library_cam(name: str, model: nn.Module, images: Tensor, targets: Tensor, la
                 inputs.detach(), module, scores, activation, gradient[0] if gradient else None, eigen_smooth=False
             )
     maps = torch.as_tensor(np.asarray(raw), device=images.device, dtype=images.dtype)
-    return upsample(maps[:, None].relu(), images)
+    return upsample(maps[:, None].relu(), images, model)

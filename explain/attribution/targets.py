@@ -121,6 +121,12 @@ def watched(layer: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-def upsample(maps: Tensor, images: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, H, W), bilinearly."""
+def upsample(maps: Tensor, images: Tensor, model: nn.Module) -> Tensor:
+    """(B, C, h, w) -> (B, C, H, W), bilinearly; across the edge where the model's images have none (`goes_around`)."""
+    height, width = images.shape[2:]
+    if getattr(model, "goes_around", False) and width % maps.shape[3] == 0:
+        cell = width // maps.shape[3]
+        joined = functional.pad(maps, (1, 1, 0, 0), mode="circular")
+        smooth = functional.interpolate(joined, (height, width + 2 * cell), mode="bilinear", align_corners=False)
+        return smooth[..., cell : cell + width].contiguous()
     return functional.interpolate(maps, images.shape[2:], mode="bilinear", align_corners=False)
