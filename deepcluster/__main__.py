@@ -92,7 +92,9 @@ def build_parser() -> argparse.ArgumentParser:
     pairs.add_argument("--nearest", type=positive, default=10, metavar="N", help="others of each coin (10)")
     pairs.add_argument("--pictures", type=natural, default=300, metavar="N", help="pairs drawn at most, the best (300)")
     pairs.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
-    pairs.add_argument("--labels", type=Path, metavar="CSV", help="table with the columns image and type: AUC of the score")
+    pairs.add_argument(
+        "--labels", type=Path, metavar="CSV", help="table with the columns image and type: AUC of the score"
+    )
     pairs.add_argument("--within", metavar="WHAT", help="AUC among coins that have this in common: folder or a column")
     pairs.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
     add_machine(pairs)

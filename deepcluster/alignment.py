@@ -30,8 +30,8 @@ STARTS, APART = 3, 17  # turns that are refined, and how far apart they are, in 
 ROUNDS_SMALL, ROUNDS = 5, 2  # of Gauss-Newton, on the face at half its size and at full size
 LONGEST = np.array([0.06, 0.06, 0.06, 0.08])  # step of one round: shift in radii, size, turn in radians
 WINDOW = 0.07  # Gaussian's sigma within which reliefs are correlated, in radii
-WORST = 1 / 3  # of the relief, by its strength, that the score is the mean of
-PLAIN = 0.02  # of the mean energy, added in each window: where there is no relief nothing agrees
+WORST = 1 / 3  # of the relief, by its strength, that is averaged: one symbol elsewhere is another die
+PLAIN = 1e-3  # of the mean energy, added in each window: where there is no relief nothing agrees
 
 _MIDDLE = (SIDE - 1) / 2
 _EDGE, _NEARBY, _POOL, _FINE = (round(length * RADIUS, 3) for length in (0.012, 0.085, 0.035, 0.008))  # sigmas
@@ -40,12 +40,11 @@ _EDGE, _NEARBY, _POOL, _FINE = (round(length * RADIUS, 3) for length in (0.012, 
 class Alignment(NamedTuple):
     """How another coin lies on a first one."""
 
-    score: float  # 1 for a coin with itself, about 0 for unrelated reliefs
+    score: float  # mean of the three below: 1 for a coin with itself, little for unrelated reliefs
     rotation: float  # degrees, clockwise as seen, -180..180, by which the other is turned to lie as the first
-    edges: float  # correlation of the edges, -1..1
-    light: float  # correlation of the gradients lit alike
-    fit: float
-    relief: float  # mean correlation of the reliefs lit alike where it is worst, -1..1
+    edges: float  # correlation of the edges, coarsely aligned, -1..1
+    light: float  # of the reliefs lit alike, coarsely aligned, 0..1
+    relief: float  # of the same, finely aligned, within windows: the mean of the worst third, -1..1
     to_first: np.ndarray  # (2, 3): from pixels of the other's face to those of the first's
 
 
@@ -78,7 +77,7 @@ def face_of(pixels: np.ndarray, place: Place) -> Face:
         pixels: (H, W, 3) uint8 RGB.
         place: of the coin; its centre may be the flan's.
     """
-    x, y = design_center(pixels, _disc(place)) if DC else (place.x, place.y)
+    x, y = design_center(pixels, _disc(place))
     scale = RADIUS / place.radius
     smooth = cv2.GaussianBlur(pixels, (0, 0), 0.5 / scale) if scale < 0.7 else pixels
     move = np.array([[scale, 0, _MIDDLE - scale * x], [0, scale, _MIDDLE - scale * y]])
@@ -112,10 +111,14 @@ def align(first: Face, others: Sequence[Face]) -> list[Alignment]:
     return [_best(first, other, starts) for other, starts in zip(others, found, strict=True)]
 
 
-def agreement(first: Face, other: Face, to_first: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE) float32, -1..1, on the first coin: how well the reliefs, lit alike, agree about each pixel."""
-    back = cv2.invertAffineTransform(to_first)
-    return _correlations(first.fine, _warped(other.fine, back), _FULL)[0]
+def agreement(first: Face, other: Face, to_first: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How well the reliefs, lit alike, agree about each pixel of the first coin, and how much relief there is.
+
+    Returns:
+        (SIDE, SIDE) float32 each: correlation, -1..1; energy, about 2 on the mean, 0 outside of what is compared.
+    """
+    agreed, energy = _correlations(first.fine, _warped(other.fine, _inverse(to_first)))
+    return agreed * _FULL.disc, energy * _FULL.disc
 
 
 def overlay(other: Face, to_first: np.ndarray) -> np.ndarray:
@@ -195,9 +198,7 @@ def _warped(field: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 _TURN = np.arange(ANGLES) * (2 * np.pi / ANGLES)
 _RING = np.sqrt((np.arange(STEPS) + 0.5) / STEPS)[:, None]  # outer rings are longer
-_VARIANTS = [
-    (x, y, size) for size in SIZES for x in SHIFTS for y in SHIFTS if np.hypot(x, y) <= max(SHIFTS) + 1e-9
-]
+_VARIANTS = [(x, y, size) for size in SIZES for x in SHIFTS for y in SHIFTS if np.hypot(x, y) <= max(SHIFTS) + 1e-9]
 
 
 def _unroll(face: Face, x: float, y: float, size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -220,23 +221,34 @@ def _unroll(face: Face, x: float, y: float, size: float) -> tuple[np.ndarray, np
     return tuple((x / (np.linalg.norm(x) + 1e-9)).astype(np.complex64) for x in (edges, gradient))
 
 
-def _search(first: Face, others: Sequence[Face]) -> list[list[np.ndarray]]:
-    """For each other coin up to STARTS maps (2, 3) from its face to the first's, the best ones."""
+class _Start(NamedTuple):
+    """Where the fine search begins."""
+
+    to_first: np.ndarray  # (2, 3), as Alignment's
+    edges: float
+    light: float
+
+
+def _search(first: Face, others: Sequence[Face]) -> list[list[_Start]]:
+    """For each other coin the STARTS best turns, each with its best shift and size."""
     variants = [_unroll(first, *variant) for variant in _VARIANTS]
     edges, gradient = (_spectra([v[i] for v in variants]) for i in range(2))
     other_edges, other_gradient = (_spectra([other.unrolled[i] for other in others]) for i in range(2))
     mirrored = _spectra([other.unrolled[1].conj() for other in others])
-    # with complex gradients the sum of the two singular values' parts is |sum a conj(b)| + |sum a b|
-    e = _correlated(edges, other_edges).real
-    score = e + np.abs(_correlated(gradient, other_gradient)) + np.abs(_correlated(gradient, mirrored))
+    alike = _correlated(edges, other_edges).real
+    # With gradients a, b as complex numbers the larger singular value of sum a b^T is half of
+    # |sum a conj(b)| + |sum a b|; turning one coin turns the phases alone.
+    light = np.abs(_correlated(gradient, other_gradient)) + np.abs(_correlated(gradient, mirrored))
+    light = np.minimum(light, 1)  # of length 1, but not quite white
     found = []
     for column in range(len(others)):
-        left, starts = score[:, :, column].copy(), []  # (angles, variants)
+        left, starts = (alike + light)[:, :, column], []  # (angles, variants)
         for _ in range(STARTS):
-            roll, variant = np.unravel_index(left.argmax(), left.shape)
-            x, y, size = _VARIANTS[variant]
-            starts.append((_matrix(x, y, size, _TURN[roll]), float(e[roll, variant, column]), float(score[roll, variant, column] - e[roll, variant, column])))
-            away = np.abs((np.arange(ANGLES) - roll + ANGLES // 2) % ANGLES - ANGLES // 2)
+            at = np.unravel_index(left.argmax(), left.shape)
+            here = (*at, column)
+            x, y, size = _VARIANTS[at[1]]
+            starts.append(_Start(_matrix(x, y, size, _TURN[at[0]]), float(alike[here]), float(light[here])))
+            away = np.abs((np.arange(ANGLES) - at[0] + ANGLES // 2) % ANGLES - ANGLES // 2)
             left[away * 360 / ANGLES < APART] = -9
         found.append(starts)
     return found
@@ -264,23 +276,21 @@ def _matrix(x: float, y: float, size: float, turn: float) -> np.ndarray:
 # --- the fine one -------------------------------------------------------------------------------------------------
 
 
-def _best(first: Face, other: Face, starts: list[np.ndarray]) -> Alignment:
+def _best(first: Face, other: Face, starts: list[_Start]) -> Alignment:
     """The start that fits best, refined, and what is then to be said."""
     half = np.array([[0.5, 0, -0.25], [0, 0.5, -0.25]])  # from the pixels of a face to those of its half
     tried = []
-    for start, edges, light in starts:
-        fit, matrix = _refine(first.small, other.small, _chain(half, start, _inverse(half)), _SMALL, ROUNDS_SMALL)
-        tried.append((edges + light + FITW * fit, edges, light, matrix))
-    _, edges, light, small = max(tried, key=lambda one: one[0])
-    fit, matrix = _refine(first.fine, other.fine, _chain(_inverse(half), small, half), _FULL, ROUNDS)
-    agreed, energy = _correlations(_warped(first.fine, matrix), other.fine, _FULL)
+    for start in starts:
+        begin = _chain(half, start.to_first, _inverse(half))
+        fit, matrix = _refine(first.small, other.small, begin, _SMALL, ROUNDS_SMALL)
+        tried.append((start.edges + start.light + fit, start, matrix))
+    _, start, small = max(tried, key=lambda one: one[0])
+    _, matrix = _refine(first.fine, other.fine, _chain(_inverse(half), small, half), _FULL, ROUNDS)
+    agreed, energy = _correlations(_warped(first.fine, matrix), other.fine)
     relief = _mean_of_worst(agreed.ravel()[_FULL.inside], energy.ravel()[_FULL.inside])
     turn = float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
-    return Alignment((edges + light + relief) / 3, turn, edges, light, fit, relief, matrix)
-
-
-FITW = 1.0
-DC = True
+    score = (start.edges + start.light + relief) / 3
+    return Alignment(score, turn, start.edges, start.light, relief, matrix)
 
 
 def _refine(
@@ -320,15 +330,12 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return cv2.invertAffineTransform(matrix)
 
 
-def _correlations(first: np.ndarray, other: np.ndarray, grid: _Grid) -> tuple[np.ndarray, np.ndarray]:
-    """(S, S) each: correlation of the reliefs lit alike within a window about each pixel, and how much relief there is.
-
-    A correlation is damped where the relief is weak.
-    """
-    a, b, _ = _lit_alike(first, other, grid)
-    products = cv2.GaussianBlur(np.dstack([a * b, a * a, b * b, np.ones_like(a)]) * grid.disc[..., None], (0, 0), 
-                                WINDOW * RADIUS)
-    ab, aa, bb = (products[..., i] / (products[..., 3] + 1e-6) for i in range(3))
+def _correlations(first: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(SIDE, SIDE) each: correlation of two reliefs, lit alike, about each pixel, and their energy there."""
+    a, b, _ = _lit_alike(first, other, _FULL)
+    products = np.dstack([a * b, a * a, b * b, np.ones_like(a)]) * _FULL.disc[..., None]
+    means = cv2.GaussianBlur(products, (0, 0), WINDOW * RADIUS)
+    ab, aa, bb = (means[..., i] / (means[..., 3] + 1e-6) for i in range(3))
     return ab / np.sqrt((aa + PLAIN) * (bb + PLAIN)), aa + bb
 
 
@@ -338,9 +345,3 @@ def _mean_of_worst(values: np.ndarray, weights: np.ndarray) -> float:
     below = np.cumsum(weights[order]) - weights[order]
     share = np.clip(WORST * weights.sum() - below, 0, weights[order])
     return float((values[order] * share).sum() / max(share.sum(), 1e-12))
-
-
-def _rolled(unrolled: np.ndarray, steps: float) -> np.ndarray:
-    """Rolled back along the last axis by any number of steps, between the samples by its Fourier transform."""
-    frequency = np.fft.fftfreq(unrolled.shape[-1])
-    return np.fft.ifft(np.fft.fft(unrolled) * np.exp(2j * np.pi * frequency * steps))

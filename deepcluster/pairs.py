@@ -37,6 +37,7 @@ JUDGED = 20_000  # pairs of labelled coins that are compared at most, drawn from
 PERMUTATIONS = 999
 QUALITY = 88  # of the pictures' JPEG
 AGREES, DIFFERS = (40, 130, 255), (255, 110, 0)  # also told apart without seeing red or green
+SAME = 0.4  # correlation of the reliefs from which on a place is drawn as agreeing
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -201,15 +202,15 @@ def name_of(pair: tuple[int, int], one: Alignment) -> str:
 def picture(first: Face, other: Face, one: Alignment) -> np.ndarray:
     """(S, 3 S + gaps, 3) uint8: the first coin; the other as it lies on it; blue where they agree, orange where not."""
     scale = 2
-    agreed = cv2.resize(agreement(first, other, one.to_first), None, fx=scale, fy=scale)
+    agreed, energy = (cv2.resize(x, None, fx=scale, fy=scale) for x in agreement(first, other, one.to_first))
     panels = [
         cv2.resize(panel, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
         for panel in (first.picture, overlay(other, one.to_first))
     ]
     grey = cv2.cvtColor(panels[0], cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
     ground = 50 + 0.7 * grey
-    tint = np.where(agreed[..., None] > 0, AGREES, DIFFERS)
-    strength = 0.85 * np.abs(agreed)[..., None]
+    tint = np.where(agreed[..., None] > SAME, AGREES, DIFFERS)
+    strength = (0.8 * np.minimum(np.abs(agreed - SAME) / SAME, 1) * energy / (energy + 1))[..., None]
     panels.append(np.clip(ground * (1 - strength) + tint * strength, 0, 255).astype(np.uint8))
     gap = np.full((panels[0].shape[0], 6, 3), 255, np.uint8)
     return np.hstack([panels[0], gap, panels[1], gap, panels[2]])

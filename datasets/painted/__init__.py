@@ -147,7 +147,9 @@ def paint_coin(
     inside = flan(x, y, rng)  # > 0 inside, about the distance to the edge
     coin = inside > 0
     struck = x - off_centre[0], y - off_centre[1]
-    design, parts = engrave(coin_type, *struck, rng) if engraver is None else engrave(coin_type, *struck, engraver, FREE)
+    design, parts = (
+        engrave(coin_type, *struck, rng) if engraver is None else engrave(coin_type, *struck, engraver, FREE)
+    )
     surface = metal(design, inside, wear, rng, radius)
     picture = photograph(surface, coin, inside, background, light, radius, quality, rng)
 
