@@ -26,7 +26,7 @@ REACH = 0.87  # radii that are compared: the rim of every coin is a circle
 STEPS, ANGLES = 24, 128  # of the unrolled face
 SHIFTS = (-0.08, -0.04, 0.0, 0.04, 0.08)  # of the centre, tried in the coarse search, in radii
 SIZES = (0.96, 1.0, 1.04)
-STARTS, APART = 3, 17  # turns that are refined, and how far apart they are, in degrees
+STARTS, APART = 4, 17  # turns that are refined, and how far apart they are, in degrees
 ROUNDS_SMALL, ROUNDS = 5, 2  # of Gauss-Newton, on the face at half its size and at full size
 LONGEST = np.array([0.06, 0.06, 0.06, 0.08])  # step of one round: shift in radii, size, turn in radians
 WINDOW = 0.07  # Gaussian's sigma within which reliefs are correlated, in radii
@@ -117,7 +117,7 @@ def agreement(first: Face, other: Face, to_first: np.ndarray) -> tuple[np.ndarra
     Returns:
         (SIDE, SIDE) float32 each: correlation, -1..1; energy, about 2 on the mean, 0 outside of what is compared.
     """
-    agreed, energy = _correlations(first.fine, _warped(other.fine, _inverse(to_first)))
+    agreed, energy = _correlations(first.fine, _warped(other.fine, _inverse(to_first)), _FULL)
     return agreed * _FULL.disc, energy * _FULL.disc
 
 
@@ -283,11 +283,11 @@ def _best(first: Face, other: Face, starts: list[_Start]) -> Alignment:
     for start in starts:
         begin = _chain(half, start.to_first, _inverse(half))
         fit, matrix = _refine(first.small, other.small, begin, _SMALL, ROUNDS_SMALL)
-        tried.append((start.edges + start.light + fit, start, matrix))
+        there = _worst(_warped(first.small, matrix), other.small, _SMALL)
+        tried.append((start.edges + start.light + fit + there, start, matrix))
     _, start, small = max(tried, key=lambda one: one[0])
     _, matrix = _refine(first.fine, other.fine, _chain(_inverse(half), small, half), _FULL, ROUNDS)
-    agreed, energy = _correlations(_warped(first.fine, matrix), other.fine)
-    relief = _mean_of_worst(agreed.ravel()[_FULL.inside], energy.ravel()[_FULL.inside])
+    relief = _worst(_warped(first.fine, matrix), other.fine, _FULL)
     turn = float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
     score = (start.edges + start.light + relief) / 3
     return Alignment(score, turn, start.edges, start.light, relief, matrix)
@@ -330,11 +330,17 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
     return cv2.invertAffineTransform(matrix)
 
 
-def _correlations(first: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(SIDE, SIDE) each: correlation of two reliefs, lit alike, about each pixel, and their energy there."""
-    a, b, _ = _lit_alike(first, other, _FULL)
-    products = np.dstack([a * b, a * a, b * b, np.ones_like(a)]) * _FULL.disc[..., None]
-    means = cv2.GaussianBlur(products, (0, 0), WINDOW * RADIUS)
+def _worst(first: np.ndarray, other: np.ndarray, grid: _Grid) -> float:
+    """How well two reliefs, lit alike, agree where they do so worst."""
+    agreed, energy = _correlations(first, other, grid)
+    return _mean_of_worst(agreed.ravel()[grid.inside], energy.ravel()[grid.inside])
+
+
+def _correlations(first: np.ndarray, other: np.ndarray, grid: _Grid) -> tuple[np.ndarray, np.ndarray]:
+    """(S, S) each: correlation of two reliefs, lit alike, about each pixel, and their energy there."""
+    a, b, _ = _lit_alike(first, other, grid)
+    products = np.dstack([a * b, a * a, b * b, np.ones_like(a)]) * grid.disc[..., None]
+    means = cv2.GaussianBlur(products, (0, 0), WINDOW * RADIUS * grid.side / SIDE)
     ab, aa, bb = (means[..., i] / (means[..., 3] + 1e-6) for i in range(3))
     return ab / np.sqrt((aa + PLAIN) * (bb + PLAIN)), aa + bb
 
