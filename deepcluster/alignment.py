@@ -28,6 +28,7 @@ SHIFTS = (-0.08, -0.04, 0.0, 0.04, 0.08)  # of the centre, tried in the coarse s
 SIZES = (0.96, 1.0, 1.04)
 STARTS, APART = 4, 17  # turns that are refined, and how far apart they are, in degrees
 ROUNDS_SMALL, ROUNDS = 5, 2  # of Gauss-Newton, on the face at half its size and at full size
+SHARP = 3  # weight of how the fine reliefs agree when a start is chosen: only they tell a half turn from none
 LONGEST = np.array([0.06, 0.06, 0.06, 0.08])  # step of one round: shift in radii, size, turn in radians
 WINDOW = 0.07  # Gaussian's sigma within which reliefs are correlated, in radii
 WORST = 1 / 3  # of the relief, by its strength, that is averaged: one symbol elsewhere is another die
@@ -282,11 +283,13 @@ def _best(first: Face, other: Face, starts: list[_Start]) -> Alignment:
     tried = []
     for start in starts:
         begin = _chain(half, start.to_first, _inverse(half))
-        fit, matrix = _refine(first.small, other.small, begin, _SMALL, ROUNDS_SMALL)
-        there = _worst(_warped(first.small, matrix), other.small, _SMALL)
-        tried.append((start.edges + start.light + fit + there, start, matrix))
-    _, start, small = max(tried, key=lambda one: one[0])
-    _, matrix = _refine(first.fine, other.fine, _chain(_inverse(half), small, half), _FULL, ROUNDS)
+        _, matrix = _refine(first.small, other.small, begin, _SMALL, ROUNDS_SMALL)
+        matrix = _chain(_inverse(half), matrix, half)
+        there = _warped(first.fine, matrix)
+        sharp = _lit_alike(there, other.fine, _FULL)[2] + _worst(there, other.fine, _FULL)
+        tried.append((start.edges + start.light + SHARP * sharp, start, matrix))
+    _, start, matrix = max(tried, key=lambda one: one[0])
+    _, matrix = _refine(first.fine, other.fine, matrix, _FULL, ROUNDS)
     relief = _worst(_warped(first.fine, matrix), other.fine, _FULL)
     turn = float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
     score = (start.edges + start.light + relief) / 3

@@ -263,12 +263,13 @@ def judge(
         which = "different labels" if same.all() else "one label"
         raise UserError(f"--labels: no two of its coins that are compared have {which}: nothing to measure")
     pairs = np.stack([rows[i], rows[j]], 1)
-    scores = [one.score for one in progress(compare_pairs(coins, pairs), "comparing labelled coins", len(pairs))]
+    compared = list(progress(compare_pairs(coins, pairs), "comparing labelled coins", len(pairs), "pairs"))
     spectra = unrolled_spectra(coins.pixels.take(rows), [coins.places[row] for row in rows.tolist()])
     spectra -= spectra.mean(0)
     spectra /= np.maximum(np.linalg.norm(spectra, axis=1, keepdims=True), 1e-9)
     measures = {
-        "score of the pair": np.array(scores),
+        "score of the pair": np.array([one.score for one in compared]),
+        "its relief alone": np.array([one.relief for one in compared]),
         "clustered features, cosine": (x[rows[i]] * x[rows[j]]).sum(1),
         "unrolled spectrum, cosine": (spectra[i] * spectra[j]).sum(1),
     }
