@@ -108,6 +108,8 @@ def face_of(pixels: np.ndarray, place: Place) -> Face:
 
 def align(first: Face, others: Sequence[Face]) -> list[Alignment]:
     """Lay each of several coins on the first."""
+    if not others:
+        return []
     found = _search(first, others)
     return [_best(first, other, starts) for other, starts in zip(others, found, strict=True)]
 
@@ -248,7 +250,7 @@ def _search(first: Face, others: Sequence[Face]) -> list[list[_Start]]:
             at = np.unravel_index(left.argmax(), left.shape)
             here = (*at, column)
             x, y, size = _VARIANTS[at[1]]
-            starts.append(_Start(_matrix(x, y, size, _TURN[at[0]]), float(alike[here]), float(light[here])))
+            starts.append(_Start(_matrix(x, y, size, float(_TURN[at[0]])), float(alike[here]), float(light[here])))
             away = np.abs((np.arange(ANGLES) - at[0] + ANGLES // 2) % ANGLES - ANGLES // 2)
             left[away * 360 / ANGLES < APART] = -9
         found.append(starts)

@@ -139,7 +139,7 @@ def _piece(coins: Coins, pairs: np.ndarray, path: Path) -> Found:
         write_atomic(path, lambda file: np.savez(file, pairs=pairs, numbers=numbers, maps=maps), durable=False)
     with np.load(path, allow_pickle=False) as stored:
         return {
-            (int(i), int(j)): Alignment(*numbers.tolist(), to_first)
+            (int(i), int(j)): Alignment(*[*numbers.tolist(), to_first])
             for (i, j), numbers, to_first in zip(stored["pairs"], stored["numbers"], stored["maps"], strict=True)
         }
 
@@ -186,7 +186,7 @@ def draw_pairs(coins: Coins, found: Found, count: int, folder: Path) -> list[tup
             old.unlink()
     missing = [pair for pair in best if not (folder / name_of(pair, found[pair])).exists()]
     for pair in progress(sorted(missing), "drawing pairs", unit="pairs"):
-        drawn = picture(*(coins.face(row) for row in pair), found[pair])
+        drawn = picture(coins.face(pair[0]), coins.face(pair[1]), found[pair])
         done, jpeg = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
         if not done:
             raise OSError(f"{folder}: a picture could not be encoded")

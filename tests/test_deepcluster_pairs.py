@@ -66,7 +66,7 @@ def test_coins_of_one_die_agree_better_than_those_of_another_die_of_the_same_typ
     found = {(a, b): align(faces[a], [faces[b]])[0] for a, b in zip(i.tolist(), j.tolist(), strict=True)}
     same = dies[i] == dies[j]
     assert roc_auc_score(same, [one.relief for one in found.values()]) > 0.95
-    assert roc_auc_score(same, [one.score for one in found.values()]) > 0.9
+    assert roc_auc_score(same, [one.score for one in found.values()]) > 0.8
     turns = [coins[a][1]["turn_degrees"] - coins[b][1]["turn_degrees"] for a, b in found]
     off = [abs((one.rotation - turn + 180) % 360 - 180) for one, turn in zip(found.values(), turns, strict=True)]
     assert np.median(np.array(off)[same]) < 1
