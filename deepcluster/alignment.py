@@ -41,7 +41,7 @@ _EDGE, _NEARBY, _POOL, _FINE = (round(length * RADIUS, 3) for length in (0.012, 
 class Alignment(NamedTuple):
     """How another coin lies on a first one."""
 
-    score: float  # mean of the three below: 1 for a coin with itself, little for unrelated reliefs
+    score: float  # mean of the three below, relief counted twice: 1 for a coin with itself, little for unrelated reliefs
     rotation: float  # degrees, clockwise as seen, -180..180, by which the other is turned to lie as the first
     edges: float  # correlation of the edges, coarsely aligned, -1..1
     light: float  # of the reliefs lit alike, coarsely aligned, 0..1
@@ -294,7 +294,7 @@ def _best(first: Face, other: Face, starts: list[_Start]) -> Alignment:
     _, matrix = _refine(first.fine, other.fine, matrix, _FULL, ROUNDS)
     relief = _worst(_warped(first.fine, matrix), other.fine, _FULL)
     turn = float(np.rad2deg(np.arctan2(matrix[1, 0], matrix[0, 0])))
-    score = (start.edges + start.light + relief) / 3
+    score = (start.edges + start.light + 2 * relief) / 4
     return Alignment(score, turn, start.edges, start.light, relief, matrix)
 
 
