@@ -41,7 +41,7 @@ _EDGE, _NEARBY, _POOL, _FINE = (round(length * RADIUS, 3) for length in (0.012, 
 class Alignment(NamedTuple):
     """How another coin lies on a first one."""
 
-    score: float  # mean of the three below, relief counted twice: 1 for a coin with itself, little for unrelated reliefs
+    score: float  # mean of the three below, relief twice: 1 for a coin with itself, little for unrelated reliefs
     rotation: float  # degrees, clockwise as seen, -180..180, by which the other is turned to lie as the first
     edges: float  # correlation of the edges, coarsely aligned, -1..1
     light: float  # of the reliefs lit alike, coarsely aligned, 0..1
