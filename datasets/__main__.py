@@ -18,6 +18,9 @@ def main() -> None:
     paint.add_argument("out", type=Path, metavar="DIR", help="new folder: images/, masks/, truth.csv")
     paint.add_argument("--count", type=positive, default=1000, help="number of coins (1000)")
     paint.add_argument("--seed", type=natural, default=11, help="the same seed paints the same coins (11)")
+    paint.add_argument(
+        "--dies", type=positive, metavar="N", help="strike each type from N dies, at any angle (default: a die a coin)"
+    )
 
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
@@ -54,7 +57,7 @@ def paint_command(options: argparse.Namespace) -> None:
     if options.count < len(TYPES):
         raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    paint(options.out, options.count, options.seed)
+    paint(options.out, options.count, options.seed, options.dies)
     print(f"{options.out}: {options.count} coins of {len(TYPES)} types in images/, their masks in masks/, truth.csv")
 
 

@@ -1,4 +1,4 @@
-"""python -m deepcluster train | predict | features | compare | import"""
+"""python -m deepcluster train | predict | features | compare | pairs | import"""
 
 import argparse
 from pathlib import Path
@@ -87,6 +87,19 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
     add_machine(compare)
     add_reading(compare)
+
+    pairs = commands.add_parser("pairs", help="lay each coin on its nearest ones and compare", allow_abbrev=False)
+    add_run(pairs)
+    pairs.add_argument("--nearest", type=positive, default=10, metavar="N", help="others of each coin (10)")
+    pairs.add_argument("--pictures", type=natural, default=300, metavar="N", help="pairs drawn at most, the best (300)")
+    pairs.add_argument("--epoch", type=positive, help="use this epoch's weights (default: the last kept)")
+    pairs.add_argument(
+        "--labels", type=Path, metavar="CSV", help="table with the columns image and type: AUC of the score"
+    )
+    pairs.add_argument("--within", metavar="WHAT", help="AUC among coins that have this in common: folder or a column")
+    pairs.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    add_machine(pairs)
+    add_reading(pairs)
 
     old = commands.add_parser("import", help="read a checkpoint of the original program", allow_abbrev=False)
     old.add_argument("old", type=Path, metavar="OLD", help="the original's exp folder, or its checkpoint.pth.tar")
@@ -295,6 +308,8 @@ def main() -> None:
         from deepcluster.predict import features_command as act
     elif options.command == "compare":
         from deepcluster.compare import compare_command as act
+    elif options.command == "pairs":
+        from deepcluster.pairs import pairs_command as act
     else:
         from deepcluster.original import import_command as act
     act(options)

@@ -118,6 +118,37 @@ def test_wear_takes_the_relief_away():
     assert contrast[0] > 1.15 * contrast[1] > 1.15 * 1.15 * contrast[2]
 
 
+def test_coins_of_one_die_have_one_relief_and_all_else_of_their_own():
+    """The die is all that differs between the first two; the flan and the photograph between the first and the last."""
+
+    def strike(coin, die):
+        return paint_coin(TYPES[13], np.random.default_rng(coin), np.random.default_rng(die))
+
+    picture, bits, facts = strike(1, 1)
+    for again, same in zip(strike(1, 1)[:2], (picture, bits), strict=True):
+        np.testing.assert_array_equal(again, same)
+    _, other, others = strike(1, 2)
+    assert others == facts
+    np.testing.assert_array_equal(other & MASK_BITS["coin"], bits & MASK_BITS["coin"])
+    fields = sum(MASK_BITS[f"field{i}"] for i in range(4))
+    assert ((other ^ bits) & fields > 0).sum() > 300
+    _, last, _ = strike(2, 1)
+    assert ((last ^ bits) & MASK_BITS["coin"] > 0).sum() > 300
+
+
+def test_dies_of_a_painted_set(tmp_path):
+    paint(tmp_path / "coins", 60, seed=4, dies=2)
+    rows = list(csv.DictReader((tmp_path / "coins" / "truth.csv").open()))
+    struck = {coin.name: [row["die"] for row in rows if row["type"] == coin.name] for coin in TYPES}
+    for name, dies in struck.items():  # as evenly as their number lets
+        assert {*dies} == {f"{name}/{die}" for die in (1, 2)[: len(dies)]}
+        assert abs(dies.count(f"{name}/1") - len(dies) / 2) <= 0.5
+    assert all(row["die"].startswith(row["type"] + "/") for row in rows)
+    turns = np.array([float(row["turn_degrees"]) for row in rows])
+    assert np.abs(turns).max() > 120
+    assert 60 < turns.std() < 150  # at any angle
+
+
 def test_painted_opens_as_a_dataset(painted):
     dataset = open_dataset("painted:60", 48)
     assert dataset.name == "painted"

@@ -19,7 +19,7 @@ from PIL import Image
 from console import progress
 from datasets.cache import cache_root
 from datasets.painted.photograph import BACKGROUNDS, photograph
-from datasets.painted.relief import SIZE, engrave, flan, metal, rotate
+from datasets.painted.relief import FREE, SIZE, engrave, flan, metal, rotate
 from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask
 
 __all__ = [
@@ -48,10 +48,17 @@ def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
     return home
 
 
-def paint(out: Path, count: int = COUNT, seed: int = SEED) -> None:
+def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None) -> None:
     """Write `images/<type>/coin_0001.jpg` ..., `masks/` beside it (see MASK_BITS) and `truth.csv` into `out`.
 
     The folder appears only when it is complete.
+
+    Args:
+        out: new folder.
+        count: number of coins.
+        seed: the same seed paints the same coins.
+        dies: strike the coins of each type from this many dies, a column of truth.csv, and lay them at any angle. None:
+            each coin has a die of its own and lies upright.
     """
     partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -60,7 +67,10 @@ def paint(out: Path, count: int = COUNT, seed: int = SEED) -> None:
         for kind in ("images", "masks"):
             (partial / kind / coin_type.name).mkdir(parents=True)
     try:
-        jobs = [(number, int(type_index), seed, str(partial)) for number, type_index in enumerate(chosen)]
+        jobs = [
+            (number, int(type_index), seed, str(partial), None if dies is None else int(die))
+            for number, (type_index, die) in enumerate(zip(chosen, _die_of_each(chosen, dies or 1), strict=True))
+        ]
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             rows = list(
                 progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins")
@@ -84,10 +94,22 @@ def _type_of_each(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng([seed, 0]).permutation(np.repeat(np.arange(len(TYPES)), quota))
 
 
-def _paint_file(job: tuple[int, int, int, str]) -> dict[str, object]:
-    number, type_index, seed, out = job
+def _die_of_each(chosen: np.ndarray, dies: int) -> np.ndarray:
+    """Die of each coin, from 0: the coins of a type, which are in no order, take its dies in turn."""
+    number = np.empty(len(chosen), int)
+    for type_index in np.unique(chosen):
+        rows = np.flatnonzero(chosen == type_index)
+        number[rows] = np.arange(len(rows)) % dies
+    return number
+
+
+def _paint_file(job: tuple[int, int, int, str, int | None]) -> dict[str, object]:
+    number, type_index, seed, out, die = job
     coin_type = TYPES[type_index]
-    picture, bits, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]))
+    engraver = None if die is None else np.random.default_rng([seed, 2, type_index, die])
+    picture, bits, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]), engraver)
+    if die is not None:
+        facts = {"die": f"{coin_type.name}/{die + 1}", **facts}
     name = f"{coin_type.name}/coin_{number + 1:04d}"
     Image.fromarray(picture).save(f"{out}/images/{name}.jpg", quality=facts["jpeg_quality"])
     Image.fromarray(bits).save(f"{out}/masks/{name}.png")
@@ -95,8 +117,16 @@ def _paint_file(job: tuple[int, int, int, str]) -> dict[str, object]:
     return {"image": f"{name}.jpg", "type": coin_type.name, **fields, "dot": coin_type.dot, **facts}
 
 
-def paint_coin(coin_type: CoinType, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict]:
+def paint_coin(
+    coin_type: CoinType, rng: np.random.Generator, engraver: np.random.Generator | None = None
+) -> tuple[np.ndarray, np.ndarray, dict]:
     """One photograph.
+
+    Args:
+        coin_type: what was engraved.
+        rng: the chance of flan, strike, wear and photograph.
+        engraver: the chance of the die. Engravers of one seed cut the same die, which then strikes at any angle; None:
+            a die for this coin alone, struck upright.
 
     Returns:
         (SIZE, SIZE, 3) uint8 photograph, (SIZE, SIZE) uint8 mask bits, and the facts of truth.csv.
@@ -104,7 +134,7 @@ def paint_coin(coin_type: CoinType, rng: np.random.Generator) -> tuple[np.ndarra
     wear = float(rng.beta(1.3, 3.2))
     quality = str(rng.choice(["good", "blurred", "dark", "small"], p=[0.76, 0.09, 0.07, 0.08]))
     background = str(rng.choice(BACKGROUNDS, p=[0.46, 0.36, 0.06, 0.06, 0.06]))
-    turn = float(rng.normal(0, 5))
+    turn = float(rng.normal(0, 5) if engraver is None else rng.uniform(-180, 180))
     light = float(rng.normal(-125, 20))  # azimuth of the lamp; -125 is upper left
     radius = float(rng.uniform(0.40, 0.48) if quality == "small" else rng.uniform(0.80, 0.93))
     centre = rng.uniform(-0.3, 0.3, 2) * (1 - radius)
@@ -116,7 +146,10 @@ def paint_coin(coin_type: CoinType, rng: np.random.Generator) -> tuple[np.ndarra
 
     inside = flan(x, y, rng)  # > 0 inside, about the distance to the edge
     coin = inside > 0
-    design, parts = engrave(coin_type, x - off_centre[0], y - off_centre[1], rng)
+    struck = x - off_centre[0], y - off_centre[1]
+    design, parts = (
+        engrave(coin_type, *struck, rng) if engraver is None else engrave(coin_type, *struck, engraver, FREE)
+    )
     surface = metal(design, inside, wear, rng, radius)
     picture = photograph(surface, coin, inside, background, light, radius, quality, rng)
 

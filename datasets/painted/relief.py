@@ -4,6 +4,7 @@ Lengths in coin radii, angles in degrees, y points down.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -97,24 +98,38 @@ _DRAW: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 
 
+class Hand(NamedTuple):
+    """How far an engraver's dies of one type differ."""
+
+    width: tuple[float, float]  # half of a bar's, in radii
+    bar: float  # deviation of a bar's place, in radii
+    size: tuple[float, float]  # of a symbol, in radii
+    place: float  # deviation of a symbol's place, in radii, along either axis
+    turn: float  # deviation of a symbol's turn, in degrees
+
+
+STEADY = Hand((0.072, 0.088), 0.006, (0.285, 0.315), 0.012, 4)
+FREE = Hand((0.060, 0.100), 0.020, (0.250, 0.350), 0.040, 14)  # three times and more: one sees which die it was
+
+
 def engrave(
-    coin_type: CoinType, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
+    coin_type: CoinType, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, hand: Hand = STEADY
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Height of the die's design (0 to 1) and the masks of its parts; symbols face the centre of the coin."""
     parts: dict[str, np.ndarray] = {}
     height = np.zeros_like(x)
     for name, along, across in (("horizontal", x, y), ("vertical", y, x)):
-        width = rng.uniform(0.072, 0.088) * (1 + 0.45 * np.abs(along) ** 2)
-        bar = np.where(np.abs(along) < 0.93, _ridge(across + rng.normal(0, 0.006), width), 0)
+        width = rng.uniform(*hand.width) * (1 + 0.45 * np.abs(along) ** 2)
+        bar = np.where(np.abs(along) < 0.93, _ridge(across + rng.normal(0, hand.bar), width), 0)
         parts[name] = bar > 0.05
         height = np.maximum(height, bar)
     dot = _ridge(np.hypot(x, y), 0.17) * 1.25 if coin_type.dot else np.zeros_like(x)
     parts["dot"] = dot > 0.05
     height = np.maximum(height, dot)
     for i, (symbol, (cx, cy)) in enumerate(zip(coin_type.fields, _FIELD_CENTRES, strict=True)):
-        size = rng.uniform(0.285, 0.315)
-        jitter = rng.normal(0, 0.012, 2)
-        turn = rng.normal(0, 4)
+        size = rng.uniform(*hand.size)
+        jitter = rng.normal(0, hand.place, 2)
+        turn = rng.normal(0, hand.turn)
         if symbol:
             fx, fy = rotate((x - cx - jitter[0]) / size, (y - cy - jitter[1]) / size, 90 * i - 45 + turn)
             drawn = _DRAW[symbol](fx, fy)
