@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | localisation | explain | pixelflip"""
+"""python -m benchmarks training | agreement | localisation | invariance | explain | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -24,6 +24,9 @@ COMMANDS = {
     ),
     "localisation": Benchmark(
         "benchmarks.localisation", "share of the heat on coin and symbols, of runs, beside controls"
+    ),
+    "invariance": Benchmark(
+        "benchmarks.invariance", "how often another photograph of a painted coin moves it to another cluster"
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
     "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import runs
@@ -41,8 +42,10 @@ def run(options: argparse.Namespace) -> None:
     numbers = np.sort(np.random.default_rng(0).permutation(COUNT)[: options.limit])
     with tempfile.TemporaryDirectory() as scratch:
         folders = photograph_again(Path(scratch), numbers, options.seed)
-        print(f"share of {len(numbers)} painted coins that move to another cluster; {conditions(trained[0].meta.stamp)}")
-        print(f"{'photographed again with another':40}" + "".join(f"{str(one.path):>28}" for one in trained))
+        print(
+            f"share of {len(numbers)} painted coins that change their cluster; {conditions(trained[0].meta.stamp)}"
+        )
+        print(f"{'photographed again with another':40}" + "".join(f"{one.path!s:>28}" for one in trained))
         answers = {
             (change, one.path): answer(one, folder, device) for change, folder in folders.items() for one in trained
         }
@@ -59,7 +62,7 @@ def photograph_again(root: Path, numbers: np.ndarray, seed: int) -> dict[str, Pa
     for number in progress(numbers.tolist(), "painting coins", unit="coins"):
         rng = np.random.default_rng(derive_seed(seed, number, "photograph again"))
         _, facts = repaint(number, SEED, COUNT)
-        changed = {
+        changed: dict[str, dict[str, float | str]] = {
             "nothing": {},
             "turn, up to 15°": {"turn": float(facts["turn_degrees"] + rng.uniform(-15, 15))},
             "turn, any angle": {"turn": float(rng.uniform(-180, 180))},
@@ -67,12 +70,12 @@ def photograph_again(root: Path, numbers: np.ndarray, seed: int) -> dict[str, Pa
             "ground": {"background": str(rng.choice([one for one in BACKGROUNDS if one != facts["background"]]))},
         }
         for change, folder in folders.items():
-            picture, facts = repaint(number, SEED, COUNT, **changed[change])
+            picture, facts = repaint(number, SEED, COUNT, changed[change])
             Image.fromarray(picture).save(folder / f"coin_{number + 1:04d}.jpg", quality=facts["jpeg_quality"])
     return folders
 
 
-def answer(run: runs.Run, folder: Path, device) -> np.ndarray:
+def answer(run: runs.Run, folder: Path, device: torch.device) -> np.ndarray:
     """(N,) the network's cluster of each photograph in a folder, in the order of their names."""
     dataset = open_images(run, str(folder), None, None)
     found = embed(network(run).to(device), Frames(dataset.pixels, device), run_config(run), "predicting")

@@ -18,8 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from datasets.coin import Coin, design_center
-from deepcluster.descriptors import Place, place_of
+from datasets.places import Place, find_place
 
 SIDE, RADIUS = 144, 64.0  # pixels of a face, the square that a coin is brought to, and of the coin in it
 REACH = 0.87  # radii that are compared: the rim of every coin is a circle
@@ -68,7 +67,7 @@ def compare_coins(first: np.ndarray, other: np.ndarray) -> Alignment:
         first: (H, W, 3) uint8 RGB.
         other: the same, of any size.
     """
-    return align(face_of(first, place_of(first)), [face_of(other, place_of(other))])[0]
+    return align(face_of(first, find_place(first)), [face_of(other, find_place(other))])[0]
 
 
 def face_of(pixels: np.ndarray, place: Place) -> Face:
@@ -76,12 +75,11 @@ def face_of(pixels: np.ndarray, place: Place) -> Face:
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
-        place: of the coin; its centre may be the flan's.
+        place: of the coin.
     """
-    x, y = design_center(pixels, _disc(place))
     scale = RADIUS / place.radius
     smooth = cv2.GaussianBlur(pixels, (0, 0), 0.5 / scale) if scale < 0.7 else pixels
-    move = np.array([[scale, 0, _MIDDLE - scale * x], [0, scale, _MIDDLE - scale * y]])
+    move = np.array([[scale, 0, _MIDDLE - scale * place.center_x], [0, scale, _MIDDLE - scale * place.center_y]])
     picture = cv2.warpAffine(smooth, move, (SIDE, SIDE), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
     edge = _gradient(grey, _EDGE)
@@ -149,12 +147,6 @@ def _grid(side: int) -> _Grid:
 
 
 _FULL, _SMALL = _grid(SIDE), _grid(SIDE // 2)
-
-
-def _disc(place: Place) -> Coin:
-    turn = np.linspace(0, 2 * np.pi, 128, endpoint=False)
-    outline = np.array([place.x, place.y]) + place.radius * np.stack([np.cos(turn), np.sin(turn)], 1)
-    return Coin((place.x, place.y), place.radius, outline.astype(np.float32), 1.0, False)
 
 
 def _gradient(grey: np.ndarray, sigma: float) -> np.ndarray:

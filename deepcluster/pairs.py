@@ -19,11 +19,13 @@ from sklearn.metrics import roc_auc_score
 
 from console import UserError, progress
 from datasets import Pixels
+from datasets.places import Place
 from deepcluster.alignment import Alignment, Face, agreement, align, face_of, overlay
 from deepcluster.compare import join, read_labels, strata_of
-from deepcluster.descriptors import Place, places_of, unrolled_spectra
-from deepcluster.features import embed, pca_whiten
+from deepcluster.descriptors import unrolled_spectra
+from deepcluster.features import embed
 from deepcluster.lift import INTERVAL, Estimate, nearest
+from deepcluster.train import facts_of, reduce
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device
@@ -79,11 +81,11 @@ def pairs_command(options: argparse.Namespace) -> None:
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     with locked(out, "another command is writing pairs here: wait for it"):
         features = embed(network.to(device), Frames(dataset.pixels, device), run.config, "embedding").features
-        x = pca_whiten(features, run.config.pca, run.config.whiten_power)
+        x = reduce(features, run.config, facts_of(dataset, run.config))
         near = nearest(x, None, min(options.nearest, len(dataset) - 1))
         epoch = options.epoch or run.run.checkpoints()[-1]
         asked = Asked(run.run.identity, epoch, options.nearest, code_digest(("deepcluster", "datasets")))
-        coins = Coins(dataset.pixels, places_of(dataset.pixels))
+        coins = Coins(dataset.decoded, dataset.find_places(options.workers))
         found = find_pairs(coins, near, out / ".pieces", asked)
         shown = draw_pairs(coins, found, options.pictures, out / "pictures")
         write_csv(out / "pairs.csv", table(dataset.ids, clusters, near, found))

@@ -11,8 +11,8 @@ from conftest import refused, run_module
 from sklearn.metrics import roc_auc_score
 
 from datasets.painted import TYPES, paint, paint_coin
+from datasets.places import find_place
 from deepcluster.alignment import SIDE, agreement, align, compare_coins, face_of, overlay
-from deepcluster.descriptors import place_of
 from machine.files import read_csv
 
 
@@ -22,7 +22,7 @@ def struck(type_index: int, die: int, coin: int) -> tuple[np.ndarray, dict]:
 
 
 def face(picture: np.ndarray):
-    return face_of(picture, place_of(picture))
+    return face_of(picture, find_place(picture))
 
 
 def turned(picture: np.ndarray, degrees: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -33,6 +34,7 @@ __all__ = [
     "paint_coin",
     "painted_folder",
     "read_mask",
+    "repaint",
 ]
 
 COUNT = 1000
@@ -117,8 +119,30 @@ def _paint_file(job: tuple[int, int, int, str, int | None]) -> dict[str, object]
     return {"image": f"{name}.jpg", "type": coin_type.name, **fields, "dot": coin_type.dot, **facts}
 
 
+def repaint(
+    number: int, seed: int = SEED, count: int = COUNT, changed: Mapping[str, float | str] | None = None
+) -> tuple[np.ndarray, dict]:
+    """Photograph coin `number` (from 0) of a painted folder again: the same flan, strike and wear.
+
+    Args:
+        number: of the coin, from 0.
+        seed: of the folder.
+        count: of its coins.
+        changed: what is otherwise: `turn` and `light` in degrees, `background` one of BACKGROUNDS.
+
+    Returns:
+        (SIZE, SIZE, 3) uint8 photograph, before it is a JPEG, and its facts.
+    """
+    coin_type = TYPES[_type_of_each(count, seed)[number]]
+    picture, _, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]), changed=changed)
+    return picture, facts
+
+
 def paint_coin(
-    coin_type: CoinType, rng: np.random.Generator, engraver: np.random.Generator | None = None
+    coin_type: CoinType,
+    rng: np.random.Generator,
+    engraver: np.random.Generator | None = None,
+    changed: Mapping[str, float | str] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """One photograph.
 
@@ -127,6 +151,7 @@ def paint_coin(
         rng: the chance of flan, strike, wear and photograph.
         engraver: the chance of the die. Engravers of one seed cut the same die, which then strikes at any angle; None:
             a die for this coin alone, struck upright.
+        changed: what is not left to chance: `turn`, `light`, `background`.
 
     Returns:
         (SIZE, SIZE, 3) uint8 photograph, (SIZE, SIZE) uint8 mask bits, and the facts of truth.csv.
@@ -136,6 +161,9 @@ def paint_coin(
     background = str(rng.choice(BACKGROUNDS, p=[0.46, 0.36, 0.06, 0.06, 0.06]))
     turn = float(rng.normal(0, 5) if engraver is None else rng.uniform(-180, 180))
     light = float(rng.normal(-125, 20))  # azimuth of the lamp; -125 is upper left
+    changed = changed or {}
+    turn, light = float(changed.get("turn", turn)), float(changed.get("light", light))
+    background = str(changed.get("background", background))
     radius = float(rng.uniform(0.40, 0.48) if quality == "small" else rng.uniform(0.80, 0.93))
     centre = rng.uniform(-0.3, 0.3, 2) * (1 - radius)
     off_centre = rng.normal(0, 0.055, 2)
