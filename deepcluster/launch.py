@@ -12,6 +12,7 @@ import torch
 import runs
 from console import UserError
 from datasets import Dataset, decoded_side, open_dataset
+from datasets.folder import refuse_inside
 from deepcluster import figures
 from deepcluster.agreement import agreement_table
 from deepcluster.backbones import map_shape, smallest_size
@@ -26,9 +27,11 @@ from deepcluster.views import Frames
 from machine.device import device_in_words, use_device
 from runs import Meta, Run, Source, View
 from runs.directory import checkpoint_of
+from runs.received import remember
 
 DEFAULT_K = 50
 MOST_DRAWS = 100_000_000  # images of an epoch
+BASELINES_KIND = dict[str, dict[str, float]]  # of baselines.json: baseline -> measure -> value
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
 PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose code decides the result
 
@@ -41,6 +44,7 @@ def train_command(options: argparse.Namespace) -> None:
             f"{options.exp}: was imported and cannot be continued: train into another --exp with --init {options.exp}"
         )
     check_options(options)
+    refuse_inside(options.exp, options.data, "--exp")
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
     if old is not None and options.decode_at_most is None:  # as it was begun, be today's default what it may
@@ -64,16 +68,20 @@ def train_command(options: argparse.Namespace) -> None:
         print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
 
     meta = describe_run(config, dataset, options.limit, device)
-    if old is None:
-        run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped)
+
+    def write_curve(run: Run) -> None:
         if curve is not None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
-    else:
-        run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
-        runs.refuse_differences(run, meta)
-    with run.hold():
-        if dataset.labels is not None and run.read_json("baselines.json") is None:
+
+    with runs.hold(options.exp):
+        if old is None:
+            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
+        else:
+            run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
+            runs.refuse_differences(run, meta)
+            remember(old)
+        if dataset.labels is not None and run.read_json("baselines.json", BASELINES_KIND) is None:
             run.write_json("baselines.json", measure_baselines(dataset, config, config.k, device))
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
         state = train(journal, dataset, config, device, initial)
@@ -193,7 +201,7 @@ def find_k(
 def summarise(run: Run, row: dict[str, Any]) -> None:
     """The last epoch in words, beside its baselines."""
     print(f"\n{run.path}: {row['epoch']} epochs, {row['k']} clusters of {row['smallest']} to {row['largest']} images")
-    base = run.read_json("baselines.json")
+    base = run.read_json("baselines.json", BASELINES_KIND)
     if base is not None:
         ours = row | {"accuracy": row["matched_accuracy"]}
         named = [(BASELINES[name].title, values) for name, values in base.items() if name in BASELINES]

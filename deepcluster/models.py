@@ -5,7 +5,10 @@
 
 import copy
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +16,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from console import UserError
 from deepcluster.backbones import BACKBONES, map_shape, smallest_size
-from deepcluster.config import Config
+from deepcluster.config import MOST_K, Config
+from machine.reading import Between, Damaged, Side, shown, typed
 from machine.seeds import derive_seed
 
 HIDDEN = 4096  # of the paper's classifier
 MLP_HIDDEN = 512
+NECKS = ("fc", "mlp", "pool")
 
 
 class Sobel(nn.Sequential):
@@ -163,6 +168,32 @@ def _initialise(model: ClusterNet) -> None:
 def model_arguments(config: Config) -> dict[str, Any]:
     """run.json's "model": what `build` takes."""
     return {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `build` takes, as run.json and checkpoints hold it."""
+
+    arch: str
+    size: Side
+    k: Annotated[int, Between(1, MOST_K)]
+    sobel: bool
+    neck: str
+
+
+def check_arguments(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments that a checkpoint of the run at `path` holds.
+
+    Raises:
+        UserError: naming what is wrong with them.
+    """
+    mend = "restore a copy of its checkpoints and run.json"
+    found = typed(Arguments, stored, path, mend, "model")
+    if found.arch not in BACKBONES or found.neck not in NECKS:
+        raise Damaged(path, f"its network is {shown(found.arch)} with the neck {shown(found.neck)}", mend)
+    if map_shape(found.arch, found.size) is None:
+        raise Damaged(path, f"its network is {found.arch} for {found.size} pixels", mend)
+    return asdict(found)
 
 
 def build(arguments: dict[str, Any], seed: int = 0) -> ClusterNet:

@@ -6,7 +6,6 @@ the next piece and ends in the same bytes.
 
 import io
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,15 +17,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from console import UserError
 from explain.flipping.exact import FlipLogits, Logits, flip_naive, flipped_images
 from explain.flipping.nets import NAIVE_BATCH, TOLERANCE, Asked, Net
 from machine.device import full_precision
 from machine.files import write_atomic
+from machine.reading import Damaged, read_npz
 
 PIECE = 256  # images of 28 x 28 pixels and as many flips; of larger ones fewer
 DIGIT = 28
-DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -171,8 +169,11 @@ def read_changes(path: Path) -> Changes:
     Raises:
         UserError: if it is damaged.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Changes(*(arrays[name] for name in FIELDS))
-    except DAMAGED:
-        raise UserError(f"{path}: damaged: remove it and run the same command again, which makes it anew") from None
+    mend = "remove it and run the same command again, which makes it anew"
+    kinds = {name: ("f" if name == "lead" else "iu", (None,)) for name in FIELDS}
+    found = Changes(*read_npz(path, kinds, mend).values())
+    counts = {len(getattr(found, name)) for name in FIELDS if name != "answers"}
+    images = len(found.answers)
+    if len(counts) > 1 or (len(found.image) and not 0 <= found.image.min() <= found.image.max() < images):
+        raise Damaged(path, "its flips are not of its images", mend)
+    return found
