@@ -31,7 +31,8 @@ class _Output(io.TextIOBase):
 
     def __init__(self, stream: Any, obeyed: str):
         self._stream = stream
-        stream.reconfigure(errors="backslashreplace")
+        if hasattr(stream, "reconfigure"):  # a notebook's or a test's may have no encoding
+            stream.reconfigure(errors="backslashreplace")
         # C0 and C1 controls, but those that our own output needs
         codes = [*range(32), *range(127, 160)]
         self._shown = {code: f"\\x{code:02x}" for code in codes if chr(code) not in obeyed}

@@ -7,7 +7,7 @@ from pathlib import Path
 from console import Parser, UserError, command
 from console.options import add_reading, decoded, positive, seed, side
 from datasets import DATA
-from machine.files import home_path
+from machine.files import FORMULA, home_path
 
 
 def main() -> None:
@@ -90,6 +90,9 @@ def check_command(options: argparse.Namespace) -> None:
             ("several coins in one picture", [name for name, found in named if len(found) > 1]),
             ("cut off", [name for name, found in named if any(coin.cut_off for coin in found)]),
         ]
+    formulas = [repr(name) for name in dataset.ids if name.startswith(FORMULA)]
+    if formulas:
+        lists.append(("names that a spreadsheet would compute", formulas))
     for title, names in lists:
         print(f"{title}: {len(names)}")
         _print_some(names, 10)

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
 from console import progress
 from datasets.decoding import MOST_BYTES, BadImage
 from machine.files import cache_root, waiting_for, write_atomic
-from machine.reading import Count, Damaged, open_regular, read_json, typed
+from machine.reading import Damaged, open_regular, read_json, typed
 
 SHARD = 1024
 Result = TypeVar("Result")
@@ -34,8 +34,8 @@ VERSION = 2  # raise when decoding.py gives other pixels for the same file
 class Shard:
     """What is said of a shard, beside its pixels."""
 
-    images: list[list[Count]]  # index, height, width of each usable one
-    skipped: list[list[Any]]  # index, reason of each other one
+    images: list  # [index, height, width] of each usable one
+    skipped: list  # [index, reason] of each other one
 
 
 def made_once(home: Path, make: Callable[[Path], None]) -> Path:
@@ -169,14 +169,16 @@ def _whole(home: Path, images: int) -> list[Shard] | None:
         for number in range(-(-images // SHARD)):
             path = home / f"{number:05d}.json"
             part: Shard = typed(Shard, read_json(path, ""), path, "")
-            size = sum(height * width * 3 for _, height, width in part.images)
-            if path.with_suffix(".bin").stat().st_size != size:
+            rows = np.array(part.images or np.zeros((0, 3), np.int64))
+            if rows.shape[1:] != (3,) or rows.dtype.kind != "i" or (rows < 0).any():
                 return None
-            seen += [index for index, *_ in [*part.images, *part.skipped]]
+            if path.with_suffix(".bin").stat().st_size != int((rows[:, 1] * rows[:, 2] * 3).sum()):
+                return None
+            seen += [*rows[:, 0].tolist(), *(index for index, _ in part.skipped)]
             found.append(part)
-    except (OSError, Damaged, ValueError):
+        return found if sorted(seen) == list(range(images)) else None
+    except (OSError, Damaged, ValueError, TypeError):
         return None
-    return found if sorted(seen) == list(range(images)) else None
 
 
 def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], what: str, workers: int | None) -> None:

@@ -14,7 +14,7 @@ from console import UserError
 from datasets import Dataset, decoded_side, open_dataset
 from datasets.folder import refuse_inside
 from deepcluster import figures
-from deepcluster.agreement import agreement_table
+from deepcluster.agreement import BASELINES_FILE, agreement_table, read_baselines
 from deepcluster.backbones import map_shape, smallest_size
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
@@ -31,7 +31,6 @@ from runs.received import remember
 
 DEFAULT_K = 50
 MOST_DRAWS = 100_000_000  # images of an epoch
-BASELINES_KIND = dict[str, dict[str, float]]  # of baselines.json: baseline -> measure -> value
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
 PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose code decides the result
 
@@ -81,8 +80,8 @@ def train_command(options: argparse.Namespace) -> None:
             run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
             runs.refuse_differences(run, meta)
             remember(old)
-        if dataset.labels is not None and run.read_json("baselines.json", BASELINES_KIND) is None:
-            run.write_json("baselines.json", measure_baselines(dataset, config, config.k, device))
+        if dataset.labels is not None and read_baselines(run) is None:
+            run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
         state = train(journal, dataset, config, device, initial)
     summarise(run, state.log[-1])
@@ -201,7 +200,7 @@ def find_k(
 def summarise(run: Run, row: dict[str, Any]) -> None:
     """The last epoch in words, beside its baselines."""
     print(f"\n{run.path}: {row['epoch']} epochs, {row['k']} clusters of {row['smallest']} to {row['largest']} images")
-    base = run.read_json("baselines.json", BASELINES_KIND)
+    base = read_baselines(run)
     if base is not None:
         ours = row | {"accuracy": row["matched_accuracy"]}
         named = [(BASELINES[name].title, values) for name, values in base.items() if name in BASELINES]

@@ -1,7 +1,7 @@
 """What strangers, bad disks and sync programs do to our files, made from a seed, in a process that may crash.
 
     python tests/hostile.py pickles|tensors|zips COUNT [SEED]
-    python tests/hostile.py runs COUNT SEED FOLDER     (exp/, results/, sup/, data/ and tables, as test_hostile makes them)
+    python tests/hostile.py runs COUNT SEED FOLDER     (with exp/, results/, sup/, data/, as test_hostile makes it)
 
 Each case must end within its time in what was asked for or in one sentence (UserError, or a disk's own); the last line
 printed is a JSON table of what was seen. A signal ends the process, and the line before names the case.
@@ -64,8 +64,9 @@ def main() -> None:
             signal.alarm(most)
             try:
                 seen[_outcome(act)] += 1
-            except TooSlow:
-                unclean.append(f"{number} {name}: over {most} s")
+            except TooSlow as error:
+                where = traceback.extract_tb(error.__traceback__)
+                unclean.append(f"{number} {name}: over {most} s at {[f'{one.filename}:{one.lineno}' for one in where]}")
             except BaseException as error:
                 where = traceback.extract_tb(error.__traceback__)
                 ours = [
@@ -74,7 +75,10 @@ def main() -> None:
                 unclean.append(f"{number} {name}: {type(error).__name__}: {str(error)[:100]} at {' '.join(ours[-3:])}")
             finally:
                 signal.alarm(0)
-            slowest = max(slowest, (time.monotonic() - begun, name))
+            seconds = time.monotonic() - begun
+            slowest = max(slowest, (seconds, name))
+            if seconds > most and not (unclean and unclean[-1].startswith(f"{number} ")):
+                unclean.append(f"{number} {name}: over {most} s, and what said so was swallowed")
     table = {
         "kind": kind,
         "seed": seed,

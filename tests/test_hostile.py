@@ -2,12 +2,18 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections import Counter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, photograph, run_module
+
+from console import UserError
+from machine.files import read_csv
 
 FEW = {"pickles": 1500, "tensors": 600, "zips": 300, "runs": 40}
 
@@ -66,3 +72,133 @@ def test_damaged_files_end_in_one_sentence(attacks, kind):
 
 def test_damaged_runs_and_results_end_in_one_sentence(attacks, folder):
     assert attacks("runs", folder, share=0.02)["unclean"] == []
+
+
+# --- a run, its results and its photographs, after something happened to them ---
+
+
+@pytest.fixture
+def received(folder, tmp_path, monkeypatch):
+    """A copy of the folder and its photographs, elsewhere; `call` calls a command there, in this process."""
+    home = tmp_path / "copy"
+    shutil.copytree(folder, home)
+    monkeypatch.setenv("DEEPCLUSTER_CACHE", str(home / "cache"))
+    monkeypatch.chdir(home)
+
+    def call(*command: str) -> None:
+        monkeypatch.setattr(sys, "argv", list(command))
+        import_module(f"{command[0]}.__main__").main()
+
+    return home, call
+
+
+DRAW = ["explain", "draw", "--run", "exp", "--results", "results", "--methods", "grad_cam", "--per-cluster", "1"]
+
+
+def test_all_images_of_a_cluster_gone(received, capsys):
+    home, call = received
+    smallest = Counter(row["cluster"] for row in read_csv(home / "exp" / "clusters.csv")).most_common()[-1][0]
+    gone = [row["image"] for row in read_csv(home / "exp" / "clusters.csv") if row["cluster"] == smallest]
+    for name in gone:
+        (home / "data" / name).unlink()
+    shutil.rmtree(home / "results")
+    call(*DRAW, "--data", "data")
+    assert f"{len(gone)} of 24 images are not there any more" in capsys.readouterr().out
+    for page in ("index.html", f"2/{smallest}/index.html"):
+        assert "None of its images is there any more" in (home / "results" / page).read_text()
+    assert (home / "results" / "2" / "map.html").stat().st_size > 1000
+    assert [row["image"] for row in read_csv(home / "results" / "2" / "skipped.csv")] == sorted(gone)
+
+
+def test_photographs_that_were_changed_since_are_spoken_of(received, capsys):
+    home, call = received
+    call(*DRAW, "--data", "data")
+    assert "changed" not in capsys.readouterr().err
+    photograph(home / "data" / "train" / "a" / "00.jpg", 99, side=72, hue=3)
+    call(*DRAW, "--data", "data")
+    assert "files were changed, added or removed since the training" in capsys.readouterr().err
+
+
+def test_copied_folders_and_files_are_left_alone(received):
+    home, call = received
+    for name in ("2 (1)", "old"):
+        shutil.copytree(home / "results" / "2", home / "results" / name)
+    shutil.copy(
+        home / "results" / "2" / ".pieces" / "000000.npz", home / "results" / "2" / ".pieces" / "000000 (1).npz"
+    )
+    shutil.copy(home / "exp" / "checkpoints" / "epoch_0002.pt", home / "exp" / "checkpoints" / "epoch_0002 (1).pt")
+    call(*DRAW, "--data", "data")
+    assert (home / "results" / "2 (1)" / "explanations.csv").exists()
+
+
+def test_pages_of_older_epochs_name_the_newer_ones(received):
+    home, call = received
+    shutil.rmtree(home / "results")
+    call(*DRAW, "--data", "data", "--epoch", "all")
+    assert "../2/" in (home / "results" / "1" / "index.html").read_text()
+
+
+def test_a_strangers_run_json_chooses_no_folder(received, capsys, tmp_path):
+    home, call = received
+    path = home / "exp" / "run.json"
+    call(*DRAW[:-2], "--per-cluster", "2")  # begun here: read, and said
+    assert "reading the images in" in capsys.readouterr().err
+    private = tmp_path / "private"
+    shutil.copytree(home / "data", private)
+    for source in (str(private), "/dev", "painted:1000000", "data"):
+        content = json.loads(path.read_text())
+        content["dataset"]["source"] = source
+        path.write_text(json.dumps(content))
+        for command in (
+            [*DRAW[:4], "--results", str(tmp_path / "new")],
+            ["deepcluster", "features", "--run", "exp"],
+            ["explain", "maximise", "--run", "exp", "--results", str(tmp_path / "new")],
+        ):
+            with pytest.raises(UserError, match="name its images with --data"):
+                call(*command)
+    assert not (tmp_path / "new").exists()
+    call("runs", "trust", "exp")
+    content["dataset"]["source"] = str(private)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="python -m runs trust exp"):  # another run.json, another run
+        call("deepcluster", "features", "--run", "exp")
+    call("runs", "trust", "exp")
+    call("deepcluster", "features", "--run", "exp")
+
+
+def test_the_last_row_of_a_supervised_log_comes_back(received):
+    """As if it had been killed between latest.pt and log.csv of the last epoch."""
+    home, call = received
+    log = home / "sup" / "log.csv"
+    whole = log.read_bytes()
+    log.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    (home / "sup" / "checkpoints" / "epoch_0001.pt").unlink(missing_ok=True)
+    call("supervised", "train", str(home / "data"), "--exp", "sup", "--model", "mlp", "--epochs", "2")
+    assert log.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "7", '{"run": "x", "validation_loss": "low"}', "folder"])
+def test_what_lies_beside_the_runs_never_keeps_one_from_ending(received, content):
+    home, call = received
+    (home / "sup" / "result.json").unlink()  # about to be finished
+    for path in home.glob("best_parameters*"):
+        path.unlink()
+    best = home / "best_parameters-data.json"
+    if content == "folder":
+        (home / f".{best.name}.lock").unlink()
+        (home / f".{best.name}.lock").mkdir()  # may not be locked
+    else:
+        best.write_text(content)
+    call("supervised", "train", str(home / "data"), "--exp", "sup", "--model", "mlp", "--epochs", "2")
+    assert (home / "sup" / "result.json").exists()
+    if content != "folder":
+        assert json.loads(best.read_text())["run"] == "sup"
+
+
+def test_figures_that_a_kill_left_undrawn_are_drawn(received):
+    home, call = received
+    figure = home / "exp" / "figures" / "curves.png"
+    figure.unlink()
+    settings = ["--size", "64", "--k", "3", "--epochs", "2", "--save-every", "1", "--batch", "16"]
+    call("deepcluster", "train", str(home / "data"), "--exp", "exp", *settings)
+    assert figure.stat().st_size > 1000

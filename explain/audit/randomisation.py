@@ -25,7 +25,7 @@ def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
     subject, choice = explanation.subject, explanation.choice
     path = explanation.folder / ".random-weights.json"
     try:
-        kept = typed(dict[str, dict[str, Annotated[float, Between(-1, 1)]]], read_json(path, ""), path, "")
+        kept = typed(dict[str, dict[str, Annotated[float, Between(-1.001, 1.001)]]], read_json(path, ""), path, "")
     except (FileNotFoundError, Damaged):
         kept = {}  # not measured yet, or damaged, or of an older version
     known = kept.get(choice.target, {})
