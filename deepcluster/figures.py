@@ -35,11 +35,11 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
             (curve,) = axis.plot(epochs, values, marker=".", label=column.meaning)
             colours[column.name] = curve.get_color()
         if title == AGREEMENT:
-            for name, values in baselines.items():
+            for name, measured in baselines.items():
                 if name in BASELINES:
                     known = BASELINES[name]
                     style = {"color": colours.get("ami"), "linestyle": known.line, "linewidth": 1}
-                    axis.axhline(values["ami"], label=f"AMI: {known.name}", **style)
+                    axis.axhline(measured["ami"], label=f"AMI: {known.name}", **style)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
