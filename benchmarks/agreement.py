@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.setting import Ratio, conditions
 from console import UserError
 from console.options import natural, positive
-from deepcluster.agreement import MEASURES
+from deepcluster.agreement import MEASURES, read_baselines
 from deepcluster.baselines import BASELINES
 from deepcluster.trained import run_config
 from machine.files import read_csv, write_csv
@@ -138,7 +138,7 @@ def measure(run: Run, settings: str) -> Trained:
     Raises:
         UserError: if its images have no labels.
     """
-    baselines, config, log = run.read_json("baselines.json"), run_config(run), run.log()
+    baselines, config, log = read_baselines(run), run_config(run), run.log()
     if baselines is None:
         raise UserError(f"{run.meta.dataset.source}: has no labels, so agreement cannot be measured")
     last: dict[str, Any] = log[-1] | {"accuracy": log[-1]["matched_accuracy"]}

@@ -42,9 +42,7 @@ def run(options: argparse.Namespace) -> None:
     numbers = np.sort(np.random.default_rng(0).permutation(COUNT)[: options.limit])
     with tempfile.TemporaryDirectory() as scratch:
         folders = photograph_again(Path(scratch), numbers, options.seed)
-        print(
-            f"share of {len(numbers)} painted coins that change their cluster; {conditions(trained[0].meta.stamp)}"
-        )
+        print(f"share of {len(numbers)} painted coins that change their cluster; {conditions(trained[0].meta.stamp)}")
         print(f"{'photographed again with another':40}" + "".join(f"{one.path!s:>28}" for one in trained))
         answers = {
             (change, one.path): answer(one, folder, device) for change, folder in folders.items() for one in trained

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -16,8 +17,69 @@ class UserError(Exception):
     """Something only the user can mend. The message is one sentence: what is wrong, where, and what to do."""
 
 
+def plain(text: str) -> str:
+    """A stranger's text (a file's name, a note) in one line, without anything that a terminal would obey."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Output(io.TextIOBase):
+    """stdout or stderr that can always be written to.
+
+    Control characters are shown instead of obeyed, names that are no text too, and a reader that has gone
+    (`... | head -1`) stops no work.
+    """
+
+    def __init__(self, stream: Any, obeyed: str):
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):  # a notebook's or a test's may have no encoding
+            stream.reconfigure(errors="backslashreplace")
+        # C0 and C1 controls, but those that our own output needs
+        codes = [*range(32), *range(127, 160)]
+        self._shown = {code: f"\\x{code:02x}" for code in codes if chr(code) not in obeyed}
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text.translate(self._shown)))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except BrokenPipeError:
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
+
+    def __getattr__(self, name: str) -> Any:  # encoding, fileno, isatty, buffer
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        return bool(self._stream.isatty())
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self._stream.encoding)
+
+
+def _guard_output() -> None:
+    """Make stdout and stderr writable whatever the caller did to them (`>&-`, `| head`, a locale)."""
+    for number, mode in ((0, "r"), (1, "w"), (2, "w")):
+        name = ("stdin", "stdout", "stderr")[number]
+        if getattr(sys, name) is None:  # closed: the next file that is opened would be taken for it
+            setattr(sys, name, open(os.devnull, mode))
+    if not isinstance(sys.stdout, _Output):
+        sys.stdout = _Output(sys.stdout, "\n\t\r")
+    if not isinstance(sys.stderr, _Output):
+        sys.stderr = _Output(sys.stderr, "\n\t\r\x1b")  # progress bars move the cursor
+
+
 def command(main: Callable[[], None]) -> None:
     """Run `main`; turn a UserError or a failing disk into one sentence on stderr and exit code 2."""
+    _guard_output()
     try:
         main()
         sys.stdout.flush()
@@ -26,8 +88,6 @@ def command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("\nstopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
-    except BrokenPipeError:  # `... | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         sentence = disk_sentence(error)
         if sentence is None:
@@ -43,13 +103,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def fail(sentence: str) -> NoReturn:
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {plain(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 
 def disk_sentence(error: OSError) -> str | None:
     """The sentence for the ways in which a disk refuses us; None for an error that is ours."""
-    where = error.filename if error.filename is not None else "the disk"
+    where = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else "the disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left while writing {where}: free some space and run the same command again, it continues"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -68,4 +128,4 @@ def bar_settings() -> dict[str, Any]:
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "images") -> Iterator[Item]:
     """Iterate with a progress bar on stderr that shows count, rate and time left; silent for short work."""
-    return iter(tqdm(items, desc=what, total=total, unit=f" {unit}", delay=1, leave=False, **bar_settings()))
+    return iter(tqdm(items, desc=plain(what), total=total, unit=f" {unit}", delay=1, leave=False, **bar_settings()))

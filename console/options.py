@@ -49,6 +49,9 @@ def number(kind: Callable[[str], Any], wanted: str, accepts: Callable[[Any], boo
 
 positive = number(int, "a whole number from 1", lambda n: n >= 1)
 natural = number(int, "a whole number from 0", lambda n: n >= 0)
+side = number(int, "a number of pixels from 1 to 4096", lambda n: 1 <= n <= 4096)  # as machine.reading.MOST_SIDE
+decoded = number(int, "a number of pixels from 1 to 1048576", lambda n: 1 <= n <= 1 << 20)
+seed = number(int, "a whole number from 0, below 2**64", lambda n: 0 <= n < 2**64)
 above_zero = number(float, "a number above 0", lambda x: 0 < x < float("inf"))
 finite = number(float, "a number", isfinite)
 not_negative = number(float, "a number from 0", lambda x: 0 <= x < float("inf"))

@@ -17,6 +17,8 @@ from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
 from datasets.places import Place, find_places
 from datasets.view import PHOTOGRAPH, VIEWS
+from machine.files import home_path
+from machine.reading import whole_number
 
 __all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
@@ -160,7 +162,7 @@ def decoded_side(size: int) -> int:
 
 def _folder(asked: Request) -> Dataset:
     source = asked.source
-    path = Path(source).expanduser()
+    path = home_path(source)
     if path.suffix.lower() == ".zip" and path.is_file():
         root, name = unpack(path), path.stem
     elif path.is_dir():
@@ -192,11 +194,12 @@ def _folder(asked: Request) -> Dataset:
 
 
 def _painted(asked: Request) -> Dataset:
-    from datasets.painted import COUNT, painted_folder, read_mask
+    from datasets.painted import COUNT, MOST, TYPES, painted_folder, read_mask
 
-    if asked.detail and not asked.detail.isdigit():
-        raise UserError(f"{asked.source}: write painted or painted:COUNT, COUNT a number")
-    root = painted_folder(int(asked.detail) if asked.detail else COUNT)
+    wanted = whole_number(asked.detail) if asked.detail else COUNT
+    if wanted is None or not len(TYPES) <= wanted <= MOST:
+        raise UserError(f"{asked.source}: write painted or painted:COUNT, COUNT a number from {len(TYPES)} to {MOST}")
+    root = painted_folder(wanted)
     return replace(
         _folder(replace(asked, source=str(root / "images"))),
         name="painted",

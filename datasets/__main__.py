@@ -5,9 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 from console import Parser, UserError, command
-from console.options import add_reading, natural, positive
+from console.options import add_reading, decoded, positive, seed, side
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
+from machine.files import FORMULA, home_path
 
 
 def main() -> None:
@@ -17,17 +18,17 @@ def main() -> None:
     paint = commands.add_parser("paint", help="paint photographs of coins whose every cause is known")
     paint.add_argument("out", type=Path, metavar="DIR", help="new folder: images/, masks/, truth.csv")
     paint.add_argument("--count", type=positive, default=1000, help="number of coins (1000)")
-    paint.add_argument("--seed", type=natural, default=11, help="the same seed paints the same coins (11)")
+    paint.add_argument("--seed", type=seed, default=11, help="the same seed paints the same coins (11)")
     paint.add_argument(
         "--dies", type=positive, metavar="N", help="strike each type from N dies, at any angle (default: a die a coin)"
     )
 
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
-    prepare.add_argument("--size", type=positive, default=128, help="the --size of the training to come (128)")
+    prepare.add_argument("--size", type=side, default=128, help="the --size of the training to come (128)")
     prepare.add_argument(
         "--decode-at-most",
-        type=positive,
+        type=decoded,
         metavar="PX",
         help="its --decode-at-most too, if it has one (paper: 915 at 224)",
     )
@@ -50,12 +51,12 @@ def main() -> None:
 
 
 def paint_command(options: argparse.Namespace) -> None:
-    from datasets.painted import TYPES, paint
+    from datasets.painted import MOST, TYPES, paint
 
     if options.out.exists():
         raise UserError(f"{options.out}: already there: name a new folder")
-    if options.count < len(TYPES):
-        raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type")
+    if not len(TYPES) <= options.count <= MOST:
+        raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type, at most {MOST}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     paint(options.out, options.count, options.seed, options.dies)
     print(f"{options.out}: {options.count} coins of {len(TYPES)} types in images/, their masks in masks/, truth.csv")
@@ -64,9 +65,11 @@ def paint_command(options: argparse.Namespace) -> None:
 def check_command(options: argparse.Namespace) -> None:
     from datasets import open_dataset
     from datasets.check import SIDE, coins_of, contact_sheet, examine
+    from datasets.folder import refuse_inside
 
     if not options.sheet.parent.is_dir():
         raise UserError(f"{options.sheet.parent}: no such folder: --sheet names a file in an existing one")
+    refuse_inside(options.sheet, options.data, "--sheet")
     dataset = open_dataset(options.data, SIDE, workers=options.workers, mnist_dir=options.mnist_dir)
     shapes = dataset.pixels.shape
     print(f"{dataset.name}: {len(dataset)} usable images, {len(dataset.skipped)} files passed over")
@@ -94,6 +97,9 @@ def check_command(options: argparse.Namespace) -> None:
             ("several coins in one picture", [name for name, found in named if len(found) > 1]),
             ("cut off", [name for name, found in named if any(coin.cut_off for coin in found)]),
         ]
+    formulas = [repr(name) for name in dataset.ids if name.startswith(FORMULA)]
+    if formulas:
+        lists.append(("names that a spreadsheet would compute", formulas))
     for title, names in lists:
         print(f"{title}: {len(names)}")
         _print_some(names, 10)
@@ -118,7 +124,7 @@ def split_command(options: argparse.Namespace) -> None:
     from datasets.coin import split
     from datasets.folder import list_files, unpack
 
-    source = Path(options.data).expanduser()
+    source = home_path(options.data)
     if options.out.exists():
         raise UserError(f"{options.out}: already there: name a new folder")
     if source.is_dir():

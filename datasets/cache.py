@@ -4,21 +4,25 @@ A cache entry is a folder of shards, each the pixels of up to 1,024 images end t
 place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
 """
 
-import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from console import progress
-from datasets.decoding import BadImage
+from datasets.decoding import MOST_BYTES, BadImage
+from machine.files import cache_root, waiting_for, write_atomic
+from machine.reading import Damaged, open_regular, read_json, typed
 
 SHARD = 1024
 Result = TypeVar("Result")
@@ -26,12 +30,44 @@ Result = TypeVar("Result")
 VERSION = 2  # raise when decoding.py gives other pixels for the same file
 
 
-def cache_root() -> Path:
-    """`$DEEPCLUSTER_CACHE`, else `deepcluster-explain` in the user's cache folder."""
-    chosen = os.environ.get("DEEPCLUSTER_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "deepcluster-explain"
+@dataclass(frozen=True)
+class Shard:
+    """What is said of a shard, beside its pixels."""
+
+    images: list  # [index, height, width] of each usable one
+    skipped: list  # [index, reason] of each other one
+
+
+def made_once(home: Path, make: Callable[[Path], None]) -> Path:
+    """The folder `home` of the cache, whole: as it is, or made now, by one process at a time.
+
+    Args:
+        home: the folder.
+        make: fills the empty folder that it is given, which then takes the place of `home`.
+    """
+    if home.is_dir():
+        return home
+    with _turn(home):
+        if not home.is_dir():
+            partial = home.with_name(home.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+            partial.mkdir()
+            try:
+                make(partial)
+                os.rename(partial, home)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return home
+
+
+@contextmanager
+def _turn(home: Path) -> Iterator[None]:
+    """Hold an entry of the cache, after whoever makes it now."""
+    locks = cache_root() / "locks"
+    for folder in (home.parent, locks):
+        folder.mkdir(parents=True, exist_ok=True)
+    with waiting_for(locks / f"{home.parent.name}-{home.name}.lock"):
+        yield
 
 
 class Pixels:
@@ -99,37 +135,56 @@ def decode_all(
         Pixels of the M usable images, their indices among `names`, and (name, reason) of the others.
     """
     home = cache_root() / "pixels" / f"v{VERSION}-{key}"
-    if not home.is_dir():
-        locks = cache_root() / "locks"
-        for folder in (home.parent, locks):
-            folder.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{key}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # two runs begun at once: the second waits for the first's pixels
-            if not home.is_dir():
+    parts = _whole(home, len(names))
+    if parts is None:
+        with _turn(home):  # two runs begun at once: the second waits for the first's pixels
+            parts = _whole(home, len(names))
+            if parts is None:
+                shutil.rmtree(home, ignore_errors=True)  # damaged, if it is there: decoded again
                 _build(home, names, load, what, workers)
-    parts = [json.loads(path.read_text()) for path in sorted(home.glob("*.json"))]
+                parts = _whole(home, len(names)) or []
     shards, shard, offset, shape, kept, skipped = [], [], [], [], [], []
     for number, part in enumerate(parts):
         path = home / f"{number:05d}.bin"
         shards.append(np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8))
         start = 0
-        for index, height, width in part["images"]:
+        for index, height, width in part.images:
             kept.append(index)
             shard.append(number)
             offset.append(start)
             shape.append((height, width))
             start += height * width * 3
-        skipped += [(names[index], reason) for index, reason in part["skipped"]]
+        skipped += [(names[index], reason) for index, reason in part.skipped]
     pixels = Pixels(
         shards, np.array(shard, np.int64), np.array(offset, np.int64), np.array(shape, np.int64).reshape(-1, 2)
     )
     return pixels, kept, skipped
 
 
+def _whole(home: Path, images: int) -> list[Shard] | None:
+    """What the shards of an entry of so many images hold, or None if it is not there or damaged."""
+    found: list[Shard] = []
+    seen: list[int] = []
+    try:
+        for number in range(-(-images // SHARD)):
+            path = home / f"{number:05d}.json"
+            part: Shard = typed(Shard, read_json(path, ""), path, "")
+            rows = np.array(part.images or np.zeros((0, 3), np.int64))
+            if rows.shape[1:] != (3,) or rows.dtype.kind != "i" or (rows < 0).any():
+                return None
+            if path.with_suffix(".bin").stat().st_size != int((rows[:, 1] * rows[:, 2] * 3).sum()):
+                return None
+            seen += [*rows[:, 0].tolist(), *(index for index, _ in part.skipped)]
+            found.append(part)
+        return found if sorted(seen) == list(range(images)) else None
+    except (OSError, Damaged, ValueError, TypeError):
+        return None
+
+
 def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], what: str, workers: int | None) -> None:
     partial = home.with_name(home.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
-    done = sum(1 for _ in partial.glob("*.json"))
+    done = next(n for n in count() if not (partial / f"{n:05d}.json").exists())
     starts = range(done * SHARD, len(names), SHARD)
 
     def load_or_reason(index: int) -> np.ndarray | str:
@@ -152,9 +207,11 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
                     else:
                         file.write(np.ascontiguousarray(result).tobytes())
                         images.append((index, *result.shape[:2]))
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(scratch, partial / f"{start // SHARD:05d}.bin")
-            scratch.write_text(json.dumps({"images": images, "skipped": skipped}))
-            os.replace(scratch, partial / f"{start // SHARD:05d}.json")  # written last: it vouches for the .bin
+            vouching = json.dumps({"images": images, "skipped": skipped}).encode()
+            write_atomic(partial / f"{start // SHARD:05d}.json", vouching)  # written last: it vouches for the .bin
     os.rename(partial, home)
 
 
@@ -172,27 +229,29 @@ def _bounded_map(
 
 
 def content_digests(root: Path, names: Sequence[str], workers: int | None = None) -> list[str]:
-    """SHA-256 of each file, in the order of `names`; unreadable files have an empty digest.
+    """SHA-256 of each file, in the order of `names`; unreadable files, and what is no file, have an empty digest.
 
     Files whose size and modification time have not changed since the last call are not read again.
     """
     memory = cache_root() / "digests" / (fingerprint([str(root)]) + ".json")
     known: dict[str, list] = {}
-    if memory.is_file():
-        try:
-            known = json.loads(memory.read_text())
-        except ValueError:  # a note we can do without
-            known = {}
+    try:
+        known = typed(dict[str, list], read_json(memory, ""), memory, "")
+    except (FileNotFoundError, Damaged):  # a note we can do without
+        known = {}
 
     def digest(name: str) -> tuple[str, list]:
         path = root / name
         try:
             status = path.stat()
             stamp = [status.st_size, status.st_mtime_ns]
-            if name in known and known[name][:2] == stamp:
-                return name, known[name]
+            before = known.get(name, [])
+            if before[:2] == stamp and len(before) == 3 and isinstance(before[2], str) and before[2]:
+                return name, before
             sha = hashlib.sha256()
-            with path.open("rb") as file:
+            with open_regular(path) as file:
+                if status.st_size > MOST_BYTES:
+                    return name, [0, 0, ""]
                 while block := file.read(1 << 20):
                     sha.update(block)
             return name, [*stamp, sha.hexdigest()]
@@ -203,7 +262,5 @@ def content_digests(root: Path, names: Sequence[str], workers: int | None = None
         fresh = dict(progress(pool.map(digest, names), "reading", total=len(names)))
     if fresh != known:
         memory.parent.mkdir(parents=True, exist_ok=True)
-        scratch = memory.with_suffix(f".{os.getpid()}.tmp")
-        scratch.write_text(json.dumps(fresh))
-        os.replace(scratch, memory)
+        write_atomic(memory, json.dumps(fresh).encode())
     return [fresh[name][2] for name in names]

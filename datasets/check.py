@@ -14,6 +14,7 @@ from scipy.ndimage import laplace
 from console import progress
 from datasets import Dataset
 from datasets.coin import Coin, find_coins
+from machine.files import write_atomic
 
 SIDE = 256  # images are judged at this shorter side, so that figures compare between cameras
 DARK = 45.0  # mean grey (0..255) below which a photograph counts as dark, if its brightest part is dim too
@@ -89,6 +90,5 @@ def contact_sheet(
             ImageDraw.Draw(image).line([*outline, outline[0]], fill=OUTLINE)
         left, top = place % columns * side, place // columns * side
         sheet.paste(image, (left + (side - image.width) // 2, top + (side - image.height) // 2))
-    scratch = path.with_name(f".{path.name}.tmp")
-    sheet.save(scratch, format="JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG", quality=88)
-    scratch.replace(path)
+    kind = "JPEG" if path.suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    write_atomic(path, lambda file: sheet.save(file, format=kind, quality=88))

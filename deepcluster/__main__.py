@@ -11,11 +11,14 @@ from console.options import (
     add_machine,
     add_reading,
     add_run,
+    decoded,
     finite,
     natural,
     not_negative,
     number,
     positive,
+    seed,
+    side,
 )
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
@@ -157,7 +160,7 @@ def add_train(commands: Any) -> None:
     option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
     option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")
     option(main, "--limit", type=positive, metavar="N", help="use N images only, drawn evenly")
-    option(main, "--seed", type=natural, help="everything random comes from it")
+    option(main, "--seed", type=seed, help="everything random comes from it")
 
     net = train.add_argument_group("the network and what it sees")
     option(
@@ -173,14 +176,14 @@ def add_train(commands: Any) -> None:
         "--size",
         "--img-size",
         dest="size",
-        type=positive,
+        type=side,
         metavar="PX",
         help="side of the view that is clustered and explained",
     )
     option(
         net,
         "--decode-at-most",
-        type=positive,
+        type=decoded,
         metavar="PX",
         help="decode to at most this many pixels on the shorter side (8/7 of --size; paper: so many that no crop is "
         "enlarged, 915 at 224, which needs much disk)",

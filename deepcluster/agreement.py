@@ -11,6 +11,10 @@ from sklearn.metrics import (
 )
 from sklearn.metrics.cluster import contingency_matrix
 
+from machine.reading import Damaged, shown
+from runs import Run
+
+BASELINES_FILE = "baselines.json"
 # What `agreement` measures, in the order in which tables show it, and the heads of their columns.
 MEASURES = {"ami": "AMI", "nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
@@ -31,6 +35,20 @@ def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]
         "accuracy": float(matched / table.sum()),
         "purity": float(table.max(0).sum() / table.sum()),
     }
+
+
+def read_baselines(run: Run) -> dict[str, dict[str, float]] | None:
+    """baselines.json: baseline -> measure -> value; None where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    found: dict[str, dict[str, float]] | None = run.read_json(BASELINES_FILE, dict[str, dict[str, float]])
+    for name, values in (found or {}).items():
+        if not MEASURES.keys() <= values.keys():
+            mend = "remove it and run the training again, which writes it"
+            raise Damaged(run.path / BASELINES_FILE, f"{shown(name)} lacks a measure", mend)
+    return found
 
 
 def agreement_table(rows: Sequence[tuple[str, Mapping[str, float]]]) -> list[str]:

@@ -56,10 +56,13 @@ def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device | None = None,
         niter=KMEANS_ITERATIONS,
         nredo=tries,
         seed=seed,
-        gpu=device is not None and device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0,
         min_points_per_centroid=1,
         max_points_per_centroid=len(x),
     )
+    if device is not None and device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
+        # this one GPU: of Kmeans' own gpu=1 and gpu=True both mean all that are there
+        resources = faiss.StandardGpuResources()
+        model.index = faiss.index_cpu_to_gpu(resources, device.index or 0, model.index)
     model.train(x)
     return model.index.search(x, 1)[1][:, 0].astype(np.int64)
 

@@ -1,11 +1,19 @@
 """Everything that decides the result of a training, and the two presets."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 from datasets import Dataset, decoded_side
 from datasets.view import PHOTOGRAPH, decoded_for
+from machine.reading import MOST_DECODED, Between, Damaged, Seed, Share, Side, shown, typed
+
+Positive = Annotated[int, Between(1, 10**9)]
+Factor = Annotated[float, Between(0, 1e9)]
+Power = Annotated[float, Between(-100, 100)]
+MOST_K = 1_000_000  # more clusters are damage
 
 # The preset that takes nothing from what is known of the pictures, trains in float32 and cuts crops from whole files.
 TO_THE_LETTER = "paper"
@@ -18,37 +26,36 @@ class Config:
     preset: str
     arch: str  # a key of deepcluster.backbones.BACKBONES
     view: str  # what the network is given of a photograph: a key of datasets.view.VIEWS, or "photograph"
-    size: int  # pixels, side of the view that is clustered, predicted and explained (unrolled: as many in a strip)
-    decode_at_most: int  # pixels, largest shorter side of the decoded images that views are cut from
+    size: Side  # pixels, side of the view that is clustered, predicted and explained (unrolled: as many in a strip)
+    decode_at_most: Annotated[int, Between(1, MOST_DECODED)]  # pixels, largest shorter side of what views are cut from
     sobel: bool
     neck: str  # "fc": two layers of 4,096; "mlp": one of 512; "pool": the averaged last convolution; "spectrum"
     facts: str  # that are clustered beside the network's features: "", or "size,colour"
-    facts_weight: float  # length of all facts beside the features' 1
+    facts_weight: Factor  # length of all facts beside the features' 1
     center_crop: bool  # the view is the centre (7/8 of the shorter side), else all of the central square
-    k: int
-    epochs: int
-    batch: int
-    reassign: float  # training images drawn per epoch, in multiples of N
-    lr: float
-    head_lr: float  # in multiples of lr
+    k: Annotated[int, Between(0, MOST_K)]
+    epochs: Positive
+    batch: Positive
+    reassign: Factor  # training images drawn per epoch, in multiples of N
+    lr: Factor
+    head_lr: Factor  # in multiples of lr
     head_init: str  # "random": N(0, .01); "centroids": the clusters' mean embeddings
-    momentum: float
-    weight_decay: float
-    warmup: float  # epochs of linear warm-up
+    momentum: Share
+    weight_decay: Factor
+    warmup: Factor  # epochs of linear warm-up
     schedule: str  # "constant" or "cosine"
-    pca: int  # principal components that are clustered
-    whiten_power: float  # power of the variance that scales a principal component: -1/2 whitens, 0 does not
-    scale: float  # smallest share of the image's area that a training crop covers
-    rotate: float  # degrees that a training crop is turned by, at most, either way
+    pca: Positive  # principal components that are clustered
+    whiten_power: Power  # of the variance that scales a principal component: -1/2 whitens, 0 does not
+    scale: Share  # smallest share of the image's area that a training crop covers
+    rotate: Annotated[float, Between(0, 180)]  # degrees that a training crop is turned by, at most, either way
     flip: bool
-    jitter: float  # largest relative change of brightness, contrast and saturation
+    jitter: Share  # largest relative change of brightness, contrast and saturation
     clustering: str  # a key of deepcluster.clustering.CLUSTERINGS
-    spectrum_epochs: (
-        int  # first epochs whose clusters are those of the unrolled spectrum, not of the network's features
-    )
+    # first epochs whose clusters are those of the unrolled spectrum, not of the network's features
+    spectrum_epochs: Annotated[int, Between(0, 10**9)]
     final_clustering: str | None
-    final_epochs: int
-    seed: int
+    final_epochs: Annotated[int, Between(0, 10**9)]
+    seed: Seed
     init: str | None  # digest of the weights that training starts from; None: random
 
     @property
@@ -140,14 +147,20 @@ def defaults_of(preset: str, view: str) -> dict[str, Any]:
     return PRESETS[preset] | {"view": view} | unrolled
 
 
-def read_config(stored: dict[str, Any]) -> Config:
-    """The settings that run.json holds; one that is younger than the run has its preset's value.
+def read_config(stored: Mapping[str, Any], path: Path) -> Config:
+    """The settings that run.json at `path` holds; one that is younger than the run has its preset's value.
 
     Raises:
-        TypeError: if it holds others.
-        KeyError: if it names no preset.
+        UserError: naming a setting that is missing, not known to this version, or no value of it.
     """
-    return Config(**(PRESETS[stored["preset"]] | stored))
+    mend = "restore a copy, or train again into a new --exp"
+    preset = PRESETS.get(stored["preset"]) if isinstance(stored.get("preset"), str) else None
+    if preset is None:
+        raise Damaged(path, f"its preset is {shown(stored.get('preset'))}", mend)
+    unknown = sorted(stored.keys() - Config.__dataclass_fields__.keys())
+    if unknown:
+        raise Damaged(path, f"a setting that this version does not know: {shown(unknown[0])}", mend)
+    return typed(Config, preset | dict(stored), path, mend, "config")
 
 
 def suits(preset: str, dataset: Dataset) -> dict[str, Any]:

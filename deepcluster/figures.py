@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
+from deepcluster.agreement import read_baselines
 from runs import Run
 from runs.figures import new_figure, save_figure
 from runs.tables import AGREEMENT, HEAD, LOG, SIZES
@@ -27,18 +28,18 @@ def draw(run: Run, log: Sequence[Mapping[str, Any]]) -> None:
     if len(panels) > PANELS:  # with labels their agreement says more than the sizes, which have a picture of their own
         panels.pop(SIZES)
     figure = new_figure(10, 6.5)
-    baselines = run.read_json("baselines.json") or {}
+    baselines = read_baselines(run) or {}
     for axis, (title, columns) in zip(figure.subplots(2, 2).flat, panels.items(), strict=False):
         for column in columns:
             values = [float(row.get(column.name, "nan")) for row in log]
             (curve,) = axis.plot(epochs, values, marker=".", label=column.meaning)
             colours[column.name] = curve.get_color()
         if title == AGREEMENT:
-            for name, values in baselines.items():
+            for name, measured in baselines.items():
                 if name in BASELINES:
                     known = BASELINES[name]
                     style = {"color": colours.get("ami"), "linestyle": known.line, "linewidth": 1}
-                    axis.axhline(values["ami"], label=f"AMI: {known.name}", **style)
+                    axis.axhline(measured["ami"], label=f"AMI: {known.name}", **style)
         axis.set_title(title)
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))

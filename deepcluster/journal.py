@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,11 @@ from deepcluster.clustering import Clustering
 from deepcluster.config import Config
 from deepcluster.epoch import Loss, State
 from deepcluster.features import Embedding
+from deepcluster.models import check_arguments
 from machine.device import synchronise
 from runs import Clusters, Run
 from runs.tables import EpochFacts, cluster_rows, current_names, log_row
+from runs.tensors import check_progress
 
 SAVE_SHARE, DRAW_SHARE = 0.02, 0.05  # of the time that may go into saving latest.pt and into figures
 LEARNS_NOTHING = 0.97  # of ln k: the loss of a head that knows no more than the number of clusters
@@ -67,6 +70,13 @@ class Journal:
         if self.writes:
             self.run.write_log(state.log)
 
+    def ended(self, state: State) -> None:
+        """The training is over; a process that was killed behind its last save still owed the figures."""
+        newest = self.run.path / "figures" / "curves.png"
+        if self.writes and not is_younger(newest, self.run.path / "latest.pt"):
+            self.run.write_log(state.log)
+            figures.draw(self.run, state.log)
+
     def clustered(self, epoch: int, found: Clustering) -> None:
         """Epoch's clusters, on disk before it trains."""
         if self.writes:
@@ -109,6 +119,11 @@ class Journal:
         self.run.write_checkpoint(state.epoch, content)
         for old in [epoch for epoch in self.run.checkpoints() if epoch <= state.epoch][: -self._keep]:
             self.run.remove_checkpoint(old)
+
+
+def is_younger(path: Path, other: Path) -> bool:
+    """Whether a file is there and was written after another one."""
+    return path.exists() and path.stat().st_mtime_ns >= other.stat().st_mtime_ns
 
 
 class TimeBudget:
@@ -201,12 +216,14 @@ def snapshot(state: State) -> dict[str, Any]:
 def restore(state: State, saved: dict[str, Any]) -> None:
     """Put what `snapshot` took into a state that was just started."""
     device = state.model.head.weight.device
-    if saved["model"]["k"] != state.model.arguments["k"]:
-        state.model.fresh_head(saved["model"]["k"], torch.Generator().manual_seed(0))
+    k = check_arguments(saved["model"], Path("latest.pt"))["k"]
+    if k != state.model.arguments["k"]:
+        state.model.fresh_head(k, torch.Generator().manual_seed(0))
     state.model.load_state_dict(saved["state"])
     state.model.to(device)
     state.optimizer.load_state_dict(saved["optimizer"])
-    state.epoch, state.log = saved["epoch"], current_names(saved["log"])
+    state.epoch, log = check_progress(saved)
+    state.log = current_names(log)
 
 
 def _summary_writer(run: Run) -> Any:

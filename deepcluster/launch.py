@@ -13,9 +13,10 @@ import torch
 import runs
 from console import UserError
 from datasets import Dataset, decoded_side, default_view, look, open_dataset
+from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster import figures
-from deepcluster.agreement import agreement_table
+from deepcluster.agreement import BASELINES_FILE, agreement_table, read_baselines
 from deepcluster.backbones import fits, smallest_size
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
@@ -29,6 +30,7 @@ from deepcluster.trained import run_config
 from machine.device import device_in_words, use_device
 from runs import Meta, Run, Source, View
 from runs.directory import checkpoint_of
+from runs.received import remember
 
 DEFAULT_K = 50
 MOST_DRAWS = 100_000_000  # images of an epoch
@@ -49,6 +51,7 @@ def train_command(options: argparse.Namespace) -> None:
         options.view = options.view or as_begun["view"]
         options.decode_at_most = options.decode_at_most or as_begun.get("decode_at_most")
     check_options(options)
+    refuse_inside(options.exp, options.data, "--exp")
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
     dataset = open_in_view(options)
@@ -69,17 +72,21 @@ def train_command(options: argparse.Namespace) -> None:
         print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
 
     meta = describe_run(config, dataset, options.limit, device)
-    if old is None:
-        run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped)
+
+    def write_curve(run: Run) -> None:
         if curve is not None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
-    else:
-        run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
-        runs.refuse_differences(run, meta)
-    with run.hold():
-        if dataset.labels is not None and run.read_json("baselines.json") is None:
-            run.write_json("baselines.json", measure_baselines(dataset, config, config.k, device))
+
+    with runs.hold(options.exp):
+        if old is None:
+            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
+        else:
+            run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
+            runs.refuse_differences(run, meta)
+            remember(old)
+        if dataset.labels is not None and read_baselines(run) is None:
+            run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
         state = train(journal, dataset, config, device, initial)
     summarise(run, state.log[-1])
@@ -250,7 +257,7 @@ def find_k(
 def summarise(run: Run, row: dict[str, Any]) -> None:
     """The last epoch in words, beside its baselines."""
     print(f"\n{run.path}: {row['epoch']} epochs, {row['k']} clusters of {row['smallest']} to {row['largest']} images")
-    base = run.read_json("baselines.json")
+    base = read_baselines(run)
     if base is not None:
         ours = row | {"accuracy": row["matched_accuracy"]}
         named = [(BASELINES[name].title, values) for name, values in base.items() if name in BASELINES]

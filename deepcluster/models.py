@@ -5,21 +5,26 @@
 
 import copy
 import math
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from console import UserError
-from datasets.view import PHOTOGRAPH, shape_of
-from deepcluster.backbones import build_backbone, map_shape, pooled_shape, smallest_size
-from deepcluster.config import Config
+from datasets.view import PHOTOGRAPH, VIEWS, shape_of
+from deepcluster.backbones import BACKBONES, build_backbone, fits, map_shape, pooled_shape, smallest_size
+from deepcluster.config import MOST_K, Config
+from machine.reading import Between, Damaged, Side, shown, typed
 from machine.seeds import derive_seed
 
 HIDDEN = 4096  # of the paper's classifier
 MLP_HIDDEN = 512
 FREQUENCIES = 8  # around the coin that the neck `spectrum` keeps, 0 among them
+NECKS = ("fc", "mlp", "pool", "spectrum")
 
 
 class Sobel(nn.Sequential):
@@ -181,6 +186,33 @@ def model_arguments(config: Config) -> dict[str, Any]:
     """run.json's "model": what `build` takes."""
     found = {"arch": config.arch, "size": config.size, "k": config.k, "sobel": config.sobel, "neck": config.neck}
     return found if config.view == PHOTOGRAPH else found | {"view": config.view}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `build` takes, as run.json and checkpoints hold it."""
+
+    arch: str
+    size: Side
+    k: Annotated[int, Between(1, MOST_K)]
+    sobel: bool
+    neck: str
+    view: str = PHOTOGRAPH
+
+
+def check_arguments(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments that a checkpoint of the run at `path` holds.
+
+    Raises:
+        UserError: naming what is wrong with them.
+    """
+    mend = "restore a copy of its checkpoints and run.json"
+    found = typed(Arguments, stored, path, mend, "model")
+    if found.arch not in BACKBONES or found.neck not in NECKS or found.view not in (PHOTOGRAPH, *VIEWS):
+        raise Damaged(path, f"its network is {shown(found.arch)} with the neck {shown(found.neck)}", mend)
+    if not fits(found.arch, found.size, found.view):
+        raise Damaged(path, f"its network is {found.arch} for {found.size} pixels", mend)
+    return asdict(found)
 
 
 def build(arguments: dict[str, Any], seed: int = 0) -> ClusterNet:

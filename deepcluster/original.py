@@ -22,6 +22,7 @@ from torch import Tensor
 import runs
 from console import UserError
 from datasets import decoded_side, open_dataset
+from datasets.folder import refuse_inside
 from deepcluster.clustering import Clustering
 from deepcluster.config import PAPER, Config
 from deepcluster.features import embed, pca_whiten
@@ -31,9 +32,9 @@ from deepcluster.models import HIDDEN, ClusterNet, build, model_arguments
 from deepcluster.original_log import MOST_CLUSTERS, MOST_EPOCHS, match_images, read_clusters
 from deepcluster.views import Frames
 from machine.device import use_device
-from runs import Clusters
-from runs.directory import load_tensors
+from runs import Clusters, Run
 from runs.tables import log_row
+from runs.tensors import load_tensors
 
 SIZE = 224  # the only one the original knows
 
@@ -53,6 +54,7 @@ def import_command(options: argparse.Namespace) -> None:
     if (options.out / "run.json").exists():
         raise UserError(f"{options.out}: already a run directory: choose another --out")
     runs.find_begun(options.out, "deepcluster")
+    refuse_inside(options.out, str(options.data), "--out")
     device = use_device(options.device)
     weights = read_checkpoint(checkpoint_path)
     log = read_clusters(clusters_path, weights.epoch, newest_epoch(checkpoint_path, clusters_path, weights.epoch))
@@ -79,13 +81,17 @@ def import_command(options: argparse.Namespace) -> None:
     x = pca_whiten(embedding.features, config.pca, config.whiten_power)
     found = Clustering.of(x, assignment, k)
     meta = replace(describe_run(config, dataset, None, device), imported=checkpoint_path.name)
-    run = runs.begin(options.out, meta, dataset.ids, dataset.labels, dataset.skipped)
     epoch = weights.epoch
-    run.write_clusters(epoch, Clusters(found.assignment, found.distance))
-    run.write_checkpoint(epoch, {"epoch": epoch, "model": model.arguments, "state": model.cpu().state_dict()})
-    run.write_table("clusters.csv", cluster_table(dataset.ids, found, embedding))
     row = log_row(epoch_facts(epoch, found, None, dataset.labels, embedding, None, {}))
-    run.write_log([row])
+
+    def write_all(run: Run) -> None:
+        run.write_clusters(epoch, Clusters(found.assignment, found.distance))
+        run.write_checkpoint(epoch, {"epoch": epoch, "model": model.arguments, "state": model.cpu().state_dict()})
+        run.write_table("clusters.csv", cluster_table(dataset.ids, found, embedding))
+        run.write_log([row])
+
+    with runs.hold(options.out):
+        run = runs.begin(options.out, meta, dataset.ids, dataset.labels, dataset.skipped, write_all)
     empty = k - len(np.unique(assignment))
     print(
         f"{run.path}: epoch {epoch}, {len(dataset)} images in {k} clusters ({empty} empty); "
@@ -152,7 +158,7 @@ def read_checkpoint(path: Path) -> Weights:
         UserError: if the file is damaged, or not a checkpoint of the original while it trains on clusters.
     """
     content = load_tensors(path)
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+    if not isinstance(content.get("state_dict"), dict):
         raise UserError(f"{path}: not a checkpoint of the original program (it has no state_dict)")
     arch = str(content.get("arch", "alexnet"))
     if arch not in ("alexnet", "vgg16"):
@@ -206,7 +212,7 @@ def newest_epoch(checkpoint: Path, clusters: Path, epoch: int) -> int | None:
             content = load_tensors(beside)
         except UserError:  # a damaged newest checkpoint may be why an earlier one is imported
             return None
-        return _epoch_in(content) if isinstance(content, dict) else None
+        return _epoch_in(content)
     within = checkpoint.parent.name == "checkpoints" or re.match(r"checkpoint_\d", checkpoint.name)
     return None if within else epoch
 

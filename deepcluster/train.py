@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from console import bar_settings
+from console import UserError, bar_settings
 from datasets import Dataset
 from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
@@ -45,10 +45,11 @@ def train(
     state = start(config, device, initial)
     resumed = run.latest()
     if resumed is not None:
-        restore(state, resumed)
+        run.restored(lambda: restore(state, resumed))
         if state.epoch < config.epochs:
             say(f"continuing after epoch {state.epoch} of {config.epochs}")
     if state.epoch >= config.epochs:
+        journal.ended(state)
         return state
     previous = run.clusters(state.epoch).assignment if state.epoch else None
     embedding = embed(state.model, frames, config, "embedding")
@@ -66,6 +67,8 @@ def train(
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
             clock.lap("train")
+            if not math.isfinite(loss.mean):
+                raise UserError(f"epoch {epoch}: the loss is not finite: train into another --exp with a smaller --lr")
             embedding = embed(state.model, frames, config, f"embedding {epoch}")
             if config.head_init == "centroids":
                 embedding = calibrate(state.model, embedding, found.assignment)

@@ -12,13 +12,14 @@ from torch import Tensor
 
 import runs
 from console import UserError
-from datasets import Dataset, look, open_dataset
+from datasets import SOURCES, Dataset, look, open_dataset
 from deepcluster import models
 from deepcluster.config import Config, read_config
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 from deepcluster.views import MEAN, STD, Frames, fixed_view, normalise
 from runs import Run
 from runs.directory import checkpoint_of, load_weights
+from runs.received import choose_images, tell_changes
 
 if TYPE_CHECKING:
     import pandas
@@ -42,12 +43,15 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     """
     stored, seen = run.meta.dataset, run.meta.view
     limit = None if data else stored.limit
-    dataset = open_dataset(data or stored.source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
+    source = choose_images(run, data, SOURCES)
+    dataset = open_dataset(source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
     dataset = look(dataset, seen.name, seen.size, workers)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"
         )
+    if data is None:
+        tell_changes(run, dataset.ids, dataset.key)
     return dataset
 
 
@@ -59,12 +63,7 @@ def run_config(run: Run) -> Config:
     """
     if run.meta.kind != "deepcluster":
         raise UserError(f"{run.path}: not a deepcluster run but {run.meta.kind}")
-    try:
-        return read_config(run.meta.config)
-    except (TypeError, KeyError) as error:
-        raise UserError(
-            f"{run.path}: run.json does not fit this version ({error}): train again into a new --exp"
-        ) from None
+    return read_config(run.meta.config, run.path / "run.json")
 
 
 def network(run: Run, epoch: int | None = None) -> ClusterNet:
@@ -74,7 +73,7 @@ def network(run: Run, epoch: int | None = None) -> ClusterNet:
         UserError: if no weights were kept, or they do not fit.
     """
     saved = checkpoint_of(run, epoch)
-    model = build(saved["model"])
+    model = build(models.check_arguments(saved["model"], run.path))
     load_weights(run, model, saved["state"])
     return model.eval()
 
@@ -132,10 +131,7 @@ class TrainedRun:
         """clusters.csv (columns in runs.tables.CLUSTERS) with the labels, where there are any; a row for each image."""
         import pandas
 
-        path = self.run.path / "clusters.csv"
-        if not path.exists():
-            raise UserError(f"{self.run.path}: no finished epoch yet: let the training finish")
-        frame = pandas.read_csv(path, dtype={"image": str}, keep_default_na=False, encoding_errors="surrogateescape")
+        frame = pandas.DataFrame(self.run.table())
         return frame if self.run.labels is None else frame.assign(label=self.run.labels)
 
     def log(self) -> "pandas.DataFrame":

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from console import Parser, command
-from console.options import above_zero, add_machine, add_reading, add_run, natural, not_negative, positive
+from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
 from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
 
 
@@ -170,7 +170,7 @@ def add_dots(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="it goes into DIR/dots/ (default: as `draw`)")
     parser.add_argument("--images", type=positive, default=3000, metavar="N", help="fresh pictures (3000)")
-    parser.add_argument("--seed", type=natural, default=1, help="of the fresh pictures (1)")
+    parser.add_argument("--seed", type=seed, default=1, help="of the fresh pictures (1)")
     add_machine(parser)
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from console import UserError
-from machine.files import read_csv
+from machine.files import spared
+from machine.reading import open_regular, read_csv, shown, whole_number
 from runs import Run
 
 
@@ -63,16 +64,22 @@ def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path
         UserError: naming the line of the table that will not do.
     """
     kept = run.clusters(epoch)
+    if kept.assignment.max(initial=0) >= k:
+        raise UserError(
+            f"{run.path}: damaged (epoch {epoch} has a cluster {kept.assignment.max()}, its network {k}): restore "
+            "copies of its clusters and checkpoints"
+        )
     own = ExplainedClusters(kept.assignment.astype(np.int64), kept.distance, {j: (j,) for j in range(k)}, names, None)
     return own if table is None else _read_table(table, run, own, k)
 
 
 def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> ExplainedClusters:
     try:
-        content = path.read_bytes()
+        rows = read_csv(path)
+        with open_regular(path) as file:
+            content = file.read()
     except FileNotFoundError:
         raise UserError(f"--assignments {path}: no such file") from None
-    rows = read_csv(path)
     if not rows or not {"image", "cluster"} <= rows[0].keys():
         raise UserError(f"--assignments {path}: needs the columns image and cluster")
     index = {name: i for i, name in enumerate(run.ids)}
@@ -92,7 +99,7 @@ def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> Explain
         if logits.setdefault(number, members) != members:
             raise UserError(f"{where}: cluster {number} has other logits than above")
         if row.get("name"):
-            names[number] = row["name"]
+            names[number] = spared(row["name"])
     if not logits:
         raise UserError(f"--assignments {path}: puts no image into a cluster")
     taken = {j for members in logits.values() for j in members}
@@ -102,10 +109,7 @@ def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> Explain
 
 
 def _number(where: str, text: str, k: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < k:
-        raise UserError(f"{where}: {text!r} is not a cluster of this epoch: 0 to {k - 1}")
+    number = whole_number(text.strip())
+    if number is None or number >= k:
+        raise UserError(f"{where}: {shown(text)} is not a cluster of this epoch: 0 to {k - 1}")
     return number

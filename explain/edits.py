@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 import runs
-from console import UserError
-from machine.files import read_csv, write_atomic, write_csv
+from console import UserError, plain
+from machine.files import harmless, write_atomic, write_csv
+from machine.reading import read_csv, shown, whole_number
 from runs import Run
 
 COLUMNS = ("epoch", "image", "cluster", "action", "value", "note")
@@ -39,7 +40,7 @@ def apply_command(options: argparse.Namespace) -> None:
     run = runs.open_run(options.run)
     rows, log = apply_edits(run, read_edits(options.edits))
     write_csv(run.path / OUT, rows)
-    write_atomic(run.path / LOG, ("\n".join(log) + "\n").encode("utf-8", "surrogateescape"))
+    write_atomic(run.path / LOG, "".join(f"{plain(line)}\n" for line in log).encode())
     print(f"{run.path / OUT}: {len(rows)} images; what was done is in {run.path / LOG}")
     print(f"Explain it: python -m explain --run {run.path} --assignments {run.path / OUT} --results results-edited")
     if sys.stdout.isatty():
@@ -60,7 +61,7 @@ def read_edits(path: Path) -> list[dict[str, str]]:
     for line, row in enumerate(rows, 2):
         where = f"--edits {path}, line {line}"
         if row["action"] not in ACTIONS:
-            raise UserError(f"{where}: unknown action {row['action']!r}: {', '.join(ACTIONS)}")
+            raise UserError(f"{where}: unknown action {shown(row['action'])}: {', '.join(ACTIONS)}")
         if row["epoch"] != rows[0]["epoch"]:
             raise UserError(f"{where}: edits of epochs {rows[0]['epoch']} and {row['epoch']}: save each epoch's own")
     return rows
@@ -146,10 +147,10 @@ def _tabulate(edited: Edited) -> list[dict[str, object]]:
                 "image": name,
                 "cluster": cluster if cluster >= 0 else "",
                 "logits": "+".join(map(str, parts)),
-                "name": called,
+                "name": harmless(called),
                 "before": int(edited.before[i]),
                 "wrong": "yes" if i in edited.wrong else "",
-                "note": edited.notes.get(i, ""),
+                "note": harmless(edited.notes.get(i, "")),
             }
         )
     edited.log.append(f"{len(edited.clusters)} clusters became {len({*root.values()})}; {sizes[-1]} images are in none")
@@ -168,9 +169,10 @@ def _end(cluster: int, into: dict[int, int]) -> int:
 
 
 def _number(text: str, what: str, where: str) -> int:
-    if not text.isdecimal():
-        raise UserError(f"{where}: {text!r} is not the number of a {what}")
-    return int(text)
+    number = whole_number(text)
+    if number is None:
+        raise UserError(f"{where}: {shown(text)} is not the number of a {what}")
+    return number
 
 
 def _cluster(text: str, clusters: set[int], where: str) -> int:

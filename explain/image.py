@@ -27,8 +27,9 @@ from explain.record import number_column
 from explain.rendering import draw, encode, titled
 from explain.subject import SHOWN, epochs_to_explain, pixels_for_network, trainer_of
 from machine.device import use_device
-from machine.files import write_atomic, write_csv
-from runs.directory import load_tensors
+from machine.files import home_path, write_atomic, write_csv
+from machine.reading import whole_number
+from runs.tensors import is_state, load_tensors
 
 TOP, LISTED = 3, 10  # classes that are printed, and in the table
 OCCLUSION = Asked("occlusion")
@@ -147,8 +148,8 @@ def target_of(target: str, viewer: Viewer, order: list[int]) -> tuple[Tensor, st
         return weights, f"{viewer.names[order[0]]} before {viewer.names[order[1]]}"
     if target in ("own", "rival"):
         number = order[0 if target == "own" else 1]
-    elif target.isdigit() and int(target) < len(viewer.names):
-        number = int(target)
+    elif (named := whole_number(target)) is not None and named < len(viewer.names):
+        number = named
     else:
         known = {name.casefold(): number for number, name in reversed(list(enumerate(viewer.names)))}
         if target.casefold() not in known:
@@ -226,9 +227,9 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
     if not wanted or wanted in offered.__members__:
         weights = offered[wanted or "DEFAULT"]
         state = _fetch(spec, name, weights)
-    elif Path(wanted).expanduser().is_file():
+    elif home_path(wanted).is_file():
         weights = offered["DEFAULT"]
-        state = load_tensors(Path(wanted).expanduser())
+        state = load_tensors(home_path(wanted))
     else:
         raise UserError(
             f"--network {spec}: {wanted} is neither a file nor weights of {name}: name a file with its state_dict, or "
@@ -236,6 +237,8 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
         )
     names = list(weights.meta["categories"])
     try:
+        if not is_state(state):
+            raise TypeError("no state_dict")
         classes = len(list(state.values())[-1])
         net = models.get_model(name, weights=None, num_classes=classes)
         net.load_state_dict(state)

@@ -24,11 +24,12 @@ from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer, frozen
 from explain.choice import Choice
 from explain.record import MAXIMUM, is_there
-from explain.rendering import contact_sheet, encode, encode_sheet
+from explain.rendering import contact_sheet, encode, encode_sheet, read_picture
 from explain.results import check_results, claim_results, default_results, read_results, refresh_pages
 from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import full_precision, use_device
-from machine.files import locked, read_csv, write_atomic, write_csv
+from machine.files import locked, write_atomic, write_csv
+from machine.reading import Damaged, read_csv, whole_number
 from machine.seeds import derive_seed
 
 BATCH = {"cpu": 8, "cuda": 64}  # pictures that climb together
@@ -279,8 +280,10 @@ def goal_of(
 
 def _claim(results: Path, subject: Subject) -> None:
     """Take the results folder, or refuse one whose clusters are others; target and format do not matter here."""
-    kept = read_results(results) or {}
-    choice = Choice((Asked(PHOTOGRAPH),), kept.get("target", "own"), format=kept.get("format", "png"))
+    kept = read_results(results)
+    choice = Choice((Asked(PHOTOGRAPH),))
+    if kept is not None:
+        choice = replace(choice, target=kept.target, format=kept.format)
     claim_results(results, subject.run, choice, subject.clusters.digest)
 
 
@@ -293,15 +296,11 @@ def climb(subject: Subject, goal: Goal, ascent: Ascent) -> list[dict[str, str]]:
         The table's rows for `goal.numbers`.
     """
     table = goal.folder / TABLE
-    rows = (
-        {int(row[goal.word]): row for row in read_csv(table) if row.get(goal.word, "").isdigit()}
-        if table.exists()
-        else {}
-    )
+    rows = read_rows(table, goal.word)
     missing = [
         (number, column)
         for number, column in zip(goal.numbers, goal.columns, strict=True)
-        if number not in rows or rows[number]["settings"] != str(ascent) or not is_there(goal.path(number))
+        if number not in rows or rows[number].get("settings") != str(ascent) or not is_there(goal.path(number))
     ]
     if not missing and is_there(goal.folder / SHEET):
         return [rows[number] for number in goal.numbers]
@@ -332,6 +331,16 @@ def climb(subject: Subject, goal: Goal, ascent: Ascent) -> list[dict[str, str]]:
         write_csv(table, [rows[number] for number in sorted(rows)])
     write_sheet(subject, goal, best)
     return [rows[number] for number in goal.numbers]
+
+
+def read_rows(table: Path, word: str) -> dict[int, dict[str, str]]:
+    """The rows of maxima that were made before, by number; those of a damaged table are made again."""
+    try:
+        rows = read_csv(table)
+    except (FileNotFoundError, Damaged):
+        return {}
+    numbered = [(whole_number(row.get(word, "")), row) for row in rows]
+    return {number: row for number, row in numbered if number is not None and "works" in row}
 
 
 def look(subject: Subject, goal: Goal) -> np.ndarray:
@@ -377,8 +386,7 @@ def write_sheet(subject: Subject, goal: Goal, best: np.ndarray) -> None:
     """Of each maximum that is there a line: the maximum, then the images that excite most."""
     present, cells, columns = subject.pictures.present, [], min(BESIDE, len(best))
     for number, column in zip(goal.numbers, goal.columns, strict=True):
-        with Image.open(goal.path(number)) as picture:
-            cells.append(np.asarray(picture.convert("RGB")))
+        cells.append(np.asarray(read_picture(goal.path(number))))
         rows = present[np.argsort(-best[:, column], kind="stable")[:columns]]
         cells += list(subject.drawn_on(rows))
     labels = [f"{goal.word} {number}" for number in goal.numbers]

@@ -16,14 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from explain.attribution.registry import METHODS, Asked, in_order
+from explain.attribution.registry import METHODS, Asked, in_order, parse
 from explain.choice import Choice
 from explain.rendering import SUFFIX
 from explain.scores import Scores
 from explain.subject import Subject
 from machine.files import write_atomic
-from runs.directory import DAMAGED
+from machine.reading import Damaged, read_npz, whole_number
 
+SPECIAL = {"rows", "methods", "empty", "heat"}  # arrays of a piece; the others are numbers that methods measured
+HASHED = re.compile("-[0-9a-f]{10}$")  # a name that another one's hash could make
 MAXIMUM = "activation_maximum.png"  # in a cluster's folder: what `maximise` made
 
 
@@ -43,13 +45,15 @@ class Record:
         self.numbers: dict[str, np.ndarray] = {}  # number_column -> (N,) float64, NaN: not measured
         self._count, self._pieces = count, 0
         for path in sorted(folder.glob("*.npz")):
-            try:
-                with np.load(path, allow_pickle=False) as piece:
-                    self._take({name: piece[name] for name in piece.files})
-            except (*DAMAGED, OSError):
-                path.unlink()  # damaged: its images are drawn again
+            number = whole_number(path.stem)
+            if number is None:  # a copy, as a mounted Drive makes them
                 continue
-            self._pieces = int(path.stem) + 1
+            try:
+                self._take(read_piece(path, count))
+            except Damaged:
+                path.unlink()  # its images are drawn again
+                continue
+            self._pieces = number + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
         """Keep a piece: `rows` (B,), `methods`, `empty` (B, methods), `heat` (B, h, w), numbers measured (B,)."""
@@ -79,10 +83,39 @@ class Record:
                 table.setdefault(key, np.zeros(self._count, bool))
             self.done[key][rows] = True
             self.empty[key][rows] = piece["empty"][:, column]
-        for name in piece.keys() - {"rows", "methods", "empty", "heat"}:
+        for name in piece.keys() - SPECIAL:
             self.numbers.setdefault(name, np.full(self._count, np.nan))[rows] = piece[name]
         if "heat" in piece:
             self.heat |= dict(zip(rows.tolist(), piece["heat"], strict=True))
+
+
+def read_piece(path: Path, count: int) -> dict[str, np.ndarray]:
+    """A piece of a record of `count` images, as `Record.add` takes it.
+
+    Raises:
+        Damaged: if it is none.
+    """
+    piece = read_npz(path, {"rows": ("iu", (None,)), "methods": ("U", (None,)), "empty": ("b", (None, None))}, "", True)
+    rows, methods = piece["rows"], piece["methods"]
+    heat = piece.get("heat")
+    numbers = [values for name, values in piece.items() if name not in SPECIAL]
+    if (
+        (len(rows) and not 0 <= rows.min() <= rows.max() < count)
+        or piece["empty"].shape != (len(rows), len(methods))
+        or (heat is not None and (heat.ndim != 3 or len(heat) != len(rows) or heat.dtype.kind != "f"))
+        or any((values.shape, values.dtype.kind) != (rows.shape, "f") for values in numbers)
+        or not all(is_method(key) for key in methods.tolist())
+    ):
+        raise Damaged(path, "not of these images and methods", "")
+    return piece
+
+
+def is_method(key: str) -> bool:
+    """Whether `key` is that of a method, and so of a picture's file."""
+    try:
+        return parse(key).key == key
+    except ValueError:
+        return False
 
 
 class Paths:
@@ -151,7 +184,7 @@ def file_names(ids: Sequence[str]) -> list[str]:
     seen = Counter(name.casefold() for name in plain)
     return [
         safe
-        if seen[safe.casefold()] == 1
+        if seen[safe.casefold()] == 1 and not HASHED.search(safe)
         else f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
         for safe, name in zip(plain, ids, strict=True)
     ]

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from console import UserError
 from explain.attribution.registry import Method
+from machine.reading import Damaged, open_regular
 
 # The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
 LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
@@ -254,3 +255,19 @@ def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
 
 def _letters() -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TITLE)
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture that we wrote, in RGB.
+
+    Raises:
+        Damaged: if it is none any more; it is then removed, so that the next call makes it.
+    """
+    try:
+        with open_regular(path) as file, Image.open(file, formats=("PNG", "JPEG", "WEBP")) as picture:
+            return picture.convert("RGB")
+    except Exception as error:  # decoders raise nearly anything on damaged bytes
+        if isinstance(error, FileNotFoundError):
+            raise
+        path.unlink(missing_ok=True)
+        raise Damaged(path, "not a picture any more", "run the same command again, which makes it anew") from None

@@ -1,14 +1,15 @@
 """One call of `python -m explain --run`: what is missing of each epoch is drawn, its tables and pages written."""
 
 import argparse
-import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import runs
 from console import UserError
+from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
 from explain.attribution.registry import default_methods
@@ -16,14 +17,28 @@ from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.record import Explanation
+from explain.rendering import SUFFIX
 from explain.scores import score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
 from machine.files import locked, write_json
+from machine.reading import Damaged, read_json, shown, typed
 from runs import Run
 
 SCHEMA = 2
 DOTS, FLIPS = "dots", "pixelflip"  # sub-folders of what `explain dots` and `explain pixelflip` write
+
+
+@dataclass(frozen=True)
+class Kept:
+    """results.json: what a folder of explanations is made with."""
+
+    schema: int
+    run: str  # its identity
+    name: str
+    target: str = "own"
+    assignments: str | None = None  # digest of the table
+    format: str = "png"
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -45,6 +60,7 @@ def draw_command(options: argparse.Namespace) -> None:
     device = use_device(options.device, run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
+    refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
@@ -53,7 +69,7 @@ def draw_command(options: argparse.Namespace) -> None:
         results.mkdir(parents=True, exist_ok=True)
         with locked(results, "another explain is writing here: wait for it or choose --results"):
             claim_results(results, run, choice, subject.clusters.digest)
-            explain_epoch(subject, choice, results)
+            explain_epoch(subject, choice, results, epochs)
     gone = len(run.ids) - len(pictures.present)
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]
@@ -61,8 +77,8 @@ def draw_command(options: argparse.Namespace) -> None:
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
 
 
-def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
-    """Everything of one epoch."""
+def explain_epoch(subject: Subject, choice: Choice, results: Path, epochs: Sequence[int] = ()) -> None:
+    """Everything of one epoch; pages name also the `epochs` that this call has still to explain."""
     folder = results / str(subject.epoch)
     (folder / ".pieces").mkdir(parents=True, exist_ok=True)
     scores = score_images(subject, folder, choice.map)
@@ -71,7 +87,7 @@ def explain_epoch(subject: Subject, choice: Choice, results: Path) -> None:
     gallery.write_tables(explanation)
     gallery.write_cluster_pictures(explanation)
     gallery.write_panels(explanation)
-    gallery.write_pages(explanation, random_weights_correlation(explanation), results)
+    gallery.write_pages(explanation, random_weights_correlation(explanation), results, epochs)
     report(explanation)
 
 
@@ -82,7 +98,7 @@ def refresh_pages(subject: Subject, results: Path) -> None:
     if kept is None or not (folder / "explanations.csv").exists():
         return
     map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
-    choice = Choice(default_methods(), kept["target"], format=kept["format"], map=map_of_all)
+    choice = Choice(default_methods(), kept.target, format=kept.format, map=map_of_all)
     none = np.zeros(0, np.int64)
     explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
     gallery.write_pages(explanation, random_weights_correlation(explanation), results)
@@ -120,37 +136,36 @@ def check_results(results: Path, run: Run) -> None:
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")
-    elif kept["run"] != run.identity:
+    elif kept.run != run.identity:
         raise UserError(
-            f"{results}: holds the explanations of another run ({kept['name']}): choose another --results, or remove it"
+            f"{results}: holds the explanations of another run ({kept.name}): choose another --results, or remove it"
         )
 
 
 def claim_results(results: Path, run: Run, choice: Choice, assignments: str | None) -> None:
     """Write what this folder is made with, or refuse a setting that would mix two kinds of pictures in it."""
-    made = {"target": choice.target, "assignments": assignments, "format": choice.format}
+    now = Kept(SCHEMA, run.identity, run.path.resolve().name, choice.target, assignments, choice.format)
     kept = read_results(results)
     if kept is None:
         results.mkdir(parents=True, exist_ok=True)
-        content = {"schema": SCHEMA, "run": run.identity, "name": run.path.resolve().name, **made}
-        write_json(results / "results.json", content)
+        write_json(results / "results.json", asdict(now))
         return
-    for name, value in made.items():
-        if kept.get(name) != value:
-            told = "other --assignments" if name == "assignments" else f"--{name} {kept.get(name)}"
+    for name in ("target", "assignments", "format"):
+        if getattr(kept, name) != getattr(now, name):
+            told = "other --assignments" if name == "assignments" else f"--{name} {getattr(kept, name)}"
             raise UserError(f"{results}: was made with {told}: give the same, or choose another --results")
 
 
-def read_results(results: Path) -> dict[str, Any] | None:
+def read_results(results: Path) -> Kept | None:
     """results.json, or None where nothing has been explained yet."""
-    path = results / "results.json"
+    path, mend = results / "results.json", f"remove {results} and explain again"
     if not path.exists():
         return None
-    try:
-        kept = json.loads(path.read_text())
-        schema, _, _ = int(kept["schema"]), str(kept["run"]), str(kept["name"])
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: damaged: remove {results} and explain again") from None
-    if schema > SCHEMA:
-        raise UserError(f"{path}: written by a newer version (schema {schema}, this one reads {SCHEMA}): update first")
+    kept: Kept = typed(Kept, read_json(path, mend), path, mend)
+    if kept.schema > SCHEMA:
+        raise UserError(
+            f"{path}: written by a newer version (schema {kept.schema}, this one reads {SCHEMA}): update first"
+        )
+    if kept.format not in SUFFIX:
+        raise Damaged(path, f"pictures of the format {shown(kept.format)}", mend)
     return kept

@@ -8,7 +8,7 @@ import numpy as np
 from explain.assignment import ExplainedClusters
 from explain.subject import Subject
 from machine.files import write_atomic
-from runs.directory import DAMAGED
+from machine.reading import Damaged, Shape, read_npz
 
 COMPONENTS_BEFORE_TSNE = 50
 PERPLEXITY = 30
@@ -29,13 +29,22 @@ def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
     """Scores of all images, kept in `folder` for the next call."""
     path = folder / f".scores-{kind_of_map}.npz"
     present = subject.pictures.present
-    if path.exists():
-        try:
-            with np.load(path, allow_pickle=False) as kept:
-                if np.array_equal(kept["present"], present):
-                    return Scores(*(kept[field.name] for field in fields(Scores)))
-        except (*DAMAGED, OSError):
-            pass  # damaged: computed again
+    count = len(subject.run.ids)
+    kinds: dict[str, tuple[str, Shape]] = {
+        "present": ("iu", (None,)),
+        "score": ("f", (count,)),
+        "rival": ("i", (count,)),
+        "margin": ("f", (count,)),
+        "position": ("f", (count, 2)),
+        "rank": ("i", (count,)),
+    }
+    try:
+        kept = read_npz(path, kinds, "")
+        rival = kept["rival"]
+        if np.array_equal(kept["present"], present) and np.isin(rival, [-1, *subject.clusters.numbers]).all():
+            return Scores(*(kept[field.name] for field in fields(Scores)))
+    except (FileNotFoundError, Damaged):
+        pass  # computed, perhaps again
     features, logits = subject.predict_all()
     found = compute_scores(subject, features, logits, kind_of_map)
     arrays = {field.name: getattr(found, field.name) for field in fields(Scores)}
@@ -81,6 +90,7 @@ def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
 
     if min(features.shape) < 3:
         return np.zeros((len(features), 2))
+    seed %= 2**32  # all that scikit-learn takes
     components = min(COMPONENTS_BEFORE_TSNE, *features.shape) if kind == "tsne" else 2
     found = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(features)
     if kind == "tsne":

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from console import UserError, progress
-from datasets import Dataset, look, open_dataset
+from datasets import SOURCES, Dataset, look, open_dataset
 from datasets.places import place_at
 from datasets.view import COLOURLESS, PHOTOGRAPH, Window, to_photograph
 from deepcluster.views import Frames
 from explain.assignment import ExplainedClusters, clusters_of, merge_logits
 from machine.device import full_precision
 from runs import Run
+from runs.received import choose_images, tell_changes
 
 SHOWN = 160  # pixels, side of the photographs that maps of another view are drawn back onto
 LOOKED_AT = 128  # images in a batch of the pass over all
@@ -266,7 +267,7 @@ def find_pictures(
     Raises:
         UserError: if none is there.
     """
-    source, seen = data or run.meta.dataset.source, run.meta.view
+    source, seen = choose_images(run, data, SOURCES), run.meta.view
     dataset = open_dataset(source, seen.decoded_side, None, workers, mnist_dir, seen.decode_at_most)
     where = {name: i for i, name in enumerate(dataset.ids)}
     position = np.array([where.get(name, -1) for name in run.ids], np.int64)
@@ -275,6 +276,7 @@ def find_pictures(
             f"{source}: none of the run's {len(run.ids)} images is there (the first: {run.ids[0]}): name their folder "
             "with --data"
         )
+    tell_changes(run, dataset.ids, dataset.key)
     if len(dataset) > (position >= 0).sum():  # --limit, or newer images: leave the others alone
         used = np.flatnonzero(np.isin(np.arange(len(dataset)), position))
         dataset = dataset.take(used)

@@ -1,8 +1,13 @@
 """The run directory: what training leaves behind and everything later reads. Layout in docs/design.md."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 import machine  # noqa: F401  before torch
-from runs.directory import Clusters, Run, begin, find_begun, open_run, refuse_differences
-from runs.meta import Meta, Source, View, make_stamp
+
+if TYPE_CHECKING:
+    from runs.directory import Clusters, Run, begin, find_begun, hold, open_run, refuse_differences
+    from runs.meta import Meta, Source, View, make_stamp
 
 __all__ = [
     "Clusters",
@@ -12,7 +17,16 @@ __all__ = [
     "View",
     "begin",
     "find_begun",
+    "hold",
     "make_stamp",
     "open_run",
     "refuse_differences",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The names above, from where they are; torch is imported with the first, so that Ctrl-C before it is one line."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    home = "runs.meta" if name in ("Meta", "Source", "View", "make_stamp") else "runs.directory"
+    return getattr(import_module(home), name)

@@ -1,10 +1,13 @@
-"""python -m runs show DIR"""
+"""python -m runs show DIR | trust DIR"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from console import Parser, command
-from runs import open_run
-from runs.tables import LOG
+from machine.reading import read_csv
+
+if TYPE_CHECKING:
+    from runs import Run
 
 ROWS = 15  # of the log, the newest
 
@@ -13,12 +16,30 @@ def main() -> None:
     parser = Parser(prog="python -m runs", description="Look into a run directory.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     show = commands.add_parser("show", help="what was trained, how far it is, and how it went")
-    show.add_argument("run", type=Path, metavar="DIR")
-    run = open_run(parser.parse_args().run)
+    trust = commands.add_parser("trust", help="read the images that a run from elsewhere names in its run.json")
+    for one in (show, trust):
+        one.add_argument("run", type=Path, metavar="DIR")
+    options = parser.parse_args()
+    from runs import open_run  # brings torch, after --help
+
+    run = open_run(options.run)
+    if options.command == "trust":
+        from runs.received import remember
+
+        remember(run)
+        print(f"{run.path}: from now on its images are read from {run.meta.dataset.source}")
+    else:
+        print_run(run)
+
+
+def print_run(run: "Run") -> None:
+    """What was trained, how far it is, and how it went."""
+    from runs.tables import LOG
 
     meta, log = run.meta, run.log()
     data, settings = meta.dataset, {name: value for name, value in meta.config.items() if name not in meta.model}
-    skipped = max(0, len((run.path / "skipped.csv").read_text(errors="replace").splitlines()) - 1)
+    table = run.path / "skipped.csv"
+    skipped = len(read_csv(table)) if table.exists() else 0
     print(f"{run.path}: {meta.kind} run {run.identity}")
     print(f"  images    {data.images} of {data.name} ({data.source}), {skipped} files passed over")
     print(f"  network   {_pairs(meta.model)}")

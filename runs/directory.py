@@ -3,14 +3,10 @@
 Nothing that is read can run code: JSON, CSV, npz without pickle, torch.load(weights_only=True).
 """
 
-import errno
 import io
-import json
-import os
-import pickle
-import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -21,13 +17,19 @@ import numpy as np
 import torch
 
 from console import UserError
-from machine.files import locked, read_csv, write_atomic, write_csv, write_json
+from machine.files import locked, refuse_links, write_atomic, write_csv, write_json
+from machine.reading import Damaged, finite_number, read_csv, read_json, read_npz, shown, typed, whole_number
 from runs.meta import Meta, compare_settings
+from runs.received import remember
 from runs.tables import LOG, current_names
+from runs.tensors import load_tensors, read_weights, save_tensors
 
 # What a run that was half begun leaves, beside scratch files; a folder with anything else in it is somebody's own.
-OURS = {"run.json", "images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock"}
-DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError)  # what reading a half or broken npz raises
+OURS = {"images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock", "k.csv", "clusters.csv", "log.csv"}
+MOST_CLUSTERS = 10_000_000  # a larger number in a file is damage
+AGAIN = "restore a copy, or remove it and run the same command: it trains from the beginning"
+COPY = "restore a copy, or start a new run directory"
+KEPT = re.compile(r"epoch_(\d{4,9})\.pt")  # and not "epoch_0010 (1).pt", as a mounted Drive makes them
 
 
 @dataclass(frozen=True)
@@ -63,22 +65,70 @@ class Run:
 
     def checkpoints(self) -> list[int]:
         """Epochs whose weights were kept, ascending."""
-        return sorted(int(path.stem.removeprefix("epoch_")) for path in self.path.glob("checkpoints/epoch_*.pt"))
+        names = [path.name for path in self.path.glob("checkpoints/epoch_*.pt")]
+        return sorted(int(found[1]) for found in map(KEPT.fullmatch, names) if found)
 
     def log(self) -> list[dict[str, str]]:
-        """The rows of log.csv, cells as text; columns as in runs.tables.LOG."""
+        """The rows of log.csv, cells as text; columns as in runs.tables.LOG.
+
+        Raises:
+            UserError: if it is damaged: an epoch is no number or does not follow the one above, a cell no number.
+        """
         path = self.path / "log.csv"
-        return current_names(read_csv(path)) if path.exists() else []
+        mend = "remove it and run the training again, which writes it"
+        rows = current_names(read_csv(path, mend)) if path.exists() else []
+        before = 0
+        for line, row in enumerate(rows, 2):
+            epoch = whole_number(row.get("epoch", ""))
+            if epoch is None or epoch <= before:
+                raise Damaged(path, f"line {line}: the epoch is {row.get('epoch', '')!r}", mend)
+            before = epoch
+            for column in LOG:
+                if row.get(column.name) and finite_number(row[column.name]) is None and not _is_nan(row[column.name]):
+                    raise Damaged(path, f"line {line}: {column.name} is {row[column.name]!r}", mend)
+        return rows
 
     def clusters(self, epoch: int) -> Clusters:
+        """One epoch's clustering.
+
+        Raises:
+            UserError: if there is none, or it is not of these images.
+        """
         path = self.path / "clusters" / f"epoch_{epoch:04d}.npz"
+        mend = "restore a copy, or train into a new --exp"
+        wanted = {"assignment": ("iu", (len(self.ids),)), "distance": ("f", (len(self.ids),))}
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Clusters(arrays["assignment"], arrays["distance"])
+            found = read_npz(path, wanted, mend)
         except FileNotFoundError:
             raise UserError(f"{path}: epoch {epoch} was not clustered; this run has {_span(self.epochs())}") from None
-        except DAMAGED:
-            raise UserError(f"{path}: damaged file: restore a copy, or train into a new --exp") from None
+        assignment = found["assignment"].astype(np.int64)
+        if len(assignment) and not 0 <= assignment.min() <= assignment.max() < MOST_CLUSTERS:
+            raise Damaged(path, "clusters below 0 or beyond all numbers", mend)
+        return Clusters(assignment, found["distance"])
+
+    def table(self) -> list[dict[str, Any]]:
+        """The rows of clusters.csv, numbers as numbers; columns in runs.tables.CLUSTERS.
+
+        Raises:
+            UserError: if no epoch is finished, or the table is not of these images.
+        """
+        path, mend = self.path / "clusters.csv", "restore a copy, or train another epoch, which writes it"
+        try:
+            rows: list[dict[str, Any]] = list(read_csv(path, mend))
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no finished epoch yet: let the training finish") from None
+        if [row.get("image") for row in rows] != self.ids:
+            raise Damaged(path, "its images are not those of images.csv", mend)
+        for line, row in enumerate(rows, 2):
+            for name in row.keys() & {"cluster", "rank", "predicted", "distance", "probability"}:
+                read = finite_number if name in ("distance", "probability") else whole_number
+                number = read(row[name])
+                if number is None:
+                    raise Damaged(path, f"line {line}: {name} is {row[name]!r}", mend)
+                row[name] = number
+        if rows and "cluster" not in rows[0]:
+            raise Damaged(path, "it has no column cluster", mend)
+        return rows
 
     def has_clusters(self, epoch: int) -> bool:
         return (self.path / "clusters" / f"epoch_{epoch:04d}.npz").exists()
@@ -88,26 +138,37 @@ class Run:
         path = self.path / "checkpoints" / f"epoch_{epoch:04d}.pt"
         if not path.exists():
             raise UserError(f"{path}: the weights of epoch {epoch} were not kept; kept are {_span(self.checkpoints())}")
-        return load_tensors(path)
+        return read_weights(path)
 
     def latest(self) -> dict[str, Any] | None:
         """All that a resume needs, or None before the first save."""
         path = self.path / "latest.pt"
-        return load_tensors(path) if path.exists() else None
+        return load_tensors(path, AGAIN) if path.exists() else None
 
-    def read_json(self, name: str) -> Any:
+    def restored(self, restore: Callable[[], None]) -> None:
+        """Do what puts latest.pt into a network; what does not fit is latest.pt's damage.
+
+        Raises:
+            UserError: if it does not fit.
+        """
+        try:
+            restore()
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            reason = shown(str(error).split("\n")[0])[1:-1] or type(error).__name__
+            raise Damaged(self.path / "latest.pt", f"or of another training: {reason}", AGAIN) from None
+
+    def read_json(self, name: str, kind: Any = Any) -> Any:
         """The content of an optional JSON file, or None.
+
+        Args:
+            name: of the file.
+            kind: type of its content, as machine.reading.typed takes it: a dataclass, or dict[str, float], say.
 
         Raises:
             UserError: if it is damaged.
         """
-        path = self.path / name
-        try:
-            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        except ValueError as error:
-            raise UserError(
-                f"{path}: damaged ({error}): remove it and run the training again, which writes it"
-            ) from None
+        path, mend = self.path / name, "remove it and run the training again, which writes it"
+        return typed(kind, read_json(path, mend), path, mend) if path.exists() else None
 
     # --- writing ---
 
@@ -143,19 +204,46 @@ class Run:
         draw(buffer)
         write_atomic(self.path / "figures" / name, buffer.getvalue())
 
-    @contextmanager
-    def hold(self) -> Iterator[None]:
+    def hold(self) -> AbstractContextManager[None]:
         """Hold the run for writing; a second training in the same directory is refused."""
-        with locked(self.path, "another training is writing here: wait for it or choose --exp"):
-            yield
+        return hold(self.path)
+
+
+def hold(path: Path) -> AbstractContextManager[None]:
+    """Hold a run directory, begun or not, for writing; the folder is made.
+
+    Raises:
+        UserError: if another process holds it, or a file is in its way.
+    """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: a file is in the way of the run directory: choose another --exp")
+    path.mkdir(parents=True, exist_ok=True)
+    return locked(path, "another training is writing here: wait for it or choose --exp")
 
 
 def begin(
-    path: Path, meta: Meta, ids: Sequence[str], labels: Sequence[str] | None, skipped: Iterable[tuple[str, str]]
+    path: Path,
+    meta: Meta,
+    ids: Sequence[str],
+    labels: Sequence[str] | None,
+    skipped: Iterable[tuple[str, str]],
+    first: Callable[[Run], None] | None = None,
 ) -> Run:
-    """Start a run directory. run.json is written last: with it the directory is a run."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path}: a file is in the way of the run directory: choose another --exp")
+    """Start a run directory, held by the caller. run.json is written last: with it the directory is a run.
+
+    Args:
+        path: the run directory.
+        meta: its run.json.
+        ids: of its images.
+        labels: of each image, or None.
+        skipped: (file, reason) of what could not be used.
+        first: writes what the run must hold from its beginning; after a kill before its end there is no run yet.
+
+    Raises:
+        UserError: if a run has been begun there since the caller looked.
+    """
+    if (path / "run.json").exists():
+        raise UserError(f"{path}: another training was begun here meanwhile: run the same command again")
     for folder in ("clusters", "checkpoints", "figures"):
         (path / folder).mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, object]] = [{"image": name} for name in ids]
@@ -163,8 +251,12 @@ def begin(
         rows = [{"image": name, "label": label} for name, label in zip(ids, labels, strict=True)]
     write_csv(path / "images.csv", rows)
     write_csv(path / "skipped.csv", [{"file": name, "reason": why} for name, why in skipped], ["file", "reason"])
+    run = Run(path, meta, list(ids), None if labels is None else list(labels))
+    if first is not None:
+        first(run)
     write_json(path / "run.json", meta.to_json())
-    return Run(path, meta, list(ids), None if labels is None else list(labels))
+    remember(run)
+    return run
 
 
 def find_begun(path: Path, kind: str) -> Run | None:
@@ -216,14 +308,23 @@ def open_run(path: Path) -> Run:
     if not (path / "run.json").is_file():
         there = "no such folder" if not path.is_dir() else "no run.json in it"
         raise UserError(f"{path}: not a run directory ({there}): name the folder that was given as --exp")
+    refuse_links(path)
+    meta = Meta.from_json(read_json(path / "run.json", COPY), path / "run.json")
+    table = path / "images.csv"
     try:
-        content = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        rows = read_csv(path / "images.csv")
-        ids = [row["image"] for row in rows]
-        labels = [row["label"] for row in rows] if rows and "label" in rows[0] else None
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"{path}: run.json or images.csv is damaged ({error}): start a new run directory") from None
-    return Run(path, Meta.from_json(content, path / "run.json"), ids, labels)
+        rows = read_csv(table, COPY)
+    except FileNotFoundError:
+        raise Damaged(table, "it is missing", COPY) from None
+    if len(rows) != meta.dataset.images or len({row.get("image") for row in rows}) < len(rows):
+        raise Damaged(table, f"{len(rows)} rows for the {meta.dataset.images} images of run.json", COPY)
+    if any("image" not in row for row in rows):
+        raise Damaged(table, "it has no column image", COPY)
+    labels = [row["label"] for row in rows] if rows and "label" in rows[0] else None
+    return Run(path, meta, [row["image"] for row in rows], labels)
+
+
+def _is_nan(text: str) -> bool:
+    return text.lower() in ("nan", "inf", "-inf")  # of a training that diverged
 
 
 def _span(epochs: Sequence[int]) -> str:
@@ -234,19 +335,6 @@ def _span(epochs: Sequence[int]) -> str:
     return f"epochs {', '.join(map(str, epochs))}"
 
 
-def save_tensors(path: Path, content: dict[str, Any]) -> None:
-    def write(file: Any) -> None:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:  # torch's zip writer hides the disk's own error
-            free = os.statvfs(path.parent)
-            if free.f_bavail * free.f_frsize < 1 << 20:
-                raise OSError(errno.ENOSPC, "no space left", str(path)) from None
-            raise error
-
-    write_atomic(path, write)
-
-
 def load_weights(run: Run, model: torch.nn.Module, state: dict[str, Any]) -> None:
     """Put a checkpoint's weights into the network that it says it is of.
 
@@ -255,7 +343,7 @@ def load_weights(run: Run, model: torch.nn.Module, state: dict[str, Any]) -> Non
     """
     try:
         model.load_state_dict(state)
-    except (RuntimeError, KeyError, TypeError) as error:
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{run.path}: a checkpoint does not fit its network ({str(error).splitlines()[0]})") from None
 
 
@@ -269,19 +357,3 @@ def checkpoint_of(run: Run, epoch: int | None = None) -> dict[str, Any]:
     if not kept:
         raise UserError(f"{run.path}: no weights were kept yet: let the training finish")
     return run.checkpoint(kept[-1] if epoch is None else epoch)
-
-
-def load_tensors(path: Path) -> dict[str, Any]:
-    """Read a checkpoint.
-
-    Raises:
-        UserError: if the file is damaged or holds more than tensors and plain containers.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
-        reason = str(error).split("\n")[0][:120]
-        raise UserError(
-            f"{path}: damaged or not a checkpoint ({reason}): restore a copy; a run goes on from what is "
-            "left without it"
-        ) from None

@@ -1,23 +1,22 @@
 """run.json, typed: what a run is made of and what it was made with. Written once, when the run begins."""
 
-import dataclasses
 import hashlib
 import platform
-import types
-import typing
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
 from console import UserError
 from machine.device import device_name
+from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
 
 SCHEMA = 2
 # Settings that schema 1 called otherwise.
 FORMER_SETTINGS = {"whiten": "whiten_power"}
+MEND = "restore a copy, or start a new run"
 
 
 @dataclass(frozen=True)
@@ -27,18 +26,18 @@ class Source:
     name: str
     source: str  # what datasets.open_dataset was asked for
     key: str  # identifies the content
-    limit: int | None
-    images: int
+    limit: Annotated[int | None, Between(1, 1 << 40)]
+    images: Count
 
 
 @dataclass(frozen=True)
 class View:
     """What the network sees of an image."""
 
-    size: int  # side in pixels
+    size: Side  # in pixels
     center_crop: bool
-    decoded_side: int  # pixels of the shorter side of the decoded image
-    decode_at_most: int | None = None  # ... which a larger file keeps up to this many
+    decoded_side: Annotated[int, Between(1, 2 * MOST_SIDE)]  # pixels of the shorter side of the decoded image
+    decode_at_most: Annotated[int | None, Between(1, MOST_DECODED)] = None  # ... which larger files keep up to this
     name: str = "photograph"  # or a key of datasets.view.VIEWS
 
 
@@ -46,7 +45,7 @@ class View:
 class Stamp:
     """The machine and the programs that a run was begun with."""
 
-    threads: int
+    threads: Annotated[int, Between(1, MOST_THREADS)]
     device: str = ""
     memory_format: str = "channels_last"
     versions: dict[str, str] = field(default_factory=dict)
@@ -61,7 +60,7 @@ class Meta:
     view: View
     model: dict[str, Any]
     config: dict[str, Any]
-    seed: int
+    seed: Seed
     stamp: Stamp
     imported: str | None = None  # file that an imported run was read from
 
@@ -77,18 +76,18 @@ class Meta:
         Raises:
             UserError: naming what is missing or of another type, or that a newer version wrote it.
         """
-        if not isinstance(content, dict) or not isinstance(content.get("schema"), int):
+        if not isinstance(content, dict) or type(content.get("schema")) is not int:
             raise UserError(f"{path}: not a run.json of this program (it has no schema): start a new run directory")
         if content["schema"] > SCHEMA:
             raise UserError(
-                f"{path}: written by a newer version (schema {content['schema']}, this one reads {SCHEMA}): update "
-                "first"
+                f"{path}: written by a newer version (schema {shown(content['schema'])}, this one reads {SCHEMA}): "
+                "update first"
             )
         content = dict(content)
         if content["schema"] == 1:
             _modernise(content)
         content["stamp"] = {name: content[name] for name in Stamp.__dataclass_fields__ if name in content}
-        return _typed(cls, content, path, "")
+        return typed(cls, content, path, MEND)
 
 
 def make_stamp(device: torch.device, packages: tuple[str, ...]) -> Stamp:
@@ -123,36 +122,6 @@ def _modernise(content: dict[str, Any]) -> None:
         config.setdefault("decode_at_most", view.get("decoded_side"))
     content["config"] = config
     content.setdefault("seed", config.get("seed"))
-
-
-def _typed(kind: Any, content: Any, path: Path, where: str) -> Any:
-    """`content` as the dataclass `kind`, its fields checked against their types."""
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: damaged ({where or 'it'} is not a table): restore a copy, or start a new run")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for one in dataclasses.fields(kind):
-        name = f"{where}{one.name}"
-        if one.name not in content:
-            if one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING:
-                raise UserError(f"{path}: damaged (it has no {name}): restore a copy, or start a new run")
-            continue
-        value, hint = content[one.name], hints[one.name]
-        if dataclasses.is_dataclass(hint):
-            value = _typed(hint, value, path, f"{name}.")
-        elif not _fits(value, hint):
-            raise UserError(f"{path}: damaged ({name} is {value!r}): restore a copy, or start a new run")
-        values[one.name] = value
-    return kind(**values)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, one) for one in typing.get_args(hint))
-    plain = typing.get_origin(hint) or hint
-    if plain is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, plain if plain is not float else int | float)
 
 
 def compare_settings(stored: dict[str, Any], now: dict[str, Any]) -> list[str]:

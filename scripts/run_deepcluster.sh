@@ -2,7 +2,9 @@
 # bash scripts/run_deepcluster.sh [DATA] [options of `python -m deepcluster train`] [--results DIR]
 # Trains, explains, and says which page to open. Without DATA: the painted coins, into exp/ and results/.
 # With DATA (a folder, a .zip, mnist, mnist:test): into exp-<name>/ and results-<name>/.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # called as `sh ...`
 set -euo pipefail
+unset CDPATH  # cd would print where it went
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 for option in "$@"; do
   case $option in

@@ -2,7 +2,10 @@
 # bash scripts/setup.sh [dev]: make .venv when it is missing, half made or out of date; do nothing, without network,
 # when it is finished. Every other script calls this first; `dev` adds the developers' tools (scripts/test.sh).
 # The stamp names what is in and is written last, so an interrupted set-up heals on the next call.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # called as `sh ...`
 set -euo pipefail
+# what would lead cd elsewhere, or pip to other packages and another place than .venv
+unset CDPATH PYTHONPATH PYTHONHOME PIP_TARGET PIP_PREFIX PIP_ROOT PIP_USER
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 venv=$root/.venv
 stamp=$venv/.stamp
@@ -21,8 +24,8 @@ fail() { echo "error: $1" >&2; exit 2; }
 
 finished && exit 0
 if command -v flock >/dev/null; then  # two scripts started at once: the second waits for the first
-  exec 9>"$root/.setup.lock"
-  flock 9
+  exec 9>>"$root/.setup.lock"  # pip inherits it: a set-up that was killed is waited for until its pip has ended
+  flock -n 9 || { echo "Waiting for another set-up of this clone to end." >&2; flock 9; }
   finished && exit 0
 fi
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types and the whole suite; CI and pre-commit run nothing else. Arguments go to pytest.
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh dev
 bin=.venv/bin

@@ -15,6 +15,8 @@ from console.options import (
     not_negative,
     number,
     positive,
+    seed,
+    side,
 )
 from supervised.recipes import DATA, DEFAULT, RECIPES, SUITED, list_values
 
@@ -40,7 +42,7 @@ def build_parser() -> Parser:
     speedrun = commands.add_parser(
         "speedrun", help="the fewest seconds, epochs and layers to 99 %% of the digits", allow_abbrev=False
     )
-    speedrun.add_argument("--seeds", type=natural, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
+    speedrun.add_argument("--seeds", type=seed, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
     speedrun.add_argument("--out", type=Path, metavar="CSV", help="write the table here too")
     add_machine(speedrun)
     add_reading(speedrun)
@@ -81,10 +83,10 @@ def add_train(commands: Any) -> None:
     suited = "".join(f"; {model} for {data}" for data, model in SUITED.items())
     train.add_argument("--model", metavar="NAME", help=f"{DEFAULT} (default{suited}), {others}")
     train.add_argument(
-        "--size", "--img-size", dest="size", type=positive, default=28, metavar="PX", help="side that is seen (28)"
+        "--size", "--img-size", dest="size", type=side, default=28, metavar="PX", help="side that is seen (28)"
     )
     train.add_argument("--limit", type=positive, metavar="N", help="use N training images only")
-    train.add_argument("--seed", type=natural, default=2, help="everything random comes from it (2)")
+    train.add_argument("--seed", type=seed, default=2, help="everything random comes from it (2)")
 
     learning = train.add_argument_group("learning")
     learning.add_argument("--epochs", type=positive, help=f"at most ({list_values(lambda recipe: recipe.epochs)})")

@@ -12,13 +12,33 @@ from torch.nn import functional
 
 import runs
 from console import UserError
-from datasets import open_dataset
+from datasets import SOURCES, open_dataset
 from machine.device import use_device
+from machine.reading import Share
 from runs import Run
+from runs.received import choose_images
 from supervised.data import Split, load_split
 from supervised.learners import compute_logits
 from supervised.recipes import DATA, RECIPES
 from supervised.trained import class_names, network
+
+RESULT = "result.json"  # of a run directory
+
+
+@dataclass(frozen=True)
+class Result:
+    """result.json: how a training ended."""
+
+    model: str
+    epochs_asked: int
+    epochs_used: int
+    best_epoch: int
+    validation_loss: float
+    validation_accuracy: Share
+    validation_reliability: list[Share]  # of each class, `measure_reliability`
+    test_loss: float
+    test_accuracy: Share
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,7 @@ def ensemble_command(options: argparse.Namespace) -> None:
     answers, weights = [], []
     for run in found:
         answers.append(compute_logits(network(run).to(device), test.split.images).argmax(1).cpu())
-        weights.append(run.read_json("result.json")["validation_reliability"])
+        weights.append(read_result(run).validation_reliability)
         print(f"{run.path!s:<42}{accuracy_in_words(count_right(answers[-1], test.split), len(test.split))}")
     equal = np.ones((len(found), len(class_names(found[0]))))
     for name, weight in (("majority vote", equal), ("vote weighted by each net's reliability", np.array(weights))):
@@ -130,9 +150,8 @@ def open_test(options: argparse.Namespace, run: Run, device: torch.device) -> Na
     Raises:
         UserError: if it is not there, or its labels are not among the run's classes.
     """
-    dataset = open_dataset(
-        options.test or run.meta.dataset.source, run.meta.view.decoded_side, None, options.workers, options.mnist_dir
-    )
+    source = options.test or choose_images(run, None, SOURCES)
+    dataset = open_dataset(source, run.meta.view.decoded_side, None, options.workers, options.mnist_dir)
     split, name = load_split(dataset, class_names(run), device), options.test or run.meta.dataset.source
     if options.rotate or options.shift:
         split = Split(transform_images(split.images, options.rotate, options.shift), split.targets)
@@ -156,17 +175,17 @@ def transform_images(images: Tensor, degrees: float, pixels: int) -> Tensor:
 
 def tabulate_results(found: Sequence[Run]) -> list[ResultRow]:
     """A row for each model and data, with mean and spread over its runs; beside them what was published for it."""
-    same: dict[tuple[str, str], list[dict[str, float]]] = {}
+    same: dict[tuple[str, str], list[Result]] = {}
     for run in found:
-        result = run.read_json("result.json")
-        same.setdefault((result["model"], run.meta.dataset.name), []).append(result)
+        result = read_result(run)
+        same.setdefault((result.model, run.meta.dataset.name), []).append(result)
     rows = []
     for (model, data), results in same.items():
         published = RECIPES[model].published if model in RECIPES and data == DATA else None
         loss, accuracy = ("", "") if published is None else (f"{value:.4f}" for value in published)
 
-        def measured(name: str, places: int, results: list[dict[str, float]] = results) -> str:
-            return describe_spread([result[name] for result in results], places)
+        def measured(name: str, places: int, results: list[Result] = results) -> str:
+            return describe_spread([getattr(result, name) for result in results], places)
 
         rows.append(
             ResultRow(
@@ -202,6 +221,23 @@ def describe_spread(values: Sequence[float], places: int) -> str:
     return f"{middle} ± {np.std(values, ddof=1):.{places}f}" if len(values) > 1 else middle
 
 
+def read_result(run: Run) -> Result:
+    """result.json of a finished run.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    result: Result = run.read_json(RESULT, Result)
+    if len(result.validation_reliability) != len(class_names(run)):
+        raise UserError(f"{run.path / RESULT}: damaged (it tells of other classes than run.json): restore a copy")
+    return result
+
+
+def is_finished(run: Run) -> bool:
+    """Whether its training has ended."""
+    return bool(run.checkpoints()) and (run.path / RESULT).exists()
+
+
 def open_finished(path: Path) -> Run:
     """A supervised run whose training has ended.
 
@@ -211,6 +247,6 @@ def open_finished(path: Path) -> Run:
     run = runs.open_run(path)
     if run.meta.kind != "supervised":
         raise UserError(f"{path}: not a supervised run but {run.meta.kind}")
-    if not run.checkpoints() or run.read_json("result.json") is None:
+    if not is_finished(run):
         raise UserError(f"{path}: its training has not ended: run the same `supervised train` again, it continues")
     return run

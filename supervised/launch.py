@@ -1,7 +1,8 @@
 """From a user's options to a training: begun, continued or refused; then the one look at the test set."""
 
 import argparse
-import json
+import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ from torch.nn import functional
 
 import runs
 from console import UserError
+from datasets.folder import refuse_inside
 from machine.device import device_in_words, use_device
 from machine.files import waiting_for, write_json
+from machine.reading import Damaged, read_json
 from runs import Clusters, Meta, Run, Source, View
+from runs.received import remember
 from runs.tables import cluster_rows
 from supervised.data import CHANNELS, LabelledData, Split, load_split, open_labelled
-from supervised.evaluate import measure_reliability
+from supervised.evaluate import RESULT, Result, is_finished, measure_reliability, read_result
 from supervised.learners import compute_logits
 from supervised.models import DIGITS, build
 from supervised.recipes import DATA, DEFAULT, SUITED, find_recipe
@@ -30,6 +34,7 @@ FORMER_KEY = "mnist:test"  # of the images of a run of schema 1
 def train_command(options: argparse.Namespace) -> None:
     """`python -m supervised train`."""
     config = configure(options)
+    refuse_inside(options.exp, options.data, "--exp")
     old = runs.find_begun(options.exp, "supervised")
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     data = open_labelled(options.data, config.size, config.limit, options.workers, options.mnist_dir)
@@ -38,22 +43,23 @@ def train_command(options: argparse.Namespace) -> None:
     if not len(learn):
         raise UserError(f"{options.data}: {len(check)} training images: none is left beside those for validation")
     introduce(data, device)
-    if old is None:
-        run = runs.begin(options.exp, meta, data.test.ids, data.test.labels, data.test.skipped)
-    else:
-        runs.refuse_differences(replace(old, meta=bring_up_to_date(old.meta, meta)), meta)
-        run = old
-    with run.hold():
+    with runs.hold(options.exp):
+        if old is None:
+            run = runs.begin(options.exp, meta, data.test.ids, data.test.labels, data.test.skipped)
+        else:
+            runs.refuse_differences(replace(old, meta=bring_up_to_date(old.meta, meta)), meta)
+            remember(old)
+            run = old
         whole = load_split(data.training, data.classes, device)
         validation = whole[check]
         state = fit(run, whole[learn], validation, config)
-        if not run.checkpoints() or run.read_json("result.json") is None:
+        if not is_finished(run):
             finish(run, state, config, validation, load_split(data.test, data.classes, device))
-    result = run.read_json("result.json")
+    result = read_result(run)
+    keep_best(run, result, config)
     print(
-        f"{options.exp}: {config.model}, seed {config.seed}: {result['epochs_used']} epochs, "
-        f"best {result['best_epoch']}; validation {result['validation_accuracy']:.4f}, "
-        f"test {result['test_accuracy']:.4f} (loss {result['test_loss']:.4f})"
+        f"{options.exp}: {config.model}, seed {config.seed}: {result.epochs_used} epochs, best {result.best_epoch}; "
+        f"validation {result.validation_accuracy:.4f}, test {result.test_accuracy:.4f} (loss {result.test_loss:.4f})"
     )
 
 
@@ -109,49 +115,52 @@ def finish(run: Run, state: State, config: Config, validation: Split, test: Spli
     probability, predicted = (values.numpy() for values in logits.softmax(1).max(1))
     run.write_clusters(best.epoch, Clusters(predicted, 1 - probability))
     run.write_table("clusters.csv", cluster_rows(run.ids, predicted, 1 - probability, predicted, probability))
-    result = {
-        "model": config.model,
-        "epochs_asked": config.epochs,
-        "epochs_used": state.epoch,
-        "best_epoch": best.epoch,
-        "validation_loss": best.loss,
-        "validation_accuracy": best.accuracy,
-        "validation_reliability": measure_reliability(compute_logits(model, validation.images), validation.targets),
-        "test_loss": float(functional.cross_entropy(logits, targets)),
-        "test_accuracy": float((torch.from_numpy(predicted) == targets).double().mean()),
-        "seconds": sum(row["seconds"] for row in state.log),
-    }
-    run.write_json("result.json", result)
-    keep_best(run, result, config)
+    result = Result(
+        model=config.model,
+        epochs_asked=config.epochs,
+        epochs_used=state.epoch,
+        best_epoch=best.epoch,
+        validation_loss=best.loss,
+        validation_accuracy=best.accuracy,
+        validation_reliability=measure_reliability(compute_logits(model, validation.images), validation.targets),
+        test_loss=float(functional.cross_entropy(logits, targets)),
+        test_accuracy=float((torch.from_numpy(predicted) == targets).double().mean()),
+        seconds=sum(row["seconds"] for row in state.log),
+    )
+    run.write_json(RESULT, asdict(result))
     run.write_checkpoint(best.epoch, {"epoch": best.epoch, "model": run.meta.model, "state": best.state})
 
 
-def keep_best(run: Run, result: dict[str, Any], config: Config) -> None:
+def keep_best(run: Run, result: Result, config: Config) -> None:
     """best_parameters.json beside the run: the best of all runs there on the same data, by validation loss.
 
-    Runs that end at the same time take turns; a run counts when its result is complete.
+    Runs that end at the same time take turns; a run counts when it is finished. A folder that may not be written to
+    goes without.
     """
     data = run.meta.dataset.name
     folder = run.path.resolve().parent
     path = folder / (f"{BEST}.json" if data == DATA else f"{BEST}-{data}.json")
-    with waiting_for(folder / f".{path.name}.lock"):
-        best = read_best(path)
-        name = run.path.resolve().name
-        if best is not None and best["validation_loss"] <= result["validation_loss"] and best["run"] != name:
-            return
-        write_json(path, {"run": name, **result, "parameters": asdict(config)})
+    try:
+        with waiting_for(folder / f".{path.name}.lock"):
+            best = read_best(path)
+            name = run.path.resolve().name
+            if best is not None and best["validation_loss"] <= result.validation_loss and best["run"] != name:
+                return
+            write_json(path, {"run": name, **asdict(result), "parameters": asdict(config)})
+    except (OSError, UserError) as error:
+        print(f"{path.name} was left as it is ({error}); the run itself is complete", file=sys.stderr)
 
 
 def read_best(path: Path) -> dict[str, Any] | None:
     """What `keep_best` wrote; None if nothing is there, or something else, which holds nothing for us."""
     try:
-        best = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        best = read_json(path, "")
+    except (FileNotFoundError, Damaged):
         return None
     if not isinstance(best, dict) or not isinstance(best.get("run"), str):
         return None
     loss = best.get("validation_loss")
-    return best if isinstance(loss, int | float) and not isinstance(loss, bool) else None
+    return best if isinstance(loss, int | float) and not isinstance(loss, bool) and math.isfinite(loss) else None
 
 
 def bring_up_to_date(begun: Meta, now: Meta) -> Meta:

@@ -1,16 +1,20 @@
 """The networks: (B, channels, size, size) in 0..1 -> (B, classes) logits. Logit j is class j."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from console import UserError
-from supervised.recipes import find_recipe
+from machine.reading import Between, Damaged, Side, shown, typed
+from supervised.recipes import RECIPES, find_recipe
 
 # What the arguments in a run of schema 1, which name a network alone, leave out.
 DIGITS: dict[str, Any] = {"size": 28, "channels": 1, "classes": [str(digit) for digit in range(10)]}
+MOST_CLASSES = 100_000
 
 
 def build(arguments: Mapping[str, Any], seed: int = 0) -> "ClassNet":
@@ -31,6 +35,29 @@ def build(arguments: Mapping[str, Any], seed: int = 0) -> "ClassNet":
         torch.manual_seed(seed)
         features, classifier = make(known["size"], known["channels"], len(known["classes"]), **recipe.arguments)
     return ClassNet(known, features, classifier)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What `build` takes, as run.json and checkpoints hold it."""
+
+    name: str
+    size: Side = DIGITS["size"]
+    channels: Annotated[int, Between(1, 3)] = DIGITS["channels"]
+    classes: Annotated[list[str], Between(1, MOST_CLASSES)] = field(default_factory=lambda: list(DIGITS["classes"]))
+
+
+def check_arguments(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The arguments that a checkpoint of the run at `path` holds.
+
+    Raises:
+        UserError: naming what is wrong with them.
+    """
+    mend = "restore a copy of its checkpoints and run.json"
+    found = typed(Arguments, stored, path, mend, "model")
+    if found.name not in RECIPES:
+        raise Damaged(path, f"its network is {shown(found.name)}", mend)
+    return asdict(found)
 
 
 class ClassNet(nn.Module):

@@ -17,6 +17,7 @@ from console import bar_settings
 from machine.seeds import derive_seed
 from runs import Run
 from runs.tables import EpochFacts, log_row
+from runs.tensors import check_progress, is_state
 from supervised.data import Split
 from supervised.learners import LEARNERS, Learner, evaluate
 from supervised.models import build
@@ -86,7 +87,8 @@ def fit(run: Run, training: Split, validation: Split, config: Config) -> State:
     state = start(config, run.meta.model, training.images.device)
     saved = run.latest()
     if saved is not None:
-        restore(state, saved)
+        run.restored(lambda: restore(state, saved))
+        run.write_log(state.log)  # which a kill behind latest.pt left without its last row
     steps = -(-len(training) // config.batch)
     done, whole = state.epoch * steps, config.epochs * steps
     with tqdm(initial=done, total=whole, desc=config.model, unit=" batches", leave=False, **bar_settings()) as bar:
@@ -138,5 +140,8 @@ def snapshot(state: State) -> dict[str, Any]:
 
 def restore(state: State, saved: dict[str, Any]) -> None:
     """Put what `snapshot` took into a state that was just started."""
-    state.epoch, state.best, state.log = saved["epoch"], Best(**saved["best"]), saved["log"]
+    state.epoch, state.log = check_progress(saved)
+    state.best = Best(**saved["best"])
+    if state.best.epoch > state.epoch or not is_state(state.best.state) or not isinstance(state.best.loss, float):
+        raise ValueError("its best epoch is none")
     state.learner.restore(saved)

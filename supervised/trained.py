@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets import Dataset, Pixels, open_dataset
+from datasets import SOURCES, Dataset, Pixels, open_dataset
 from machine.seeds import derive_seed
 from runs import Run
 from runs.directory import checkpoint_of, load_weights
+from runs.received import choose_images
 from supervised.data import number_classes, stack_images, training_source
-from supervised.models import DIGITS, ClassNet, build
+from supervised.models import DIGITS, ClassNet, build, check_arguments
 
 
 class Frames(Protocol):
@@ -42,7 +43,7 @@ def network(run: Run, epoch: int | None = None) -> ClassNet:
         UserError: if no weights were kept, or they do not fit.
     """
     saved = checkpoint_of(run, epoch)
-    model = build(saved["model"])
+    model = build(check_arguments(saved["model"], run.path))
     load_weights(run, model, saved["state"])
     return model.eval()
 
@@ -87,7 +88,7 @@ def training_images(
     Raises:
         UserError: if they are not there any more.
     """
-    source = training_source(data or run.meta.dataset.source)
+    source = training_source(choose_images(run, data, SOURCES))
     return open_dataset(source, run.meta.view.decoded_side, run.meta.config["limit"], workers, mnist_dir)
 
 

@@ -70,11 +70,11 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def a_meta(**changes) -> "runs.Meta":
-    """A run.json that holds what every one must."""
+def a_meta(images: int = 5, **changes) -> "runs.Meta":
+    """A run.json, of so many images, that holds what every one must."""
     known = {
         "kind": "deepcluster",
-        "dataset": runs.Source("x", "x", "key", None, 5),
+        "dataset": runs.Source("x", "x", "key", None, images),
         "view": runs.View(64, False, 73),
         "model": {},
         "config": {},
@@ -103,3 +103,7 @@ def coins(tmp_path_factory) -> Path:
     for i in range(48):
         photograph(root / "abcd"[i % 4] / f"{i:02d}.jpg", i, hue=i % 4)
     return root
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, metavar="N", help="attacks of each kind in tests/test_hostile.py (a few)")

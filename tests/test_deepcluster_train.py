@@ -198,7 +198,7 @@ def test_same_seed_same_result_and_another_seed_another(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
     results = {}
     for name, seed in (("one", 1), ("two", 1), ("three", 2)):
-        run = runs.begin(tmp_path / name, a_meta(), dataset.ids, dataset.labels, [])
+        run = runs.begin(tmp_path / name, a_meta(len(dataset)), dataset.ids, dataset.labels, [])
         config = stable(seed=seed)
         train(Journal(run, dataset, config), dataset, config, CPU)
         results[name] = run
@@ -211,7 +211,7 @@ def test_same_seed_same_result_and_another_seed_another(coins, tmp_path):
 
 def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
-    run = runs.begin(tmp_path / "exp", a_meta(), dataset.ids, dataset.labels, dataset.skipped)
+    run = runs.begin(tmp_path / "exp", a_meta(len(dataset)), dataset.ids, dataset.labels, dataset.skipped)
     config = stable(epochs=5, reassign=4.0, batch=8)
     train(Journal(run, dataset, config, save_every=2, keep=2), dataset, config, CPU)
     assert run.epochs() == [1, 2, 3, 4, 5]
@@ -237,7 +237,7 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
 
 def test_pic_finds_its_own_number_and_the_head_follows(coins, tmp_path):
     dataset = open_dataset(str(coins), decoded_side(64))
-    run = runs.begin(tmp_path / "exp", a_meta(), dataset.ids, dataset.labels, [])
+    run = runs.begin(tmp_path / "exp", a_meta(len(dataset)), dataset.ids, dataset.labels, [])
     config = stable(k=17, epochs=3, final_clustering="pic", final_epochs=1)
     state = train(Journal(run, dataset, config, save_every=1, keep=5), dataset, config, CPU)
     found = int(run.clusters(3).assignment.max()) + 1

@@ -250,3 +250,29 @@ def test_a_network_without_classes_and_classes_that_it_has_not_are_one_sentence(
     ]:
         with pytest.raises(UserError, match=word):
             attribute(net, images, targets, [method], layer=net[0])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"model": lambda images: images}, "model: a function"),
+        ({"images": [[0.0]]}, "images: a list"),
+        ({"images": torch.zeros(1, 3, 8, 8, dtype=torch.uint8)}, "images: of torch.uint8"),
+        ({"images": torch.zeros(3, 8, 8)}, "images: of shape"),
+        ({"targets": 0}, "targets: a int"),
+        ({"targets": torch.zeros(1)}, "targets: of torch.float32"),
+        ({"targets": torch.zeros(1, dtype=torch.bool)}, "targets: of torch.bool"),
+        ({"methods": None}, "methods: a list of names"),
+        ({"methods": [3]}, "methods: a list of names"),
+    ],
+)
+def test_arguments_of_another_kind_are_one_sentence(wrong, words):
+    right = {
+        "model": torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()),
+        "images": torch.zeros(1, 3, 8, 8),
+        "targets": torch.tensor([0]),
+        "methods": ["gradient"],
+    }
+    assert attribute(**right)["gradient"].shape == (1, 3, 8, 8)
+    with pytest.raises(UserError, match=words):
+        attribute(**(right | wrong))

@@ -17,7 +17,7 @@ HEAD = "epoch,image,cluster,action,value,note\n"
 def run(tmp_path):
     """Eight images in four clusters; cluster 4 is empty."""
     ids = [f"{i}.jpg" for i in range(8)]
-    made = runs.begin(tmp_path / "exp", a_meta(), ids, None, [])
+    made = runs.begin(tmp_path / "exp", a_meta(len(ids)), ids, None, [])
     assignment = np.array([0, 0, 1, 1, 2, 2, 3, 3])
     made.write_clusters(3, runs.Clusters(assignment, np.linspace(0, 1, 8)))
     return made

@@ -41,25 +41,25 @@ def test_a_gpu_that_is_not_in_use_is_left_alone(monkeypatch):
     synchronise(torch.device("cpu"))
 
 
-def test_kmeans_stays_on_the_cpu_of_a_cpu_run(monkeypatch):
-    """Though faiss sees a GPU."""
+def test_kmeans_stays_on_the_device_of_the_run(monkeypatch):
+    """Though faiss sees several GPUs: a run on the CPU takes none, one on a GPU takes that one."""
     import faiss
 
     from deepcluster import clustering
 
     asked = []
 
-    class Kmeans(faiss.Kmeans):
-        def __init__(self, *arguments, gpu, **settings):
-            asked.append(gpu)
-            super().__init__(*arguments, gpu=False, **settings)
+    def to_gpu(_, device, index):
+        asked.append(device)
+        return index
 
-    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1, raising=False)
-    monkeypatch.setattr(faiss, "Kmeans", Kmeans)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 4, raising=False)
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", to_gpu, raising=False)
     points = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32)
-    clustering.kmeans(points, 3, 0)
-    clustering.kmeans(points, 3, 0, torch.device("cuda"))
-    assert asked == [False, True]
+    for device in (None, torch.device("cpu"), torch.device("cuda"), torch.device("cuda:2")):
+        clustering.kmeans(points, 3, 0, device)
+    assert asked == [0, 2]
 
 
 @pytest.mark.parametrize(

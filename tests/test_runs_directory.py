@@ -31,7 +31,7 @@ def test_arrays_and_weights_survive(run):
     run.write_clusters(7, clusters)
     np.testing.assert_array_equal(run.clusters(7).assignment, clusters.assignment)
     np.testing.assert_array_equal(run.clusters(7).distance, clusters.distance)
-    run.write_checkpoint(7, {"epoch": 7, "state": {"w": torch.arange(3.0)}})
+    run.write_checkpoint(7, {"epoch": 7, "model": {}, "state": {"w": torch.arange(3.0)}})
     assert run.checkpoints() == [7]
     torch.testing.assert_close(run.checkpoint(7)["state"]["w"], torch.arange(3.0))
     assert run.latest() is None

@@ -47,7 +47,7 @@ def test_a_new_column_is_written_shown_and_drawn(tmp_path, monkeypatch):
     new = LogColumn("entropy", "entropy of the sizes", lambda f: 0.5 * f.epoch, panel="Entropy", shown=True)
     monkeypatch.setattr(tables, "LOG", (*tables.LOG, new))
     monkeypatch.setattr(figures, "LOG", tables.LOG)
-    run = runs.begin(tmp_path / "exp", a_meta(), list("abcd"), None, [])
+    run = runs.begin(tmp_path / "exp", a_meta(4), list("abcd"), None, [])
     rows = [log_row(dataclasses.replace(FACTS, epoch=epoch)) for epoch in (1, 2)]
     run.write_log(rows)
     assert [row["entropy"] for row in run.log()] == ["0.5", "1.0"]
@@ -59,7 +59,7 @@ def test_a_new_column_is_written_shown_and_drawn(tmp_path, monkeypatch):
 
 
 def test_show_prints_the_shown_columns(tmp_path):
-    run = runs.begin(tmp_path / "exp", a_meta(), list("abcd"), None, [])
+    run = runs.begin(tmp_path / "exp", a_meta(4), list("abcd"), None, [])
     run.write_log([log_row(FACTS)])
     head = run_module("runs", "show", run.path).stdout.splitlines()[-2].split()
     assert head == [column.name for column in tables.LOG if column.shown and column.name in log_row(FACTS)]
@@ -82,7 +82,7 @@ def test_clusters_csv_by_hand(tmp_path):
     assert rows[0] == {
         "image": "a", "cluster": 1, "distance": "0.500000", "rank": 2, "predicted": 1, "probability": "0.500000",
     }  # fmt: skip
-    run = runs.begin(tmp_path / "exp", a_meta(), list("abc"), None, [])
+    run = runs.begin(tmp_path / "exp", a_meta(3), list("abc"), None, [])
     run.write_table("clusters.csv", rows)
     assert list(read_csv(run.path / "clusters.csv")[0]) == [column.name for column in tables.CLUSTERS]
 

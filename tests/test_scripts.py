@@ -1,5 +1,6 @@
 """The shell scripts, with a stand-in for Python so that nothing is downloaded."""
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -212,3 +213,59 @@ def test_an_interrupted_training_is_not_explained(clone):
     }
     assert subprocess.run(command, cwd=clone, env=environment, capture_output=True).returncode == 130
     assert not any("-m explain" in call for call in calls(clone))
+
+
+def test_the_callers_environment_leads_nowhere_else(clone, tmp_path):
+    """CDPATH makes cd print; PYTHONPATH and PIP_TARGET would make pip take or put packages elsewhere."""
+    (tmp_path / "elsewhere" / "clone" / "scripts").mkdir(parents=True)
+    script(
+        tmp_path / "bin" / "venv-python",
+        FAKE_VENV_PYTHON.replace("venv=", 'env >> "$(dirname "$0")/../../seen"\nvenv='),
+    )
+    done = subprocess.run(
+        ["bash", "clone/scripts/setup.sh"],
+        cwd=tmp_path,
+        env={
+            "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+            "HOME": str(tmp_path),
+            "CDPATH": f"{tmp_path / 'elsewhere'}:.",
+            "PYTHONPATH": "/somewhere",
+            "PIP_TARGET": str(tmp_path / "target"),
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (clone / ".venv" / ".stamp").exists()
+    seen = (clone / "seen").read_text()
+    assert "PATH=" in seen
+    assert not {"CDPATH", "PYTHONPATH", "PIP_TARGET"} & {line.split("=")[0] for line in seen.splitlines()}
+
+
+def test_a_second_set_up_says_that_it_waits(clone):
+    with (clone / ".setup.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = subprocess.Popen(
+            ["bash", str(clone / "scripts" / "setup.sh")],
+            env={"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == "Waiting for another set-up of this clone to end.\n"
+    assert waiting.wait(60) == 0
+    waiting.stderr.close()
+
+
+def test_a_clone_that_was_moved_and_a_call_by_sh_work(clone, tmp_path):
+    assert setup(clone).returncode == 0
+    moved = clone.rename(tmp_path / "moved")
+    done = subprocess.run(
+        ["sh", str(moved / "scripts" / "setup.sh")],
+        env={"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    (pth,) = (moved / ".venv").glob("lib/python3*/site-packages/*.pth")
+    assert (pth.parent / pth.read_text().strip()).resolve() == moved

@@ -18,10 +18,11 @@ import numpy as np
 from PIL import Image
 
 from console import progress
-from datasets.cache import cache_root
+from datasets.cache import made_once
 from datasets.painted.photograph import BACKGROUNDS, photograph
 from datasets.painted.relief import FREE, SIZE, engrave, flan, metal, rotate
 from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask
+from machine.files import cache_root
 
 __all__ = [
     "BACKGROUNDS",
@@ -37,7 +38,7 @@ __all__ = [
     "repaint",
 ]
 
-COUNT = 1000
+COUNT, MOST = 1000, 1_000_000
 SEED = 11
 VERSION = 5  # raise when the same seed paints other pictures
 
@@ -45,9 +46,7 @@ VERSION = 5  # raise when the same seed paints other pictures
 def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
     """The painted coins of this count and seed in the local cache, painted now if they are not there yet."""
     home = cache_root() / "painted" / f"v{VERSION}-{count}-{seed}"
-    if not home.is_dir():
-        paint(home, count, seed)
-    return home
+    return made_once(home, lambda folder: paint_into(folder, count, seed))
 
 
 def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None) -> None:
@@ -64,27 +63,31 @@ def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = No
     """
     partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    chosen = _type_of_each(count, seed)
-    for coin_type in TYPES:
-        for kind in ("images", "masks"):
-            (partial / kind / coin_type.name).mkdir(parents=True)
+    partial.mkdir()
     try:
-        jobs = [
-            (number, int(type_index), seed, str(partial), None if dies is None else int(die))
-            for number, (type_index, die) in enumerate(zip(chosen, _die_of_each(chosen, dies or 1), strict=True))
-        ]
-        with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-            rows = list(
-                progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins")
-            )
-        with (partial / "truth.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        (partial / "masks.json").write_text(json.dumps(MASK_BITS, indent=1) + "\n")
+        paint_into(partial, count, seed, dies)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def paint_into(folder: Path, count: int, seed: int, dies: int | None = None) -> None:
+    """What `paint` writes, into an empty folder."""
+    chosen = _type_of_each(count, seed)
+    for coin_type in TYPES:
+        for kind in ("images", "masks"):
+            (folder / kind / coin_type.name).mkdir(parents=True)
+    jobs = [
+        (number, int(type_index), seed, str(folder), None if dies is None else int(die))
+        for number, (type_index, die) in enumerate(zip(chosen, _die_of_each(chosen, dies or 1), strict=True))
+    ]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        rows = list(progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins"))
+    with (folder / "truth.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    (folder / "masks.json").write_text(json.dumps(MASK_BITS, indent=1) + "\n")
 
 
 def _type_of_each(count: int, seed: int) -> np.ndarray:

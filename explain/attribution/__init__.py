@@ -12,6 +12,7 @@ there to the logits) takes a faster path with the same result.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from console import UserError
 from explain.attribution.registry import METHODS, PHOTOGRAPH, VIEW, Asked, Method, Option, in_order, parse, parse_all
 
 if TYPE_CHECKING:
@@ -58,8 +59,10 @@ def attribute_and_measure(
     """`attribute`, and what the methods measure beside their maps: key -> number's name (`Method.numbers`) -> (B,)."""
     from explain.attribution.cam import shared_pass
 
-    _check(images, targets)
-    methods = [methods] if isinstance(methods, str) else methods
+    _check(model, images, targets)
+    methods = [methods] if isinstance(methods, str | Asked) else methods
+    if not isinstance(methods, Sequence) or not all(isinstance(one, str | Asked) for one in methods):
+        raise UserError(f"methods: a list of names like {next(iter(METHODS))!r} is wanted")
     asked = [parse_all([one])[0] if isinstance(one, str) else one for one in methods]
     together = [one for one in asked if one.method.shared and not one.options]
     maps: dict[str, Tensor] = {}
@@ -78,9 +81,18 @@ def attribute_and_measure(
     return found, numbers
 
 
-def _check(images: "Tensor", targets: "Tensor") -> None:
-    from console import UserError
+def _check(model: "nn.Module", images: "Tensor", targets: "Tensor") -> None:
+    import torch
 
+    if not isinstance(model, torch.nn.Module):
+        raise UserError(f"model: a {type(model).__name__}, but a torch module is wanted")
+    for name, value in (("images", images), ("targets", targets)):
+        if not isinstance(value, torch.Tensor):
+            raise UserError(f"{name}: a {type(value).__name__}, but a torch tensor is wanted")
+    if not images.is_floating_point():
+        raise UserError(f"images: of {images.dtype}, but floating-point numbers, as the model wants them, are wanted")
+    if targets.dim() == 1 and (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool):
+        raise UserError(f"targets: of {targets.dtype}, but whole numbers of logits, or (B, K) weights, are wanted")
     if images.dim() != 4:
         raise UserError(f"images: of shape {tuple(images.shape)}, but (batch, channels, height, width) is wanted")
     if targets.dim() not in (1, 2) or len(targets) != len(images):

@@ -153,8 +153,8 @@ def in_order(keys: Iterable[str]) -> list[Asked]:
 
 def layer(text: str) -> int | str:
     """A convolution by its place from the end (-1 is the last), or a module by its name."""
-    if text.lstrip("-").isdigit():
-        number = int(text)
+    if text.lstrip("-").isdecimal():
+        number = int(text)  # ValueError beyond 4,300 digits, too
         if number >= 0:
             raise ValueError
         return number

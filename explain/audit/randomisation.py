@@ -1,7 +1,7 @@
 """Whether an explanation depends on what was learnt: the same method on the network before its training."""
 
-import json
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from explain.choice import target_weights
 from explain.record import Explanation
 from explain.subject import Subject
 from machine.files import write_json
+from machine.reading import Between, Damaged, read_json, typed
 
 SAMPLE = 32  # images
 
@@ -24,17 +25,16 @@ def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
     subject, choice = explanation.subject, explanation.choice
     path = explanation.folder / ".random-weights.json"
     try:
-        kept = json.loads(path.read_text())
-        known = {key: float(value) for key, value in kept[choice.target].items()}
-    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
-        kept, known = {}, {}  # not measured yet, or damaged, or of an older version
+        kept = typed(dict[str, dict[str, Annotated[float, Between(-1.001, 1.001)]]], read_json(path, ""), path, "")
+    except (FileNotFoundError, Damaged):
+        kept = {}  # not measured yet, or damaged, or of an older version
+    known = kept.get(choice.target, {})
     wanted = [asked for asked in choice.maps if asked.method.default]
     missing = [asked for asked in wanted if asked.key not in known]
     sample = np.random.default_rng(subject.seed).permutation(explanation.rows)[:SAMPLE]
     if missing and len(sample):
         weights = target_weights(subject, choice.target, sample, explanation.scores)
         known |= against_random_weights(subject, sample, weights, missing)
-        kept = {target: values for target, values in kept.items() if isinstance(values, dict)} if kept else {}
         write_json(path, kept | {choice.target: known})
     return {asked.key: known[asked.key] for asked in explanation.record.drawn() if asked.key in known}
 

@@ -15,7 +15,7 @@ from explain.dots.figures import draw_examples, draw_measures, draw_moves
 from explain.gallery.pages import PAGES, TEMPLATES
 from explain.results import DOTS, default_results
 from machine.device import use_device
-from machine.files import write_atomic, write_csv
+from machine.files import refuse_links, write_atomic, write_csv
 from runs import Run
 from runs.figures import DPI
 from supervised.evaluate import open_finished
@@ -62,6 +62,7 @@ def dots_command(options: argparse.Namespace) -> None:
     ]
     groups = [Group(name, found[part], networks[part], measured[part]) for name, part in zip(names, parts, strict=True)]
     folder: Path = (options.results or default_results(found[0].path)) / DOTS
+    refuse_links(folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "answers.csv", _rows(groups))
     pictures = _draw(groups, scenes, folder)

@@ -36,8 +36,9 @@ from explain.flipping.study import run_study
 from explain.gallery.pages import PAGES
 from explain.results import default_results
 from machine.device import use_device
-from machine.files import locked, write_atomic, write_csv, write_json
+from machine.files import locked, refuse_links, write_atomic, write_csv, write_json
 from runs import Run
+from supervised.evaluate import is_finished, read_result
 
 SHEETS = "sheets"  # in a network's folder: all changed images
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -68,6 +69,7 @@ def pixelflip_command(options: argparse.Namespace) -> None:
     ]
     grid = flips_of(asked, options.patch)
     folder = (options.results or default_results(options.run)) / "pixelflip" / folder_name(asked, split, options)
+    refuse_links(options.results or default_results(options.run))
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "another pixelflip is writing here: wait for it or choose --results"):
         studies = [
@@ -117,10 +119,9 @@ def net_folder(net: Net, folder: Path) -> Path:
 
 def precisions(found: list[Run]) -> np.ndarray | None:
     """(M, classes) how often each network is right when it says a class, on validation images; None: not known."""
-    results = [run.read_json("result.json") for run in found]
-    if any(result is None for result in results):
+    if not all(run.meta.kind == "supervised" and is_finished(run) for run in found):
         return None
-    return np.array([result["validation_reliability"] for result in results])
+    return np.array([read_result(run).validation_reliability for run in found])
 
 
 class Report:

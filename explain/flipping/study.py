@@ -6,7 +6,6 @@ the next piece and ends in the same bytes.
 
 import io
 import shutil
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,9 +22,9 @@ from explain.flipping.exact import FlipLogits, Logits, flip_naive, flipped_image
 from explain.flipping.nets import DIGIT, TOLERANCE, Asked, Net, naive_batch
 from machine.device import full_precision
 from machine.files import write_atomic
+from machine.reading import Damaged, read_npz
 
 PIECE = 256  # images of 28 x 28 pixels and as many flips; of larger ones fewer
-DAMAGED = (zipfile.BadZipFile, ValueError, KeyError, EOFError)
 
 
 @dataclass(frozen=True)
@@ -180,14 +179,17 @@ def read_changes(path: Path, ids: Sequence[str]) -> Changes:
     Raises:
         UserError: if it is damaged, or of other images.
     """
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            held, changes = arrays["ids"], Changes(*(arrays[name] for name in FIELDS))
-    except DAMAGED:
-        raise UserError(f"{path}: damaged: remove it and run the same command again, which makes it anew") from None
+    mend = "remove it and run the same command again, which makes it anew"
+    kinds = {name: ("f" if name == "lead" else "iu", (None,)) for name in FIELDS}
+    *values, held = read_npz(path, kinds | {"ids": ("U", (None,))}, mend).values()
+    found = Changes(*values)
+    counts = {len(getattr(found, name)) for name in FIELDS if name != "answers"}
+    images = len(found.answers)
+    if len(counts) > 1 or (len(found.image) and not 0 <= found.image.min() <= found.image.max() < images):
+        raise Damaged(path, "its flips are not of its images", mend)
     if held.tolist() != list(ids):
         raise UserError(
             f"{path}: holds the flips of other images (some came or went since): remove its folder and run the same "
             "command again, or choose --results"
         )
-    return changes
+    return found

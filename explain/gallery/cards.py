@@ -22,6 +22,7 @@ class Card:
     label: str | None  # the most frequent one
     mean_heat: bool
     maximum: bool  # whether `maximise` made its picture
+    pictured: bool  # whether there is a mean and a sheet: not if its images were gone before it was explained
 
     @property
     def facts(self) -> list[str]:
@@ -51,8 +52,9 @@ def make_cards(explanation: Explanation, rows: Sequence[int]) -> list[Card]:
             purity = count / len(members)
         overlap = None if before is None else best_jaccard(members, before)
         name = clusters.names.get(number, "")
-        maximum = is_there(explanation.folder / str(number) / MAXIMUM)
-        found.append(Card(number, name, len(members), shown[number], overlap, purity, label, number in warm, maximum))
+        home = explanation.folder / str(number)
+        pictures = (number in warm, is_there(home / MAXIMUM), is_there(home / "_sheet.jpg"))
+        found.append(Card(number, name, len(members), shown[number], overlap, purity, label, *pictures))
     return found
 
 

@@ -1,6 +1,7 @@
 """The pages: overview, map of all images, and one for each cluster."""
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from explain.gallery.cards import Card, make_cards
 from explain.record import MAXIMUM, Explanation
 from explain.rendering import SUFFIX
 from machine.files import write_atomic
+from machine.reading import whole_number
 from runs.tables import LOG
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -26,18 +28,20 @@ PAGES = jinja2.Environment(
 )
 
 
-def write_pages(explanation: Explanation, caveat: dict[str, float], results: Path) -> None:
+def write_pages(explanation: Explanation, caveat: dict[str, float], results: Path, to_come: Sequence[int] = ()) -> None:
     """The pages of one epoch; of the newest also results/index.html.
 
     Args:
         explanation: what was drawn.
         caveat: rank correlation with the untrained network's maps, by the method's key.
         results: the folder of all epochs.
+        to_come: epochs that the same call explains next.
     """
     subject, folder = explanation.subject, explanation.folder
     rows = explanation.drawn_rows().tolist()
     cards = make_cards(explanation, rows)
-    epochs = sorted({int(path.parent.name) for path in results.glob("*/explanations.csv")})
+    there = [whole_number(path.parent.name) for path in results.glob("*/explanations.csv")]
+    epochs = sorted({*to_come, *(epoch for epoch in there if epoch is not None)})  # not a copy called "10 (1)"
     shared = common(explanation, caveat, cards)
     for name in ASSETS:
         write_atomic(results / name, (TEMPLATES / name).read_bytes(), durable=False)
@@ -53,6 +57,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     for row in rows:
         by_cluster.setdefault(int(subject.clusters.assignment[row]), []).append(row)
     for at, card in enumerate(cards):
+        (folder / str(card.number)).mkdir(exist_ok=True)  # also of a cluster whose images are all gone
         content = {
             "card": card,
             "facts": cluster_facts(explanation, card),
@@ -94,7 +99,7 @@ def overview_facts(explanation: Explanation) -> list[str]:
     """The line below the overview's title."""
     subject, run = explanation.subject, explanation.subject.run
     edited = subject.clusters.digest is not None
-    row = {line["epoch"]: line for line in run.log()}.get(str(subject.epoch), {})
+    row = {int(line["epoch"]): line for line in run.log()}.get(subject.epoch, {})
     facts = [f"Epoch {subject.epoch}" + (", clusters edited by hand" if edited else "")]
     for column in LOG:
         if column.gallery is not None and row.get(column.name) and not edited:

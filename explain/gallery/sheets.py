@@ -8,7 +8,7 @@ from torch.nn import functional
 from console import progress
 from explain.drawing import HEAT
 from explain.record import Explanation, is_there
-from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels
+from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels, read_picture
 from machine.files import write_atomic
 
 SHEET = 40  # images on a cluster's contact sheet
@@ -41,8 +41,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             size = subject.size
             cells = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
             smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
-            with Image.open(home / "_mean.png") as mean:
-                photograph = np.asarray(mean.convert("RGB").resize((size, size)))
+            photograph = np.asarray(read_picture(home / "_mean.png").resize((size, size)))
             write_atomic(home / f"_mean-{HEAT}.png", encode(overlay(smooth, photograph), "png"), durable=False)
 
 
@@ -59,8 +58,7 @@ def write_panels(explanation: Explanation) -> None:
         pictures = []
         for row in members:
             for key in methods:
-                with Image.open(paths.of(row, key)) as picture:
-                    pictures += [np.asarray(panel) for panel in panels(picture.convert("RGB"))]
+                pictures += [np.asarray(panel) for panel in panels(read_picture(paths.of(row, key)))]
         if pictures:
             sheet = encode_sheet(contact_sheet(pictures, len(pictures) // len(members)))
             write_atomic(explanation.folder / str(number) / "_why.jpg", sheet, durable=False)

@@ -51,13 +51,15 @@ const edits = {
     return rows;
   },
   take(rows) {
-    for (const [rowEpoch, image, cluster, action, value, note] of rows) {
+    for (const [rowEpoch, , , action] of rows) {  // all of them first: a bad row must not leave half of them here
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
+      if (!["name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
+    }
+    for (const [, image, cluster, action, value, note] of rows) {
       if (action === "name") this.clusters.set(+cluster, { merge: "", ...this.clusters.get(+cluster), name: value });
       else if (action === "merge") this.clusters.set(+cluster, { name: null, ...this.clusters.get(+cluster), merge: value });
-      else if (["move", "wrong", "note"].includes(action))
+      else
         this.coins.set(image, { cluster: +cluster, wrong: action === "wrong", move: action === "move" ? value : "", note });
-      else throw new Error(`unknown action ${action}`);
     }
     this.keep();
   },

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from console import UserError
-from datasets import open_dataset
+from datasets import SOURCES, open_dataset
 from machine.device import use_device
 from machine.files import write_atomic
 from runs import Run
 from runs.figures import save_figure
+from runs.received import choose_images
 from supervised.data import Split, load_split
 from supervised.evaluate import accuracy_in_words, count_right, open_finished, tabulate_results
 from supervised.learners import compute_logits
@@ -32,7 +33,7 @@ def report_command(options: argparse.Namespace) -> None:
         raise UserError(
             f"--layer {options.layer}: the convolutions are layers {', '.join(map(str, convolutions)) or 'none'}"
         )
-    source = run.meta.dataset.source
+    source = choose_images(run, None, SOURCES)
     dataset = open_dataset(source, run.meta.view.decoded_side, None, options.workers, options.mnist_dir)
     if options.image >= len(dataset):
         raise UserError(f"--image {options.image}: the test images are 0 to {len(dataset) - 1}")

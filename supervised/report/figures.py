@@ -128,6 +128,7 @@ def draw_embeddings(model: ClassNet, test: Split, classes: Sequence[str], word: 
     with torch.inference_mode():
         dense = model.embed(images).cpu().numpy()
     pixels = images.flatten(1).cpu().numpy()
+    seed %= 2**32  # all that scikit-learn takes
     found = KMeans(min(len(classes), len(rows)), n_init=4, random_state=seed).fit_predict(pixels)
     matched = match_majority(found, targets)
     colours = {"cmap": "tab10", "vmin": -0.5, "vmax": 9.5}
