@@ -91,7 +91,7 @@ def test_spectrum_of_a_wheel_is_its_spokes():
     spectrum = unrolled_spectrum(colours(grey.astype(np.float32)), PLACE)
     assert spectrum.shape == (48, 3, 39)
     assert spectrum.dtype == np.float32
-    height, across_circles, along = (spectrum[20:46, channel].argmax(1) + 1 for channel in range(3))
+    height, across_circles = (spectrum[20:46, channel].argmax(1) + 1 for channel in range(2))
     assert (height == 8).all()  # frequencies count from 1
     assert (across_circles == 16).all()  # each spoke has two flanks, and no side
     assert spectrum[20:46, 1].max() > spectrum[20:46, 2].max()  # it has no edges that run along circles
