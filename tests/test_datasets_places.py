@@ -78,6 +78,8 @@ def test_places_are_found_once_and_continued(few, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.places, "PIECE", 2)
     first = find_places(few, "some")
     assert len(looked) == 5
+    np.testing.assert_array_equal(first[3].to_row(), find(few[3]).to_row())
+    assert (first[3].x, first[3].center_y) == (find(few[3]).x, find(few[3]).center_y)  # to the last bit
     assert [place.x for place in find_places(few, "some")] == [place.x for place in first]
     assert len(looked) == 5
     (file,) = (tmp_path / "places").glob("*.npy")

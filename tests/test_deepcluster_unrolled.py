@@ -285,10 +285,11 @@ def test_compare_clusters_again_what_the_run_saw(trained, tmp_path, monkeypatch,
     assert_allclose(np.abs(clustered[compare.THIS].features @ reduced.T).diagonal(), 1, atol=1e-3)
 
 
-def test_turning_the_coins_changes_their_features_less_than_another_design_does():
-    """Before any training, of actual photographs, each turned as a whole: a fifth of the way to the other design.
+def test_turning_a_coin_changes_its_features_less_than_another_design_does():
+    """Of actual pictures, each turned as a whole, before any training.
 
-    What remains is that a turn is seldom a whole number of the map's cells, and that pixels are resampled.
+    By a whole number of the map's cells (16 in a turn) the features stay, to a hundredth of the way to another design:
+    pixels are resampled. Between two cells they go up to half of that way, which training has to make up for.
     """
     net = build({"arch": "alexnet", "size": 128, "k": 2, "sobel": False, "neck": "spectrum", "view": "unrolled"}, 3)
     net.eval()
@@ -308,14 +309,15 @@ def test_turning_the_coins_changes_their_features_less_than_another_design_does(
         pixels = torch.from_numpy(drawn).permute(2, 0, 1)[None].float()
         return net.embed((pixels / 255 - 0.45) / 0.225)[0].numpy()
 
-    ratios = []
+    ratios = {}
     for seed in range(4):
         own, other = embedded(struck_coin(seed)), embedded(struck_coin(seed + 10))
-        for degrees in (7, 33, 90, 161):
+        for degrees in (7, 33, 45, 90, 161, 270):
             to = cv2.getRotationMatrix2D((100, 100), degrees, 1)
             turned = cv2.warpAffine(
                 struck_coin(seed), to, (side, side), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE
             )
-            ratios.append(np.linalg.norm(embedded(turned) - own) / np.linalg.norm(other - own))
-    print(np.round(ratios, 3))
-    assert max(ratios) < 0.2
+            ratios[seed, degrees] = np.linalg.norm(embedded(turned) - own) / np.linalg.norm(other - own)
+    print(ratios)
+    assert max(ratio for (_, degrees), ratio in ratios.items() if degrees % 22.5 == 0) < 0.05
+    assert max(ratios.values()) < 0.6

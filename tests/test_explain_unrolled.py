@@ -80,22 +80,21 @@ def test_pictures_are_squares_of_the_photograph(subject, struck):
 
 
 def test_maps_lie_on_the_coin_and_nowhere_else(subject):
-    rows = np.arange(24)
+    rows = np.arange(0, 24, 5)
     images = subject.images(rows)
     targets = torch.as_tensor(subject.clusters.column_of(subject.clusters.assignment[rows]))
     maps = attribute(subject.model, images, targets, ["grad_cam", "guided_backprop", "occlusion"])
     for name, channels in (("grad_cam", 1), ("guided_backprop", 3), ("occlusion", 1)):
         back = subject.draw_back(rows, maps[name].float().numpy())
-        assert back.shape == (24, channels, SIZE, SIZE)
+        assert back.shape == (5, channels, SIZE, SIZE)
         assert np.isfinite(back).all()
-        for row in rows:
-            away = radii_from(subject, row)
-            assert not back[row][:, away > REACH * (1 + 1 / SIZE)].any()
+        for one, row in zip(back, rows, strict=True):
+            assert not one[:, radii_from(subject, row) > REACH * (1 + 1 / SIZE)].any()
         assert np.abs(back).max() > 0.5 * float(maps[name].abs().max())
-    everywhere = subject.draw_back(rows, np.ones((24, 1, SIZE // 2, 2 * SIZE), np.float32))
-    for row in rows:
+    everywhere = subject.draw_back(rows, np.ones((5, 1, SIZE // 2, 2 * SIZE), np.float32))
+    for one, row in zip(everywhere, rows, strict=True):
         inside = radii_from(subject, row) < REACH * (1 - 1 / SIZE)
-        np.testing.assert_allclose(everywhere[row, 0][inside], 1, rtol=1e-5)
+        np.testing.assert_allclose(one[0][inside], 1, rtol=1e-5)
 
 
 def test_a_place_in_the_view_is_drawn_where_it_is_on_the_photograph(subject):
