@@ -288,8 +288,9 @@ def test_compare_clusters_again_what_the_run_saw(trained, tmp_path, monkeypatch,
 def test_turning_a_coin_changes_its_features_less_than_another_design_does():
     """Of actual pictures, each turned as a whole, before any training.
 
-    By a whole number of the map's cells (16 in a turn) the features stay, to a hundredth of the way to another design:
-    pixels are resampled. Between two cells they go up to half of that way, which training has to make up for.
+    The map has 16 cells in a turn. By quarter turns the features stay, to a hundredth of the way to another design; by
+    two cells, 45 degrees, for which pixels are resampled, to a fifth; between two cells they go up to half of that way,
+    which training has to make up for.
     """
     net = build({"arch": "alexnet", "size": 128, "k": 2, "sobel": False, "neck": "spectrum", "view": "unrolled"}, 3)
     net.eval()
@@ -319,5 +320,6 @@ def test_turning_a_coin_changes_its_features_less_than_another_design_does():
             )
             ratios[seed, degrees] = np.linalg.norm(embedded(turned) - own) / np.linalg.norm(other - own)
     print(ratios)
-    assert max(ratio for (_, degrees), ratio in ratios.items() if degrees % 22.5 == 0) < 0.05
+    assert max(ratio for (_, degrees), ratio in ratios.items() if degrees % 90 == 0) < 0.01
+    assert max(ratio for (_, degrees), ratio in ratios.items() if degrees == 45) < 0.2
     assert max(ratios.values()) < 0.6
