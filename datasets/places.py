@@ -60,7 +60,8 @@ def find_place(pixels: np.ndarray) -> Place:
         height, width = pixels.shape[:2]
         return place_at((width - 1) / 2, (height - 1) / 2, min(height, width) / 2)
     coin = coins[0]
-    return Place(*coin.center, coin.radius, *design_center(pixels, coin), coin.confidence, coin.outline)
+    exact = Place(*coin.center, coin.radius, *design_center(pixels, coin), coin.confidence, coin.outline)
+    return Place.from_row(exact.to_row())  # as it is kept: the same pixels are drawn of it now and from the cache
 
 
 def place_at(x: float, y: float, radius: float, confidence: float = 0.0) -> Place:

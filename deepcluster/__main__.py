@@ -204,13 +204,22 @@ def add_train(commands: Any) -> None:
     option(
         net,
         "--with",
+        "--facts",  # as the setting is called
         dest="facts",
         type=facts,
         metavar="FACTS",
         help="size, colour, size,colour or none: cluster these measured facts beside what the network sees (default: "
         "those in which coins of like design agree)",
     )
-    option(net, "--with-weight", dest="facts_weight", type=above_zero, metavar="TIMES", help="... times its features")
+    option(
+        net,
+        "--with-weight",
+        "--facts-weight",
+        dest="facts_weight",
+        type=above_zero,
+        metavar="TIMES",
+        help="... times its features",
+    )
     option(net, "--center-crop", action=argparse.BooleanOptionalAction, help="see only the central 7/8")
     option(
         net,

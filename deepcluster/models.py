@@ -16,6 +16,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from console import UserError
 from datasets.view import PHOTOGRAPH, VIEWS, shape_of
+from deepcluster.around import join_edges
 from deepcluster.backbones import BACKBONES, build_backbone, fits, map_shape, pooled_shape, smallest_size
 from deepcluster.config import MOST_K, Config
 from machine.reading import Between, Damaged, Side, shown, typed
@@ -65,6 +66,8 @@ class ClusterNet(nn.Module):
         if view != PHOTOGRAPH:  # checkpoints of before there were views have none
             self.arguments["view"] = view
         self.sobel = Sobel() if sobel else None
+        if around and self.sobel is not None:
+            join_edges(self.sobel)
         self.features = build_backbone(arch, 2 if sobel else 3, around)
         self.neck = neck
         channels, flat = shape[0], math.prod(pooled_shape(arch, height, width, around))
@@ -123,7 +126,8 @@ class ClusterNet(nn.Module):
         if self.neck == "pool":
             return maps.mean((2, 3))
         if self.neck == "spectrum":
-            strength = torch.fft.rfft(maps.float(), dim=3, norm="ortho").abs()[..., :FREQUENCIES]
+            exact = maps if maps.dtype == torch.float64 else maps.float()  # of bfloat16 there is no transform
+            strength = torch.fft.rfft(exact, dim=3, norm="ortho").abs()[..., :FREQUENCIES]
             return self.embedding_layers(strength.flatten(1))
         return self.embedding_layers(self.pool(maps).flatten(1))
 

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,3 +108,27 @@ def coins(tmp_path_factory) -> Path:
 
 def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, metavar="N", help="attacks of each kind in tests/test_hostile.py (a few)")
+
+
+def strike(path: Path, seed: int, kind: int) -> None:
+    """A photograph of a grey disc somewhere on a darker ground, 120 x 160; struck on it, at any angle, a design."""
+    rng = np.random.default_rng(seed)
+    x, y, radius = rng.uniform(66, 94), rng.uniform(54, 66), rng.uniform(40, 48)
+    pixels = np.full((120, 160, 3), 55, np.uint8)
+    cv2.circle(pixels, (round(x), round(y)), round(radius), (190, 185, 175), -1, cv2.LINE_AA)
+    turn = rng.uniform(0, 2 * np.pi)
+    for ray in turn + np.array([[0, 2.1, 4.2], [0, 0.7, 3.1]][kind]):
+        to = (round(x + 0.8 * radius * np.cos(ray)), round(y + 0.8 * radius * np.sin(ray)))
+        cv2.line(pixels, (round(x), round(y)), to, (110, 105, 100), 5, cv2.LINE_AA)
+    noisy = pixels + rng.integers(-6, 7, pixels.shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def struck(tmp_path_factory) -> Path:
+    """24 coins of two designs in two class folders."""
+    root = tmp_path_factory.mktemp("mint") / "struck"
+    for i in range(24):
+        strike(root / "ab"[i % 2] / f"{i:02d}.png", i, i % 2)
+    return root

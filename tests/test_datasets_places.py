@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 
@@ -37,6 +38,24 @@ def test_without_a_coin_the_inscribed_circle_stands_for_it_and_says_so():
     assert np.hypot(*(place.outline - [44.5, 29.5]).T) == pytest.approx(30, abs=1e-3)
 
 
+@pytest.mark.parametrize(("width", "scale"), [(160, 1), (240, 1), (160, 4)])
+def test_a_noisy_disc_is_placed_in_wide_and_in_large_photographs(width, scale):
+    picture = np.full((120, width, 3), 40, np.uint8)
+    picture[:, :160] = disc(70, 55, 40)
+    noisy = picture + np.random.default_rng(0).integers(0, 12, picture.shape).astype(np.uint8)
+    place = find_place(cv2.resize(noisy, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR))
+    assert place.found
+    np.testing.assert_allclose([place.x, place.y, place.radius], scale * np.array([70, 55, 40]), atol=3 * scale)
+
+
+def test_of_two_coins_it_is_the_larger():
+    picture = np.full((160, 320, 3), 60, np.uint8)
+    cv2.circle(picture, (90, 80), 60, (190, 180, 170), -1)
+    cv2.circle(picture, (235, 80), 40, (190, 180, 170), -1)
+    place = find_place(picture)
+    np.testing.assert_allclose([place.x, place.y, place.radius], [90, 80, 60], atol=3)
+
+
 def test_a_row_holds_all_of_a_place():
     place = place_at(10.5, 20.25, 7, confidence=0.75)
     back = Place.from_row(place.to_row())
@@ -59,6 +78,8 @@ def test_places_are_found_once_and_continued(few, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.places, "PIECE", 2)
     first = find_places(few, "some")
     assert len(looked) == 5
+    np.testing.assert_array_equal(first[3].to_row(), find(few[3]).to_row())
+    assert (first[3].x, first[3].center_y) == (find(few[3]).x, find(few[3]).center_y)  # to the last bit
     assert [place.x for place in find_places(few, "some")] == [place.x for place in first]
     assert len(looked) == 5
     (file,) = (tmp_path / "places").glob("*.npy")

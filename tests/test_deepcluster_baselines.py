@@ -6,7 +6,7 @@ import torch
 from conftest import ROOT, a_meta
 
 import runs
-from datasets import open_dataset
+from datasets import Dataset, Pixels, look, open_dataset
 from deepcluster.agreement import agreement
 from deepcluster.baselines import BASELINES, cluster_baselines, measure_baselines, verdict
 from deepcluster.config import STABLE, Config
@@ -23,7 +23,7 @@ def a_config(**changes) -> Config:
 
 def test_every_baseline_clusters_and_is_measured(coins):
     dataset = open_dataset(str(coins), 73)
-    found = cluster_baselines(dataset.pixels, a_config(), 4, CPU)
+    found = cluster_baselines(dataset, a_config(), 4, CPU)
     assert list(found) == ["pixels", "untrained", "ruler", "spectrum"]
     for one in found.values():
         assert one.assignment.shape == (48,)
@@ -37,20 +37,24 @@ def test_every_baseline_clusters_and_is_measured(coins):
 
 
 def test_baselines_cope_with_pictures_that_are_all_alike():
-    images = np.zeros((6, 73, 73, 3), np.uint8)
-    found = cluster_baselines(FakePixels(images), a_config(), 3, CPU)
+    size = 73 * 73 * 3
+    pixels = Pixels(
+        [np.zeros(6 * size, np.uint8)], np.zeros(6, np.int64), size * np.arange(6), np.full((6, 2), 73, np.int64)
+    )
+    dataset = Dataset("black", "black", "black", "black", list("abcdef"), None, [], pixels)
+    found = cluster_baselines(dataset, a_config(), 3, CPU)
     assert all(np.isfinite(one.features).all() for one in found.values())
 
 
-class FakePixels:
-    def __init__(self, images):
-        self.images, self.shape, self.square = images, np.array([x.shape[:2] for x in images]), True
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, index):
-        return self.images[index]
+def test_only_the_untrained_network_sees_the_view(coins):
+    """The others are of the photograph, whatever the network is given: runs of two views stand beside the same."""
+    dataset = open_dataset(str(coins), 73)
+    plain = cluster_baselines(dataset, a_config(), 4, CPU)
+    config = a_config(view="unrolled", neck="spectrum")
+    seen = cluster_baselines(look(dataset, "unrolled", 64), config, 4, CPU)
+    for name in ("pixels", "ruler", "spectrum"):
+        np.testing.assert_array_equal(seen[name].features, plain[name].features)
+    assert not np.array_equal(seen["untrained"].assignment, plain["untrained"].assignment)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from deepcluster.descriptors import Place, circle_of, five_numbers, place_of, places_of, unroll, unrolled_spectrum
+from datasets.places import find_place, place_at
+from datasets.view import FACE_RADIUS, MARGIN, REACH, face, unroll
+from deepcluster.descriptors import five_numbers, measure_facts, ruler_and_colour, unrolled_spectra, unrolled_spectrum
 
 SIDE, CENTRE, RADIUS = 201, 100, 70
-PLACE = Place(CENTRE, CENTRE, RADIUS)
+PLACE = place_at(CENTRE, CENTRE, RADIUS)
 
 
 def away() -> np.ndarray:
@@ -62,27 +64,36 @@ def test_light_from_one_side_changes_the_spectrum_little():
 
 def test_size_changes_the_spectrum_little():
     double = cv2.resize(colours(coin()), (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_LINEAR)
-    place = Place(2 * CENTRE + 0.5, 2 * CENTRE + 0.5, 2 * RADIUS)
+    place = place_at(2 * CENTRE + 0.5, 2 * CENTRE + 0.5, 2 * RADIUS)
     assert likeness(unrolled_spectrum(colours(coin()), PLACE), unrolled_spectrum(double, place)) > 0.98
 
 
-def test_unrolled_is_radius_down_and_angle_across_and_zero_outside():
-    ramp = np.ascontiguousarray(away().astype(np.float32))
-    unrolled = unroll(ramp, PLACE)
-    assert unrolled.shape == (48, 256)
-    assert_allclose(unrolled, np.repeat(np.arange(48)[:, None] * 0.97 * RADIUS / 48, 256, 1), atol=0.5)
-    beyond = unroll(np.ones((SIDE, SIDE), np.float32), Place(0, 0, RADIUS))
-    assert np.isfinite(beyond).all()
-    assert 0.2 < beyond.mean() < 0.3  # a quarter of that coin is in the picture
+def test_unrolled_is_radius_down_and_angle_across():
+    side = 2 * round(MARGIN * FACE_RADIUS)  # of a face
+    y, x = np.mgrid[:side, :side].astype(np.float32) - np.float32((side - 1) / 2)
+    away, right, below = unroll(np.dstack([np.hypot(x, y), x, y]), 48, 256).transpose(2, 0, 1)
+    assert away.shape == (48, 256)
+    reach = REACH * side / 2 / MARGIN
+    assert_allclose(away, np.repeat(np.arange(48)[:, None] * reach / 48, 256, 1), atol=0.8)  # no pixel is the centre
+    assert_allclose([right[47, 0], below[47, 64], right[47, 128]], np.array([1, 1, -1]) * reach * 47 / 48, atol=0.5)
+
+
+def test_a_coin_that_the_photograph_cuts_off_repeats_its_edge_and_is_finite():
+    beyond = face(np.ones((SIDE, SIDE), np.float32), place_at(0, 0, RADIUS))
+    assert (beyond == 1).all()  # only a quarter of that coin is in the picture
+    assert np.isfinite(unrolled_spectrum(colours(coin()), place_at(0, 0, RADIUS))).all()
 
 
 def test_spectrum_of_a_wheel_is_its_spokes():
     y, x = np.mgrid[:SIDE, :SIDE]
     grey = 120 + 60 * np.cos(8 * np.arctan2(y - CENTRE, x - CENTRE))
     spectrum = unrolled_spectrum(colours(grey.astype(np.float32)), PLACE)
-    assert spectrum.shape == (48, 39)
+    assert spectrum.shape == (48, 3, 39)
     assert spectrum.dtype == np.float32
-    assert (spectrum[20:46].argmax(1) == 7).all()  # frequencies count from 1
+    height, across_circles = (spectrum[20:46, channel].argmax(1) + 1 for channel in range(2))
+    assert (height == 8).all()  # frequencies count from 1
+    assert (across_circles % 16 == 0).all()  # each spoke has two flanks
+    assert spectrum[20:46, 1].max() > spectrum[20:46, 2].max()  # it has no edges that run along circles
 
 
 def test_five_numbers_of_a_bimetallic_disc_by_hand():
@@ -97,53 +108,32 @@ def test_five_numbers_of_a_bimetallic_disc_by_hand():
 
 
 def test_a_coin_without_ground_has_finite_numbers():
-    assert np.isfinite(five_numbers(np.full((60, 60, 3), 200, np.uint8), Place(29.5, 29.5, 60))).all()
+    assert np.isfinite(five_numbers(np.full((60, 60, 3), 200, np.uint8), place_at(29.5, 29.5, 60))).all()
 
 
-@pytest.mark.parametrize("find", [place_of, circle_of])
-@pytest.mark.parametrize(("width", "scale"), [(SIDE, 1), (280, 1), (SIDE, 4)])
-def test_the_circle_is_found(width, scale, find):
-    picture = np.full((SIDE, width, 3), 40, np.uint8)
-    picture[:, :SIDE][away() < RADIUS] = 190
-    noise = np.random.default_rng(0).integers(0, 12, picture.shape).astype(np.uint8)
-    large = cv2.resize(picture + noise, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
-    x, y, radius = find(large)
-    assert_allclose([x, y, radius], [scale * CENTRE, scale * CENTRE, scale * RADIUS], atol=0.08 * RADIUS * scale)
-
-
-@pytest.mark.parametrize("find", [place_of, circle_of])
-def test_without_a_coin_it_is_the_inscribed_circle(find):
-    assert find(np.full((60, 100, 3), 128, np.uint8)) == (49.5, 29.5, 30)
-
-
-def test_of_two_coins_it_is_the_larger():
-    picture = np.full((160, 320, 3), 60, np.uint8)
-    cv2.circle(picture, (90, 80), 60, (190, 180, 170), -1)
-    cv2.circle(picture, (235, 80), 40, (190, 180, 170), -1)
-    assert_allclose(place_of(picture), [90, 80, 60], atol=3)
-
-
-def test_large_sets_have_to_do_with_circles(monkeypatch):
-    monkeypatch.setattr("deepcluster.descriptors.OUTLINED", 2)
-    images = [colours(coin(seed)) for seed in range(3)]
-    assert places_of(images) == [circle_of(image) for image in images]
-    assert places_of(images[:2]) == [place_of(image) for image in images[:2]]
+def test_facts_are_columns_of_the_five_numbers():
+    images = [colours(coin(seed)) for seed in range(2)]
+    images[1][away() < RADIUS, 0] = 255
+    five = ruler_and_colour(images, [PLACE, PLACE])
+    np.testing.assert_array_equal(measure_facts(images, [PLACE, PLACE], ["size"]), five[:, :1])
+    np.testing.assert_array_equal(measure_facts(images, [PLACE, PLACE], ["size", "colour"]), five)
+    np.testing.assert_array_equal(measure_facts(images, [PLACE, PLACE], ["colour"]), five[:, 1:])
+    assert np.abs(five[1, 1:] - five[0, 1:]).max() > 1
 
 
 def test_results_do_not_depend_on_threads():
-    from deepcluster.descriptors import ruler_and_colour, unrolled_spectra
-
     images = [colours(coin(seed)) for seed in range(6)]
     before = torch.get_num_threads()
     found = []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            places = places_of(images)
-            found.append((np.array(places), ruler_and_colour(images, places), unrolled_spectra(images, places)))
+            places = [find_place(image) for image in images]
+            rows = np.stack([place.to_row() for place in places])
+            found.append((rows, ruler_and_colour(images, places), unrolled_spectra(images, places)))
     finally:
         torch.set_num_threads(before)
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
     assert found[0][1].shape == (6, 5)
-    assert found[0][2].shape == (6, 48 * 39)
+    assert found[0][2].shape == (6, 48 * 3 * 39)

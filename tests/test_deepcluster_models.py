@@ -2,10 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from deepcluster.backbones import BACKBONES, map_shape, smallest_size
+from console import UserError
+from datasets.view import PHOTOGRAPH, VIEWS, shape_of
+from deepcluster.backbones import BACKBONES, fits, map_shape, pooled_shape, smallest_size
 from deepcluster.models import Sobel, build, fuse_batch_norm
 
-SHAPES = {"alexnet": (224, (256, 6, 6), 13), "vgg16": (224, (512, 7, 7), 14), "resnet18": (224, (512, 7, 7), 7)}
+# The papers' size, the last maps and what the pool leaves of them.
+SHAPES = {
+    "alexnet": (224, (256, 13, 13), (256, 6, 6)),
+    "vgg16": (224, (512, 14, 14), (512, 7, 7)),
+    "resnet18": (224, (512, 7, 7), (512, 7, 7)),
+}
 
 
 def arguments(arch="alexnet", size=64, k=5, sobel=False, neck="pool"):
@@ -37,8 +44,10 @@ def test_initialisation_has_the_papers_deviations():
 @pytest.mark.parametrize("arch", BACKBONES)
 @pytest.mark.parametrize("neck", ["pool", "mlp", "fc"])
 def test_shapes(arch, neck):
-    size, pooled, cam = SHAPES[arch]
-    assert map_shape(arch, size) == pooled
+    size, maps, pooled = SHAPES[arch]
+    assert map_shape(arch, size, size) == maps
+    assert pooled_shape(arch, size, size) == pooled
+    cam = maps[1]
     if neck == "fc":
         size, cam = 96, None  # the same code on smaller layers
     model = build(arguments(arch, size, neck=neck)).eval()
@@ -92,7 +101,15 @@ def test_fresh_head_follows_k_and_generator():
 
 
 @pytest.mark.parametrize("arch", BACKBONES)
-def test_smallest_size_is_the_smallest(arch):
-    size = smallest_size(arch)
-    assert map_shape(arch, size) is not None
-    assert size == 1 or map_shape(arch, size - 1) is None
+@pytest.mark.parametrize("view", [PHOTOGRAPH, *VIEWS])
+def test_smallest_size_is_the_smallest(arch, view):
+    size = smallest_size(arch, view)
+    assert fits(arch, size, view)
+    assert size == 2 or not fits(arch, size - 1, view)
+    neck = "spectrum" if view == "unrolled" else "pool"
+    model = build(arguments(arch, size, neck=neck) | {"view": view}).eval()
+    with torch.no_grad():
+        assert model(torch.zeros(2, 3, *shape_of(view, size))).shape == (2, 5)
+    if size > 2:
+        with pytest.raises(UserError, match=f"at least {size}$"):
+            build(arguments(arch, size - 1, neck=neck) | {"view": view})

@@ -6,20 +6,31 @@ import subprocess
 import sys
 import time
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT, a_meta, run_module
+from PIL import Image
 from torch.nn import functional
 
 import runs
-from datasets import decoded_side, open_dataset
+from datasets import decoded_side, look, open_dataset
 from deepcluster.config import PAPER, STABLE, Config
-from deepcluster.epoch import balanced_draws, learning_rate_factor, train_epoch
+from deepcluster.epoch import balanced_draws, learning_rate_factor, train_epoch, training_batches
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import Journal, warnings_of
-from deepcluster.train import start, train
-from deepcluster.views import MEAN, STD, Augmentation, Frames, draw_crops, training_views
+from deepcluster.train import cluster, facts_of, reduce, start, train
+from deepcluster.views import (
+    MEAN,
+    STD,
+    Augmentation,
+    Frames,
+    draw_crops,
+    draw_turns,
+    training_views,
+    turned_views,
+)
 from machine.files import read_csv
 from machine.seeds import derive_seed
 
@@ -185,6 +196,63 @@ def test_draws_are_uniform_over_clusters_without_needless_repetition():
     assert len(np.unique(few)) == 100
 
 
+def test_an_epoch_turns_unrolled_coins(coins):
+    dataset = look(open_dataset(str(coins), 128), "unrolled", 64)
+    frames, assignment = Frames(dataset.pixels, CPU), np.arange(48) % 4
+    config = stable(view="unrolled", neck="spectrum", rotate=180.0, reassign=1.0)
+    batches = list(training_batches(frames, assignment, 3, config))
+    draws = balanced_draws(assignment, 48, np.random.default_rng(derive_seed(config.seed, 3, "sampler")))
+    chance = draw_turns(
+        48, Augmentation(0.6, 180, False, 0.4), torch.Generator().manual_seed(derive_seed(config.seed, 3, "crops"))
+    )
+    assert [len(images) for images, _ in batches] == [16, 16, 16]
+    seen = torch.cat([images for images, _ in batches])
+    torch.testing.assert_close(seen, turned_views(frames, draws, chance))
+    assert torch.cat([targets for _, targets in batches]).tolist() == assignment[draws].tolist()
+    next_epoch, _ = next(iter(training_batches(frames, assignment, 4, config)))
+    assert not torch.allclose(seen[:16], next_epoch)
+
+
+def discs_of_two_sizes(root):
+    """Twelve discs with the same cross on the same ground, every other one larger."""
+    for i in range(12):
+        picture = np.full((120, 120, 3), 60, np.uint8)
+        radius = (32, 44)[i % 2]
+        cv2.circle(picture, (60, 60), radius, (190, 180, 150), -1)
+        cv2.line(picture, (60 - radius // 2, 60), (60 + radius // 2, 60), (120, 110, 90), 5)
+        Image.fromarray(picture).save(root / f"{i:02d}.png")
+    return open_dataset(str(root), 120)
+
+
+def test_facts_decide_what_the_network_leaves_open(tmp_path):
+    dataset = discs_of_two_sizes(tmp_path)
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(12, 30)).astype(np.float32))
+
+    def asked(facts, weight=3.0):
+        return stable(k=2, facts=facts, facts_weight=weight)
+
+    assert facts_of(dataset, asked("")) is None
+    alone = reduce(features, asked(""))
+    for names, columns in (("size", 1), ("colour", 4), ("size,colour", 5)):
+        facts = facts_of(dataset, asked(names))
+        assert facts.shape == (12, columns)
+        whole = reduce(features, asked(names), facts)
+        np.testing.assert_array_equal(whole[:, : alone.shape[1]], alone)
+        np.testing.assert_array_equal(whole[:, alone.shape[1] :], facts)
+    size, heavier = facts_of(dataset, asked("size")), facts_of(dataset, asked("size", 6.0))
+    assert np.sqrt((size**2).sum(1).mean()) == pytest.approx(
+        3, rel=0.01
+    )  # times the length of the features, which is 1
+    np.testing.assert_allclose(heavier, 2 * size, rtol=1e-6)
+    by_size = cluster(features, asked("size"), 1, CPU, size).assignment
+    assert (by_size[::2] == by_size[0]).all()
+    assert (by_size[1::2] == by_size[1]).all()
+    assert by_size[0] != by_size[1]
+    assert len({tuple(part) for part in (by_size, cluster(features, asked(""), 1, CPU).assignment)}) == 2
+    few = facts_of(look(dataset, "unrolled", 64), asked("size"))
+    np.testing.assert_array_equal(few, size)  # measured on the photograph, whatever the network is given
+
+
 def test_learning_rate_warms_up_and_falls_to_zero():
     config = stable(epochs=10, warmup=2.0, schedule="cosine")
     rates = [learning_rate_factor(t, config) for t in np.linspace(0, 10, 101)]
@@ -220,8 +288,8 @@ def test_a_finished_run_fulfils_the_contract(coins, tmp_path):
     assignment = run.clusters(5).assignment
     assert [row["image"] for row in rows] == run.ids
     assert [int(row["cluster"]) for row in rows] == assignment.tolist()
-    for cluster in np.unique(assignment):
-        members = [row for row in rows if int(row["cluster"]) == cluster]
+    for number in np.unique(assignment):
+        members = [row for row in rows if int(row["cluster"]) == number]
         assert sorted(int(row["rank"]) for row in members) == list(range(1, len(members) + 1))
         nearest = min(members, key=lambda row: float(row["distance"]))
         assert nearest["rank"] == "1"
@@ -273,8 +341,9 @@ SETTINGS = [
 ]
 
 
-def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path):
-    command = ["deepcluster", "train", str(coins), *SETTINGS]
+@pytest.mark.parametrize(("view", "kills"), [("photograph", KILLS), ("unrolled", max(2, KILLS // 2))])
+def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path, view, kills):
+    command = ["deepcluster", "train", str(coins), "--view", view, *SETTINGS]
     begin = time.monotonic()
     whole = run_module(*command, "--exp", str(tmp_path / "whole"))
     assert whole.returncode == 0, whole.stderr
@@ -282,7 +351,7 @@ def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path):
     rng = random.Random(3)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     killed = 0
-    for _ in range(5 * KILLS):
+    for _ in range(5 * kills):
         process = subprocess.Popen(
             [sys.executable, "-m", *command, "--exp", str(tmp_path / "torn")],
             env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -293,14 +362,15 @@ def test_killed_at_any_instant_it_ends_the_same(coins, tmp_path):
             killed += 1
         else:  # it was finished before: once more from the beginning
             shutil.rmtree(tmp_path / "torn")
-        if killed == KILLS:
+        if killed == kills:
             break
-    assert killed == KILLS
+    assert killed == kills
     last = run_module(*command, "--exp", str(tmp_path / "torn"))
     assert last.returncode == 0, last.stderr
 
     one, two = runs.open_run(tmp_path / "whole"), runs.open_run(tmp_path / "torn")
     assert (one.path / "clusters.csv").read_bytes() == (two.path / "clusters.csv").read_bytes()
+    assert one.meta.view == two.meta.view == runs.View(64, False, 73, one.meta.view.decode_at_most, view)
     assert one.checkpoints() == two.checkpoints() == [2, 4, 6]
     for epoch in one.checkpoints():
         a, b = one.checkpoint(epoch)["state"], two.checkpoint(epoch)["state"]

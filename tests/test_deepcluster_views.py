@@ -4,7 +4,24 @@ import torch
 from torch.nn import functional
 
 from datasets import Pixels
-from deepcluster.views import MEAN, STD, Augmentation, Crops, Frames, draw_crops, fixed_view, training_views
+from datasets.view import BRIGHTER, GROUND, PHOTOGRAPH
+from deepcluster.views import (
+    LEVEL,
+    LIGHT,
+    MEAN,
+    SHIFT,
+    STD,
+    ZOOM,
+    Augmentation,
+    Crops,
+    Frames,
+    Turns,
+    draw_crops,
+    draw_turns,
+    fixed_view,
+    training_views,
+    turned_views,
+)
 
 CPU = torch.device("cpu")
 PLAIN = Augmentation(scale=0.08, rotation=0, flip=True, jitter=0)
@@ -126,9 +143,10 @@ def test_the_papers_crops_are_cut_from_what_the_file_has(tmp_path):
     (tmp_path / "coins").mkdir()
     Image.fromarray(fine).convert("RGB").save(tmp_path / "coins" / "fine.png")
     Image.fromarray(fine[:100, :100]).convert("RGB").save(tmp_path / "coins" / "small.png")
-    largest = side_to_decode("paper", 64, PAPER["scale"])
+    largest = side_to_decode("paper", PHOTOGRAPH, 64, PAPER["scale"])
     assert largest == 262  # 64 / sqrt(.08 * 3 / 4)
-    assert side_to_decode("stable", 64, 0.6) == decoded_side(64) == 73
+    assert side_to_decode("stable", PHOTOGRAPH, 64, 0.6) == decoded_side(64) == 73
+    assert side_to_decode("stable", "unrolled", 64, 0.6) == side_to_decode("paper", "coin", 64, 0.08) == 128
     contrast = {}
     for name, at_most in (("paper", 10_000), ("bounded", largest), ("before", None)):
         pixels = open_dataset(str(tmp_path / "coins"), 73, at_most=at_most).pixels
@@ -139,3 +157,133 @@ def test_the_papers_crops_are_cut_from_what_the_file_has(tmp_path):
         assert tuple(pixels.shape[1]) == ((73, 73) if at_most is None else (100, 100))  # a small file is not enlarged
     assert contrast["paper"] > 2
     assert contrast["before"] < 0.1 * contrast["paper"]
+
+
+# --- unrolled coins -------------------------------------------------------------------------------------------------
+
+
+def strips(count: int = 3, height: int = 32, width: int = 128) -> Frames:
+    """Unrolled noise; the first row is one pixel, the centre, in all directions."""
+    source = frames(*[(height, width)] * count)
+    for shard in source.pixels._shards:
+        picture = shard.reshape(height, width, 3)
+        picture[0] = picture[0, 0]
+    return source
+
+
+def turns(count: int, roll: float = 0, zoom: float = 1, shift=(0.0, 0.0), light=(1.0, 0, 0, 0)) -> Turns:
+    one = torch.ones(count, dtype=torch.float64)
+    return Turns(one * roll, one * zoom, torch.tensor([shift] * count).double(), torch.tensor([light] * count).double())
+
+
+def bytes_of(views: torch.Tensor) -> torch.Tensor:
+    """Normalised (B, 3, H, W) -> 0..255."""
+    return (views * torch.tensor(STD).view(1, 3, 1, 1) + torch.tensor(MEAN).view(1, 3, 1, 1)) * 255
+
+
+def test_the_fixed_view_of_another_view_is_its_frame():
+    source = strips(2)
+    for crop in (True, False):
+        seen = fixed_view(source, np.array([1, 0]), 64, crop, "unrolled")
+        assert seen.shape == (2, 3, 32, 128)
+        torch.testing.assert_close(seen[0], normalised(torch.from_numpy(source.pixels[1].copy())), rtol=1e-5, atol=1e-5)
+
+
+def test_an_unrolled_coin_that_is_left_alone_is_the_fixed_view():
+    source, rows = strips(), np.array([2, 0])
+    seen = bytes_of(turned_views(source, rows, turns(2)))
+    torch.testing.assert_close(seen, bytes_of(fixed_view(source, rows, 64, False, "unrolled")), rtol=0, atol=0.1)
+
+
+@pytest.mark.parametrize(("degrees", "columns"), [(90, 32), (180, 64), (-45, -16), (360 / 128, 1)])
+def test_a_turn_rolls_the_view(degrees, columns):
+    source, rows = strips(), np.arange(3)
+    turned = bytes_of(turned_views(source, rows, turns(3, roll=np.deg2rad(degrees))))
+    fixed = bytes_of(fixed_view(source, rows, 64, False, "unrolled"))
+    torch.testing.assert_close(turned, fixed.roll(-columns, 3), rtol=0, atol=0.1)
+
+
+def test_a_closer_coin_and_one_whose_centre_lies_elsewhere():
+    source = strips(1)
+    fixed = bytes_of(fixed_view(source, np.array([0]), 64, False, "unrolled"))
+    zoomed = bytes_of(turned_views(source, np.array([0]), turns(1, zoom=0.5)))
+    torch.testing.assert_close(zoomed[:, :, ::2], fixed[:, :, :16], rtol=0, atol=0.1)
+    moved = bytes_of(turned_views(source, np.array([0]), turns(1, shift=(0.25, np.pi / 2))))
+    centre = fixed[:, :, 8, 32]  # a quarter of the radius from the centre, a quarter of a turn on
+    torch.testing.assert_close(moved[:, :, 0], centre[:, :, None].expand(-1, -1, 128), rtol=0, atol=0.1)
+
+
+def test_light_strengthens_the_relief_on_one_side_and_lifts_its_mean():
+    flat = np.empty((32, 128, 3), np.uint8)
+    flat[:] = (GROUND + 40, 60, 20)
+    source = Frames(Pixels([flat.ravel()], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([[32, 128]])), CPU)
+    stronger = bytes_of(turned_views(source, np.array([0]), turns(1, light=(1.5, 0, 0, 0))))[0]
+    torch.testing.assert_close(stronger[:, 5, 7], torch.tensor([GROUND + 60.0, 90, 30]), rtol=0, atol=0.01)
+    lifted = bytes_of(turned_views(source, np.array([0]), turns(1, light=(1, 0, 0, 0.5))))[0]
+    torch.testing.assert_close(lifted[:, 5, 7], torch.tensor([GROUND + 40 + BRIGHTER / 2, 60, 20]), rtol=0, atol=0.01)
+    sided = bytes_of(turned_views(source, np.array([0]), turns(1, light=(1, 0.5, 0, 0))))[0]
+    torch.testing.assert_close(sided[1, 16, [0, 32, 64]], torch.tensor([75.0, 60, 45]), rtol=0, atol=0.01)
+    torch.testing.assert_close(sided[1, 0], torch.full((128,), 60.0), rtol=0, atol=0.01)  # none at the centre
+
+
+def test_turns_come_from_the_seed_and_stay_within_what_was_asked():
+    asked = Augmentation(scale=0.6, rotation=30, flip=False, jitter=0.4)
+
+    def draw(seed: int, augmentation: Augmentation = asked) -> Turns:
+        return draw_turns(2000, augmentation, torch.Generator().manual_seed(seed))
+
+    one, again, other = draw(1), draw(1), draw(2)
+    for name in ("roll", "zoom", "shift", "light"):
+        assert torch.equal(getattr(one, name), getattr(again, name))
+        assert not torch.equal(getattr(one, name), getattr(other, name))
+    for values, low, high in (
+        (one.roll, -np.pi / 6, np.pi / 6),
+        (one.zoom, 1 - ZOOM, 1 + ZOOM),
+        (one.shift[:, 0], 0, SHIFT),
+        (one.light[:, 0], 1 - 0.4 * LIGHT, 1 + 0.4 * LIGHT),
+        (one.light[:, 1], 0, 0.4 * LIGHT),
+        (one.light[:, 3], -0.4 * LEVEL, 0.4 * LEVEL),
+    ):
+        span = high - low
+        assert low <= values.min() < low + 0.05 * span
+        assert high - 0.05 * span < values.max() <= high
+    still = draw(1, Augmentation(scale=0.6, rotation=0, flip=False, jitter=0))
+    assert still.roll.abs().max() == 0
+    assert (still.light[:, [0, 1, 3]] == torch.tensor([1.0, 0, 0])).all()
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_turned_coin_does_not_depend_on_its_batch(batch):
+    source = strips(5)
+    chance = draw_turns(5, Augmentation(0.6, 180, False, 0.4), torch.Generator().manual_seed(4))
+    whole = turned_views(source, np.arange(5), chance)
+    parts = [turned_views(source, np.arange(5)[i : i + batch], chance[i : i + batch]) for i in range(0, 5, batch)]
+    torch.testing.assert_close(torch.cat(parts), whole)
+
+
+def test_a_turned_view_is_the_view_of_a_turned_coin():
+    """Drawn of a photograph that is turned, or turned after it was drawn: the same but for what pixels are."""
+    import cv2
+
+    from datasets.places import place_at
+    from datasets.view import VIEWS
+
+    rng = np.random.default_rng(0)
+    grey = cv2.GaussianBlur(rng.normal(128, 400, (201, 201)).astype(np.float32), (0, 0), 4)
+    place = place_at(100, 100, 80, confidence=1.0)
+    drawn = {}
+    for degrees in (0, 33):
+        to = cv2.getRotationMatrix2D((100, 100), degrees, 1)
+        turned = cv2.warpAffine(grey, to, (201, 201), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        pixels = np.repeat(turned.clip(0, 255).round().astype(np.uint8)[..., None], 3, 2)
+        drawn[degrees] = VIEWS["unrolled"].draw(pixels, place, 128)
+    source = Frames(
+        Pixels([drawn[0].ravel()], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([[64, 256]])), CPU
+    )
+    wanted = torch.from_numpy(drawn[33]).permute(2, 0, 1).float()
+
+    def off(degrees: float) -> float:
+        seen = bytes_of(turned_views(source, np.array([0]), turns(1, roll=np.deg2rad(degrees))))[0]
+        return float((seen - wanted)[:, 4:].abs().mean())
+
+    assert off(33) < 0.2 * min(off(0), off(-33))  # OpenCV turns against the clock

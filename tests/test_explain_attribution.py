@@ -25,6 +25,7 @@ NETWORKS = {
     "alexnet, pool": lambda: build(ALEXNET | {"neck": "pool"}, 1),
     "mnist cnn": lambda: digits.build({"name": "cnn101"}, 1),
     "vgg16": lambda: build({"arch": "vgg16", "size": 32, "k": 9, "sobel": False, "neck": "mlp"}, 1),
+    "alexnet, unrolled": lambda: build(ALEXNET | {"sobel": False, "neck": "spectrum", "view": "unrolled"}, 1),
     "torchvision alexnet": lambda: _of_torchvision("alexnet", lambda net: net.features[11]),
     "torchvision resnet18": lambda: _of_torchvision("resnet18", lambda net: net.layer4),
 }
@@ -54,6 +55,8 @@ def network(name: str) -> nn.Module:
 def shape_for(name: str) -> tuple[int, int, int]:
     if name == "mnist cnn":
         return 1, 28, 28
+    if name == "alexnet, unrolled":
+        return 3, 32, 128
     return (3, 32, 32) if name in ("vgg16", "torchvision resnet18") else (3, 64, 64)
 
 
@@ -178,7 +181,7 @@ def test_a_margin_is_the_difference_of_two_logits():
     assert not torch.allclose(grad_cam(net, images, weights), grad_cam(net, images, own))
 
 
-@pytest.mark.parametrize("name", ["alexnet", "alexnet, colour, mlp", "alexnet, pool", "vgg16"])
+@pytest.mark.parametrize("name", ["alexnet", "alexnet, colour, mlp", "alexnet, pool", "alexnet, unrolled", "vgg16"])
 def test_float32_and_fused_batch_norm_stay_within_rounding(name):
     net = network(name)
     images, targets = batch(8, shape_for(name))
@@ -196,6 +199,17 @@ def test_guided_backprop_lets_only_positive_gradient_through():
     image = torch.ones(1, 3, 1, 1)
     assert METHODS["gradient"].function(net, image, torch.tensor([0])).flatten().tolist() == [2, -3, 0]
     assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
+
+
+def test_what_is_drawn_on_the_view_is_grad_cam():
+    """VIEW says how a map is drawn; alone and beside the others it is the same map."""
+    net = network("alexnet, unrolled")
+    images, targets = batch(2, shape_for("alexnet, unrolled"))
+    found = attribute(net, images, targets, ["grad_cam", "view", "guided_backprop"])
+    assert found["view"].shape == (2, 1, 32, 128)
+    assert found["view"].max() > 0
+    assert_close(found["view"], found["grad_cam"], rtol=0, atol=0)
+    assert_close(attribute(net, images, targets, ["view"])["view"], found["grad_cam"])
 
 
 def test_saliency_is_the_largest_channel_of_the_gradient():

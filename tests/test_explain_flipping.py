@@ -640,6 +640,8 @@ def test_blocks_of_a_deepcluster_run(coins, tmp_path):
         coins,
         "--exp",
         exp,
+        "--view",
+        "photograph",
         "--k",
         "3",
         "--size",

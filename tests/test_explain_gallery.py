@@ -31,6 +31,8 @@ def gallery(tmp_path_factory) -> Path:
     arguments = [
         "--exp",
         root / "exp",
+        "--view",
+        "photograph",
         "--size",
         "64",
         "--k",

@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def trained(coins, tmp_path_factory):
     exp = tmp_path_factory.mktemp("shown") / "exp"
-    arguments = ["--size", "64", "--k", "3", "--epochs", "1", "--batch", "16"]
+    arguments = ["--view", "photograph", "--size", "64", "--k", "3", "--epochs", "1", "--batch", "16"]
     result = run_module("deepcluster", "train", coins, "--exp", exp, *arguments)
     assert result.returncode == 0, result.stderr
     return exp

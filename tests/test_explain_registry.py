@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, run_module
 
 from explain.attribution import METHODS, registry
-from explain.attribution.registry import Asked, described, in_order, parse, parse_all
+from explain.attribution.registry import Asked, default_methods, described, in_order, parse, parse_all
 from machine.files import read_csv
 
 # Registers a method of its own, then does what `python -m explain` does.
@@ -39,7 +39,7 @@ def explain_with_another(*arguments):
 @pytest.fixture(scope="module")
 def explained(coins, tmp_path_factory):
     root = tmp_path_factory.mktemp("registry")
-    settings = ["--size", "64", "--k", "2", "--epochs", "1", "--batch", "16"]
+    settings = ["--view", "photograph", "--size", "64", "--k", "2", "--epochs", "1", "--batch", "16"]
     trained = run_module("deepcluster", "train", coins, "--exp", root / "exp", *settings)
     assert trained.returncode == 0, trained.stderr
     wanted = "grad_cam,stripes,stripes:width=8"
@@ -106,6 +106,12 @@ def test_options_are_read_and_defaults_have_no_name():
     assert [one.key for one in parse_all(["grad_cam", "grad_cam"])] == ["grad_cam"]
     mixed = ["gradient", "grad_cam~layer=-2", "original", "grad_cam", "of a later version"]
     assert [one.key for one in in_order(mixed)] == ["original", "grad_cam", "grad_cam~layer=-2", "gradient"]
+
+
+def test_what_is_drawn_unasked():
+    plain = ["original", "grad_cam", "guided_backprop", "guided_grad_cam"]
+    assert [one.key for one in default_methods()] == plain
+    assert [one.key for one in default_methods(view=True)] == [*plain, "view"]
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,21 @@ def test_a_contact_sheet_reads_from_left_to_right():
     assert [sheet[5, 5, 0], sheet[5, 16, 0], sheet[16, 5, 0], sheet[16, 16, 0]] == [0, 100, 200, 255]
 
 
+def test_a_map_of_the_view_lies_in_the_middle_of_a_square():
+    strip = np.repeat(PHOTOGRAPH[:4, :, :1], 3, 2)  # (4, 8, 3)
+    heat = np.zeros((1, 4, 8))
+    heat[0, 1, 2] = 1
+    picture = rgb(draw(METHODS["view"], heat, strip)).astype(int)
+    assert picture.shape == (8, 8, 3)
+    assert (picture[[0, 1, 6, 7]] == EMPTY).all()
+    assert (picture[2:6] == rgb(overlay(heat[0], strip))).all()
+    nothing = rgb(draw(METHODS["view"], np.zeros((1, 4, 8)), strip))
+    assert (nothing[2:6] == strip).all()
+    assert (nothing[:2] == EMPTY).all()
+    square = rgb(draw(METHODS["view"], heat[:, :, :4], strip[:, :4]))
+    assert (square == rgb(draw(METHODS["grad_cam"], heat[:, :, :4], strip[:, :4]))).all()
+
+
 def test_maps_of_the_network_are_drawn_as_they_are():
     before = torch.rand(1, 8, 8).numpy()
     kept = before.copy()

@@ -27,7 +27,8 @@ from explain.rendering import draw
 from machine.files import locked, read_csv
 
 CORE = ("grad_cam", "guided_backprop", "guided_grad_cam")
-TRAIN = ["--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16", "--reassign", "4"]
+TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16"]
+TRAIN += ["--reassign", "4"]
 
 
 def explain(run: Path, results: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,182 @@
+"""Explaining a run that sees coins unrolled: what is found in the view is drawn on the photograph, upon the coin."""
+
+import csv
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import runs
+from console import command
+from datasets.decoding import decode
+from datasets.view import REACH
+from deepcluster import cluster
+from deepcluster.trained import TrainedRun
+from explain.__main__ import main
+from explain.attribution import attribute
+from explain.image import viewer_of_run
+from explain.rendering import EMPTY
+from explain.subject import Subject, find_pictures
+from machine.files import read_csv
+
+CPU = torch.device("cpu")
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def trained(struck, tmp_path_factory):
+    exp = tmp_path_factory.mktemp("seen") / "exp"
+    cluster(struck, exp, size=SIZE, k=2, epochs=1, batch=8)
+    return exp
+
+
+@pytest.fixture(scope="module")
+def subject(trained):
+    run = runs.open_run(trained)
+    return Subject(run, 1, find_pictures(run, None, None, None, CPU), None, CPU)
+
+
+def explain(monkeypatch, capsys, *words):
+    """The command in this process: exit code, what it said, the sentence of its refusal."""
+    monkeypatch.setattr(sys, "argv", ["python -m explain", *map(str, words)])
+    code = 0
+    try:
+        command(main)
+    except SystemExit as stop:
+        code = stop.code or 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (code == 2), said.err
+    return code, said.out, errors[0] if errors else ""
+
+
+def radii_from(subject, row):
+    """(SIZE, SIZE): how far each pixel of what is drawn lies from the design's centre, in radii of the coin."""
+    position = int(subject.pictures.position[row])
+    dataset = subject.pictures.dataset
+    place, (height, width) = dataset.places[position], dataset.decoded.shape[position]
+    side = min(height, width)
+    left, top = (
+        max(0, min(round(at - (side - 1) / 2), length - side)) for at, length in ((place.x, width), (place.y, height))
+    )
+    steps = (np.arange(SIZE) + 0.5) * side / SIZE - 0.5
+    return np.hypot(steps + left - place.center_x, (steps + top - place.center_y)[:, None]) / place.radius
+
+
+def test_pictures_are_squares_of_the_photograph(subject, struck):
+    rows = np.array([0, 7, 23])
+    images = subject.images(rows)
+    assert images.shape == (3, 3, SIZE // 2, 2 * SIZE)
+    drawn = subject.drawn_on(rows)
+    assert drawn.shape == (3, SIZE, SIZE, 3)
+    for picture, row in zip(drawn, rows, strict=True):
+        away = radii_from(subject, row)
+        grey = picture.mean(2)
+        assert grey[(away > 0.85) & (away < 0.93)].mean() > 150  # metal, beyond the ends of the design
+        assert grey[away > 1.1].mean() < 70  # ground
+
+
+def test_maps_lie_on_the_coin_and_nowhere_else(subject):
+    rows = np.arange(0, 24, 5)
+    images = subject.images(rows)
+    targets = torch.as_tensor(subject.clusters.column_of(subject.clusters.assignment[rows]))
+    maps = attribute(subject.model, images, targets, ["grad_cam", "guided_backprop", "occlusion"])
+    for name, channels in (("grad_cam", 1), ("guided_backprop", 3), ("occlusion", 1)):
+        back = subject.draw_back(rows, maps[name].float().numpy())
+        assert back.shape == (5, channels, SIZE, SIZE)
+        assert np.isfinite(back).all()
+        for one, row in zip(back, rows, strict=True):
+            assert not one[:, radii_from(subject, row) > REACH * (1 + 1 / SIZE)].any()
+        assert np.abs(back).max() > 0.5 * float(maps[name].abs().max())
+    everywhere = subject.draw_back(rows, np.ones((5, 1, SIZE // 2, 2 * SIZE), np.float32))
+    for one, row in zip(everywhere, rows, strict=True):
+        inside = radii_from(subject, row) < REACH * (1 - 1 / SIZE)
+        np.testing.assert_allclose(one[0][inside], 1, rtol=1e-5)
+
+
+def test_a_place_in_the_view_is_drawn_where_it_is_on_the_photograph(subject):
+    """Half-way out: to the right of the centre, and a quarter of the way around below it."""
+    rows = np.array([4, 9])
+    maps = np.zeros((2, 1, SIZE // 2, 2 * SIZE), np.float32)
+    down = round(SIZE / 4 / REACH)
+    maps[0, 0, down, 0] = maps[1, 0, down, SIZE // 2] = 1
+    back = subject.draw_back(rows, maps)[:, 0]
+    for row, picture, (right, below) in zip(rows, back, ((1, 0), (0, 1)), strict=True):
+        away = radii_from(subject, row)
+        centre = np.unravel_index(away.argmin(), away.shape)
+        top, left = np.unravel_index(picture.argmax(), picture.shape)
+        assert away[top, left] == pytest.approx(0.5, abs=0.05)
+        assert np.sign(round((left - centre[1]) / 5)) == right
+        assert np.sign(round((top - centre[0]) / 5)) == below
+
+
+def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "results"
+    words = ["--run", trained, "--results", out, "--per-cluster", "2", "--device", "cpu"]
+    assert explain(monkeypatch, capsys, *words)[0] == 0
+    rows = read_csv(out / "1" / "explanations.csv")
+    names = ("original", "grad_cam", "guided_backprop", "guided_grad_cam", "view")
+    assert rows
+    for row in rows:
+        opened = {name: np.asarray(Image.open(out / "1" / row[name]).convert("RGB")).astype(int) for name in names}
+        assert {opened[name].shape for name in names[:-1]} == {(SIZE, SIZE, 3)}
+        seen = opened["view"]
+        assert seen.shape == (2 * SIZE, 2 * SIZE, 3)  # the strip, as wide as the square
+        edge = 3 * SIZE // 4
+        assert (seen[:edge] == EMPTY).all()
+        assert (seen[-edge:] == EMPTY).all()
+        assert seen[edge:-edge].std() > 5
+        corner = opened["guided_backprop"][:4, :4]
+        assert (np.abs(corner - EMPTY) <= 1).all()  # off the coin nothing is said
+    page = (out / "1" / rows[0]["cluster"] / "index.html").read_text()
+    assert "Grad-CAM, as the network sees" in page
+    assert (out / "1" / rows[0]["cluster"] / "_why.jpg").stat().st_size > 500
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*-*.png") if not path.name.startswith("_")}
+    assert explain(monkeypatch, capsys, *words)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_an_image_is_seen_as_in_the_run(trained, struck, tmp_path, monkeypatch, capsys):
+    run = TrainedRun(trained)
+    viewer = viewer_of_run(trained, "latest", CPU)
+    name = run.run.ids[5]
+    found = viewer.view(decode(struck / name, *viewer.sides))
+    torch.testing.assert_close(found, run.images([5]))
+    out = tmp_path / "out"
+    words = ["--run", trained, "--methods", "original,grad_cam,view,occlusion", "--out", out, "--device", "cpu"]
+    code, said, _ = explain(monkeypatch, capsys, "image", struck / name, *words)
+    assert code == 0
+    assert "cluster " in said
+    with (out / f"{struck.joinpath(name).stem}.csv").open() as file:
+        best = next(csv.DictReader(file))
+    table = {row["image"]: row for row in read_csv(trained / "clusters.csv")}
+    assert best["name"] == f"cluster {table[name]['predicted']}"
+    assert float(best["probability"]) == pytest.approx(float(table[name]["probability"]), abs=1e-4)
+    assert len(list(out.glob("*.png"))) == 4
+
+
+def test_what_a_cluster_wants_is_shown_as_a_coin(trained, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "results"
+    words = ["maximise", "--run", trained, "--results", out, "--steps", "3", "--style", "plain", "--device", "cpu"]
+    assert explain(monkeypatch, capsys, *words)[0] == 0
+    down, across = np.indices((SIZE, SIZE)) - (SIZE - 1) / 2
+    away = np.hypot(down, across) / (SIZE / 2)
+    for number in ("0", "1"):
+        with Image.open(out / "1" / number / "activation_maximum.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        assert pixels.shape == (SIZE, SIZE, 3)
+        assert (pixels[away > 1] == 0).all()
+        assert (np.ptp(pixels, axis=2) == 0).all()  # a relief has no colours
+        assert pixels[away < 0.9].std() > 1
+
+
+def test_flipping_pixels_is_refused(trained, tmp_path, monkeypatch, capsys):
+    words = ["pixelflip", "--run", trained, "--results", tmp_path / "results", "--device", "cpu"]
+    code, _, sentence = explain(monkeypatch, capsys, *words)
+    assert code == 2
+    assert "sees coins unrolled" in sentence
+    assert "--view coin or photograph" in sentence
+    assert not list(tmp_path.rglob("*.npz"))
