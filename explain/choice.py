@@ -23,6 +23,7 @@ class Choice:
     pick: str = "typical"  # "typical", "atypical" or "random"
     format: str = "png"  # of the pictures
     map: str = "pca"  # of all images: "pca" or "tsne"
+    colours: str = "inferno"  # of heat, a key of rendering.LOOK_UPS
 
     @property
     def keys(self) -> list[str]:

@@ -280,7 +280,8 @@ def goal_of(
 def _claim(results: Path, subject: Subject) -> None:
     """Take the results folder, or refuse one whose clusters are others; target and format do not matter here."""
     kept = read_results(results) or {}
-    choice = Choice((Asked(PHOTOGRAPH),), kept.get("target", "own"), format=kept.get("format", "png"))
+    made = {name: kept[name] for name in ("target", "format", "colours") if name in kept}
+    choice = Choice((Asked(PHOTOGRAPH),), **made)
     claim_results(results, subject.run, choice, subject.clusters.digest)
 
 

@@ -40,6 +40,7 @@ def draw_command(options: argparse.Namespace) -> None:
         pick=options.pick,
         format=options.format,
         map=options.map,
+        colours=options.colours,
     )
     device = use_device(options.device, run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
@@ -81,7 +82,8 @@ def refresh_pages(subject: Subject, results: Path) -> None:
     if kept is None or not (folder / "explanations.csv").exists():
         return
     map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
-    choice = Choice(default_methods(), kept["target"], format=kept["format"], map=map_of_all)
+    made = {name: kept[name] for name in ("target", "format", "colours") if name in kept}
+    choice = Choice(default_methods(), **made, map=map_of_all)
     none = np.zeros(0, np.int64)
     explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
     gallery.write_pages(explanation, random_weights_correlation(explanation), results)
@@ -127,7 +129,12 @@ def check_results(results: Path, run: Run) -> None:
 
 def claim_results(results: Path, run: Run, choice: Choice, assignments: str | None) -> None:
     """Write what this folder is made with, or refuse a setting that would mix two kinds of pictures in it."""
-    made = {"target": choice.target, "assignments": assignments, "format": choice.format}
+    made = {
+        "target": choice.target,
+        "assignments": assignments,
+        "format": choice.format,
+        "colours": choice.colours,
+    }
     kept = read_results(results)
     if kept is None:
         results.mkdir(parents=True, exist_ok=True)
@@ -135,8 +142,13 @@ def claim_results(results: Path, run: Run, choice: Choice, assignments: str | No
         write_json(results / "results.json", content)
         return
     for name, value in made.items():
-        if kept.get(name) != value:
-            told = "other --assignments" if name == "assignments" else f"--{name} {kept.get(name)}"
+        if name not in kept:
+            raise UserError(
+                f"{results}: made by an earlier version, which coloured heat otherwise: remove it to draw all again, "
+                "or choose another --results"
+            )
+        if kept[name] != value:
+            told = "other --assignments" if name == "assignments" else f"--{name} {kept[name]}"
             raise UserError(f"{results}: was made with {told}: give the same, or choose another --results")
 
 

@@ -300,7 +300,13 @@ def test_five_thousand_coins_stay_few_nodes(page, gallery):
 def test_the_caveat_stands_beside_with_the_runs_own_figure(page, gallery):
     for path in (gallery / "index.html", gallery / "2" / largest(gallery) / "index.html"):
         open_page(page, path)
+        line = page.locator(".caveat").inner_text()
+        assert "random weights (Adebayo et al. 2018)" in " ".join(line.split())
+        page.click(".caveat .more")
         text = page.locator(".caveat").inner_text()
-        assert "random weights (Adebayo et al. 2018)" in " ".join(text.split())
         assert "the network before its training correlate with" in " ".join(text.split())
         assert "Grad-CAM's by" in text
+    page.click("#caveat-away")
+    assert not page.locator(".caveat").is_visible()
+    open_page(page, gallery / "index.html")  # dismissed for all pages
+    assert not page.locator(".caveat").is_visible()

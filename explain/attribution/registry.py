@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from console import UserError
 
+PEAK = "peak"  # the number that is known of every heat map: its maximum, which its picture is scaled to
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
 
@@ -50,6 +51,11 @@ class Method:
     numbers: tuple[str, ...] = ()  # what it measures of an image beside its map; columns of explanations.csv
     measure: Callable[..., Any] | None = None  # like `function`, -> (maps, {number's name: (B,)})
     check: Callable[..., None] | None = None  # (side in pixels, **options): refuses options that do not fit, UserError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The numbers that are kept of its maps: what it measures, and of heat the maximum."""
+        return (*self.numbers, PEAK) if self.kind == "heat" else self.numbers
 
     def option(self, name: str) -> Option:
         """Its option of that name.
