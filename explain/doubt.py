@@ -44,11 +44,13 @@ def _label(explanation: Explanation) -> np.ndarray:
     if run.labels is None or explanation.subject.class_names is not None:
         return found
     for number in np.unique(assignment[assignment >= 0]):
-        members = np.flatnonzero(assignment == number)
+        members = [i for i in np.flatnonzero(assignment == number) if run.labels[i]]  # '' is unknown
+        if len(members) < FEWEST:
+            continue
         labels = [run.labels[i] for i in members]
         common, count = Counter(labels).most_common(1)[0]
-        if count >= PURE * len(members) and len(members) >= FEWEST:
-            found[members] = [bool(label) and label != common for label in labels]
+        if count >= PURE * len(members):
+            found[members] = [label != common for label in labels]
     return found & (explanation.scores.margin >= 0)
 
 

@@ -261,11 +261,20 @@ def heat_of(explanation: Explanation, row: int) -> dict[str, Any]:
 
 
 def map_spots(explanation: Explanation) -> list[list[Any]]:
-    """Of each image in a cluster: id, cluster, place in the map, file name."""
+    """Of each image in a cluster: id, cluster, place in the map, file name, whether it has a photograph, label or ''."""
     subject, names = explanation.subject, explanation.paths.names
     assignment, position = subject.clusters.assignment, explanation.scores.position
+    done = explanation.record.done.get(PHOTOGRAPH, np.zeros(len(subject.run.ids), bool))
+    labels = subject.run.labels or [""] * len(subject.run.ids)
     return [
-        [subject.run.ids[i], int(assignment[i]), *(round(float(x), 4) for x in position[i]), names[i]]
+        [
+            subject.run.ids[i],
+            int(assignment[i]),
+            *(round(float(x), 4) for x in position[i]),
+            names[i],
+            int(done[i]),
+            labels[i],
+        ]
         for i in subject.pictures.present.tolist()
         if assignment[i] >= 0
     ]

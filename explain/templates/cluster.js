@@ -8,6 +8,7 @@ const page = {
   method: "", // "": all side by side
   open: null, // position of the enlarged coin
   common: false, // maps on one scale
+  anchor: -1, // position of the coin that stays where it is when the others change
 
   src: (coin, method) => `${encodeURIComponent(coin.file)}-${method}${suffix}`,
   shown() {
@@ -35,7 +36,9 @@ const page = {
   // The same coins in another dress: as many as before, and the first that was in view stays where it was.
   redraw() {
     const cards = [...$("coins").children];
-    const seen = cards.findIndex((card) => card.getBoundingClientRect().bottom > 60);
+    const inView = (card) => card && card.getBoundingClientRect().bottom > 60 && card.getBoundingClientRect().top < innerHeight;
+    if (!inView(cards[this.anchor])) this.anchor = cards.findIndex(inView); // else the same as at the last change
+    const seen = this.anchor;
     const top = cards[seen]?.getBoundingClientRect().top;
     const focused = document.activeElement?.closest?.(".coin")?.dataset.position;
     this.draw(cards.length);
