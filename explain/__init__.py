@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import machine  # noqa: F401  before torch
 from explain.attribution import METHODS, attribute
+from explain.attribution.registry import COLOURS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "attribute", "cover", "overlay"]
 
 
-def overlay(heat: Any, photograph: Any, colours: str = "inferno") -> "Image":
+def overlay(heat: Any, photograph: Any, colours: str = COLOURS[0]) -> "Image":
     """Heat laid over a photograph, as the gallery draws it: 0 is the photograph in grey, the map's own maximum yellow.
 
     Args:

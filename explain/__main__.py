@@ -8,9 +8,7 @@ from pathlib import Path
 
 from console import Parser, command
 from console.options import above_zero, add_machine, add_reading, add_run, natural, not_negative, positive
-from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
-
-COLOURS = ("inferno", "viridis", "rainbow")  # keys of rendering.LOOK_UPS, which is not loaded for --help
+from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
 
 
 def build_parser() -> Parser:

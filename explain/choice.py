@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from console import UserError
-from explain.attribution.registry import PHOTOGRAPH, Asked
+from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked
 from explain.scores import Scores
 from explain.subject import Subject
 
@@ -23,7 +23,7 @@ class Choice:
     pick: str = "typical"  # "typical", "atypical" or "random"
     format: str = "png"  # of the pictures
     map: str = "pca"  # of all images: "pca" or "tsne"
-    colours: str = "inferno"  # of heat, a key of rendering.LOOK_UPS
+    colours: str = COLOURS[0]  # of heat
 
     @property
     def keys(self) -> list[str]:

@@ -14,14 +14,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from console import UserError
-from explain.attribution.registry import Method
+from explain.attribution.registry import COLOURS, Method
 
-# The look-up tables of heat maps, from nothing to the most, (256, 3) uint8 each; the first is the default.
+# The look-up tables of heat maps, from nothing to the most, (256, 3) uint8 each.
 LOOK_UPS = {
     name: (np.asarray(matplotlib.colormaps[name](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
-    for name in ("inferno", "viridis", "rainbow")
+    for name in COLOURS
 }
-COLOURS = next(iter(LOOK_UPS))
 OPAQUE = 0.8  # how opaque the most lies on the photograph; opacity follows the value, so nothing leaves it as it is
 # That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
 # (256, 3) uint8; without the darkest ends of the table, which over a photograph look like shadow.
@@ -75,7 +74,7 @@ def percentile(values: np.ndarray) -> float:
     return float(np.percentile(flat[:: 4 if flat.size > 4096 else 1], ROBUST)) if flat.size else 0.0
 
 
-def draw(method: Method, values: np.ndarray, photograph: np.ndarray, colours: str = COLOURS) -> Image.Image:
+def draw(method: Method, values: np.ndarray, photograph: np.ndarray, colours: str = COLOURS[0]) -> Image.Image:
     """A method's map (C, H, W) as a picture of its kind; `photograph` (H, W, 3) uint8 is the view it belongs to.
 
     `colours` is the look-up table of heat, a key of LOOK_UPS.
@@ -128,7 +127,7 @@ def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     return picture
 
 
-def coloured(heat: np.ndarray | None, shape: tuple[int, ...], colours: str = COLOURS) -> Image.Image:
+def coloured(heat: np.ndarray | None, shape: tuple[int, ...], colours: str = COLOURS[0]) -> Image.Image:
     """(H, W) in 0..1 through the look-up table; `shape` (H, W) is asked for where there is no heat."""
     if heat is None:
         return Image.new("L", (shape[1], shape[0]), EMPTY)
@@ -137,7 +136,7 @@ def coloured(heat: np.ndarray | None, shape: tuple[int, ...], colours: str = COL
     return picture
 
 
-def overlay(heat: np.ndarray | None, photograph: np.ndarray, colours: str = COLOURS) -> Image.Image:
+def overlay(heat: np.ndarray | None, photograph: np.ndarray, colours: str = COLOURS[0]) -> Image.Image:
     """Heat in 0..1 laid over the photograph in grey, the more opaque the more of it: where there is none, the coin."""
     grey = Image.fromarray(photograph).convert("L")
     if heat is None:
@@ -155,7 +154,7 @@ def bar_as_drawn(colours: str, stops: int = 17) -> list[tuple[int, int, int]]:
     ]
 
 
-def overlay_of(heat: Any, photograph: Any, colours: str = COLOURS) -> Image.Image:
+def overlay_of(heat: Any, photograph: Any, colours: str = COLOURS[0]) -> Image.Image:
     """`explain.overlay`: heat and photograph in whatever form a notebook has them."""
     if colours not in LOOK_UPS:
         raise UserError(f"overlay: colours {colours!r} are unknown: {', '.join(LOOK_UPS)}")

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from console import UserError
 
+COLOURS = ("inferno", "viridis", "rainbow")  # look-up tables of heat, by matplotlib's names; the first is the default
 PEAK = "peak"  # the number that is known of every heat map: its maximum, which its picture is scaled to
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line

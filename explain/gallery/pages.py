@@ -261,7 +261,7 @@ def heat_of(explanation: Explanation, row: int) -> dict[str, Any]:
 
 
 def map_spots(explanation: Explanation) -> list[list[Any]]:
-    """Of each image in a cluster: id, cluster, place in the map, file name, whether it has a photograph, label or ''."""
+    """Of each image in a cluster: id, cluster, place in the map, file name, whether it is drawn, its label or ''."""
     subject, names = explanation.subject, explanation.paths.names
     assignment, position = subject.clusters.assignment, explanation.scores.position
     done = explanation.record.done.get(PHOTOGRAPH, np.zeros(len(subject.run.ids), bool))
