@@ -2,6 +2,7 @@
 // One cluster: its coins with their pictures, the enlarged one, the scale of the maps, and the keys.
 
 const CHUNK = 60; // coins added to the page at a time
+const SETTLING = 4; // frames
 const FINE = 64; // side of a map that the page draws itself
 const page = {
   coins: [],
@@ -42,10 +43,14 @@ const page = {
     const top = cards[seen]?.getBoundingClientRect().top;
     const focused = document.activeElement?.closest?.(".coin")?.dataset.position;
     this.draw(cards.length);
-    const stay = () => seen > 0 && window.scrollBy({ top: $("coins").children[seen].getBoundingClientRect().top - top, behavior: "instant" });
-    stay();
     if (focused !== undefined) $("coins").children[focused]?.focus({ preventScroll: true });
-    requestAnimationFrame(stay); // cards out of view have guessed heights until they are near
+    // Cards out of view have guessed heights until they are near: it takes some frames until all is where it stays.
+    const stay = (frames) => {
+      const card = $("coins").children[seen];
+      if (seen > 0 && card) window.scrollBy({ top: card.getBoundingClientRect().top - top, behavior: "instant" });
+      if (frames) requestAnimationFrame(() => stay(frames - 1));
+    };
+    stay(SETTLING);
   },
   more(until = 0) {
     const from = $("coins").children.length;
