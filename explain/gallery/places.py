@@ -1,6 +1,8 @@
 """Where in the picture the heat lies, where masks tell what is where: shares of Grad-CAM's heat on each part."""
 
+import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -36,12 +38,16 @@ def share_of_parts(explanation: Explanation) -> dict[str, np.ndarray] | None:
     except (FileNotFoundError, *DAMAGED):
         pass  # not measured yet, or damaged, or more has been drawn since
     found: dict[str, np.ndarray] = {}
-    for at, row in enumerate(rows.tolist()):
+
+    def parts(row: int) -> dict[str, np.ndarray]:
         masks = dataset.mask(int(explanation.subject.pictures.position[row]))
-        if masks is None:
-            continue
+        return {} if masks is None else parts_in_view(masks, explanation)
+
+    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+        cells_of_parts = list(pool.map(parts, rows.tolist()))
+    for at, row in enumerate(rows.tolist()):
         warm = heat[row].astype(np.float64)
-        for name, cells in parts_in_view(masks, explanation).items():
+        for name, cells in cells_of_parts[at].items():
             values = found.setdefault(name, np.zeros((len(rows), 2)))
             values[at] = (warm * cells).sum() / warm.sum(), cells.mean()
     arrays: dict[str, Any] = {f"on {name}": values for name, values in found.items()}

@@ -43,7 +43,10 @@ const epochFolder = `${root}/${epoch}`;
 const clusterHref = (number) => `${epochFolder}/${number}/index.html`;
 const meanOf = (number) => `${epochFolder}/${number}/_mean.png`;
 const pictureOf = (coin, method) => `${epochFolder}/${coin.cluster}/${encodeURIComponent(coin.file)}-${method}${suffix}`;
-const percent = (probability) => (probability === null ? "" : `${Math.round(probability * 100)} %`);
+function percent(probability) {
+  if (probability === null) return "";
+  return probability < 0.005 ? "< 1 %" : probability > 0.995 ? "> 99 %" : `${Math.round(probability * 100)} %`;
+}
 
 function clusterChip(number, words = "") {
   const picture = clusterOf.has(number) ? [make("img", { loading: "lazy", alt: "", src: meanOf(number) })] : [];
