@@ -136,9 +136,15 @@ def verdict(ami: float, baselines: Mapping[str, Mapping[str, float]]) -> str:
     said += f"; best baseline: {BASELINES[best].name} {_short(known[best])}: "
     if max(ami, known[best]) < SAME:
         return said + "neither has to do with the labels."
-    if ami < known[best] + SAME:
+    if not beats_baselines(ami, baselines):
         return said + f"the clusters say no more than {BASELINES[best].says}."
     return said + "the clusters say more than any baseline."
+
+
+def beats_baselines(ami: float, baselines: Mapping[str, Mapping[str, float]]) -> bool:
+    """Whether the clusters say more than any baseline, as `verdict` puts it; where none was measured, they may."""
+    known = [values["ami"] for name, values in baselines.items() if name in BASELINES]
+    return ami >= max([*known, 0.0]) + SAME or not known
 
 
 def _short(value: float) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import machine  # noqa: F401  before torch
 from explain.attribution import METHODS, attribute
+from explain.attribution.registry import COLOURS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -14,19 +15,20 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "attribute", "cover", "overlay"]
 
 
-def overlay(heat: Any, photograph: Any) -> "Image":
-    """Heat laid over a photograph, as the gallery draws it: 0 is blue, the map's own maximum red.
+def overlay(heat: Any, photograph: Any, colours: str = COLOURS[0]) -> "Image":
+    """Heat laid over a photograph, as the gallery draws it: 0 is the photograph in grey, the map's own maximum yellow.
 
     Args:
         heat: a map (H, W), (1, H, W) or (1, 1, H, W), tensor or array; what is negative counts as 0.
         photograph: a PIL image, or an array (H, W, 3) uint8 or a tensor (3, H, W) in 0..1; resized to the map's size.
+        colours: inferno, viridis or rainbow.
 
     Raises:
-        UserError: if the shapes are others.
+        UserError: if the shapes are others, or there are no such colours.
     """
     from explain.rendering import overlay_of
 
-    return overlay_of(heat, photograph)
+    return overlay_of(heat, photograph, colours)
 
 
 def cover(image: Any, position: tuple[float, float], fraction: float, fill: Any = "grey") -> Any:

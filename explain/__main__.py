@@ -8,7 +8,7 @@ from pathlib import Path
 
 from console import Parser, command
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
-from explain.attribution.registry import PHOTOGRAPH, Asked, described, layer, parse
+from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
 
 
 def build_parser() -> Parser:
@@ -48,6 +48,7 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     )
     what.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
     what.add_argument("--format", choices=["png", "jpeg", "webp"], default="png", help="of the pictures (png)")
+    what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
 
     why = parser.add_argument_group("what is explained")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from console import UserError
 from datasets.view import shape_of
-from explain.attribution.registry import PHOTOGRAPH, Asked
+from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked
 from explain.scores import Scores
 from explain.subject import Subject
 
@@ -24,6 +24,7 @@ class Choice:
     pick: str = "typical"  # "typical", "atypical" or "random"
     format: str = "png"  # of the pictures
     map: str = "pca"  # of all images: "pca" or "tsne"
+    colours: str = COLOURS[0]  # of heat
 
     @property
     def keys(self) -> list[str]:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from console import bar_settings
 from datasets.view import COLOURLESS
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
+from explain.attribution.registry import PEAK
 from explain.choice import target_weights
 from explain.record import Explanation, Record, number_column
 from explain.rendering import draw, encode, normalise_heat, says_nothing
@@ -102,6 +103,10 @@ def summarise(
     ]
     kept = {"rows": rows, "methods": np.array([one.key for one in asked])}
     kept |= {"empty": np.array(nothing, bool).reshape(len(rows), -1), **numbers}
+    for one in asked:
+        if one.key in maps and one.method.kind == "heat":
+            peak = maps[one.key].reshape(len(rows), -1).max(1, initial=0)
+            kept[number_column(one.key, PEAK)] = np.where(np.isfinite(peak), peak, np.nan).astype(np.float64)
     if HEAT in maps:
         heat = [normalise_heat(one[0]) for one in maps[HEAT]]
         whole = np.stack([np.zeros(maps[HEAT].shape[2:], np.float32) if one is None else one for one in heat])
@@ -135,7 +140,7 @@ def write_batch(
                 picture = Image.fromarray(photographs[i])
             else:
                 below = seen[i] if asked.name == VIEW and seen is not None else photographs[i]
-                picture = draw(asked.method, maps[asked.key][i], below)
+                picture = draw(asked.method, maps[asked.key][i], below, choice.colours)
             write_atomic(paths.of(row, asked.key), encode(picture, choice.format), durable=False)
 
     return [pool.submit(one, i, int(row)) for i, row in enumerate(rows)]

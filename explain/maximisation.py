@@ -283,7 +283,7 @@ def _claim(results: Path, subject: Subject) -> None:
     kept = read_results(results)
     choice = Choice((Asked(PHOTOGRAPH),))
     if kept is not None:
-        choice = replace(choice, target=kept.target, format=kept.format)
+        choice = replace(choice, target=kept.target, format=kept.format, colours=kept.colours)
     claim_results(results, subject.run, choice, subject.clusters.digest)
 
 

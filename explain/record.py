@@ -72,7 +72,7 @@ class Record:
             (one, name, number_column(one.key, name))
             for one in self.drawn()
             if one.name in METHODS
-            for name in one.method.numbers
+            for name in one.method.columns
         ]
         return [(one, name, self.numbers[column]) for one, name, column in columns if column in self.numbers]
 

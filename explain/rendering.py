@@ -14,11 +14,15 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from console import UserError
-from explain.attribution.registry import Method
+from explain.attribution.registry import COLOURS, Method
 from machine.reading import Damaged, open_regular
 
-# The look-up table of heat maps: 0 blue to violet, .5 turquoise, 1 red. (256, 3) uint8.
-LOOK_UP = (np.asarray(matplotlib.colormaps["rainbow"](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+# The look-up tables of heat maps, from nothing to the most, (256, 3) uint8 each.
+LOOK_UPS = {
+    name: (np.asarray(matplotlib.colormaps[name](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
+    for name in COLOURS
+}
+OPAQUE = 0.8  # how opaque the most lies on the photograph; opacity follows the value, so nothing leaves it as it is
 # That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
 # (256, 3) uint8; without the darkest ends of the table, which over a photograph look like shadow.
 TWO_SIDED = (matplotlib.colormaps["RdBu"](np.linspace(0.12, 0.88, 256))[:, :3] * 255).round().astype(np.uint8)
@@ -71,8 +75,10 @@ def percentile(values: np.ndarray) -> float:
     return float(np.percentile(flat[:: 4 if flat.size > 4096 else 1], ROBUST)) if flat.size else 0.0
 
 
-def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Image:
+def draw(method: Method, values: np.ndarray, photograph: np.ndarray, colours: str = COLOURS[0]) -> Image.Image:
     """A method's map (C, H, W) as a picture of its kind; `photograph` (H, W, 3) uint8 is the view it belongs to.
+
+    `colours` is the look-up table of heat, a key of LOOK_UPS.
 
     Signed maps are drawn as colours around grey (with Sobel in front of the network their three channels are equal, and
     so the picture is grey).
@@ -82,10 +88,10 @@ def draw(method: Method, values: np.ndarray, photograph: np.ndarray) -> Image.Im
     if method.kind == "change":
         return change(values[0], photograph)
     if method.kind == "view":
-        return framed(overlay(normalise_heat(values[0]), photograph))
+        return framed(overlay(normalise_heat(values[0]), photograph, colours))
     if method.kind == "fine":
-        return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2])
-    return overlay(normalise_heat(values[0]), photograph)
+        return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2], colours)
+    return overlay(normalise_heat(values[0]), photograph, colours)
 
 
 def framed(picture: Image.Image) -> Image.Image:
@@ -134,32 +140,44 @@ def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     return picture
 
 
-def coloured(heat: np.ndarray | None, shape: tuple[int, ...]) -> Image.Image:
+def coloured(heat: np.ndarray | None, shape: tuple[int, ...], colours: str = COLOURS[0]) -> Image.Image:
     """(H, W) in 0..1 through the look-up table; `shape` (H, W) is asked for where there is no heat."""
     if heat is None:
         return Image.new("L", (shape[1], shape[0]), EMPTY)
     picture = Image.fromarray((heat * 255).round().astype(np.uint8)).convert("P")
-    picture.putpalette(LOOK_UP.tobytes())
+    picture.putpalette(LOOK_UPS[colours].tobytes())
     return picture
 
 
-def overlay(heat: np.ndarray | None, photograph: np.ndarray) -> Image.Image:
-    """Heat in 0..1 laid over the photograph in grey, half and half."""
+def overlay(heat: np.ndarray | None, photograph: np.ndarray, colours: str = COLOURS[0]) -> Image.Image:
+    """Heat in 0..1 laid over the photograph in grey, the more opaque the more of it: where there is none, the coin."""
     grey = Image.fromarray(photograph).convert("L")
     if heat is None:
         return grey
-    return Image.blend(grey.convert("RGB"), coloured(heat, heat.shape).convert("RGB"), 0.5)
+    opacity = Image.fromarray((heat * (OPAQUE * 255)).round().astype(np.uint8))
+    return Image.composite(coloured(heat, heat.shape, colours).convert("RGB"), grey.convert("RGB"), opacity)
 
 
-def overlay_of(heat: Any, photograph: Any) -> Image.Image:
+def bar_as_drawn(colours: str, stops: int = 17) -> list[tuple[int, int, int]]:
+    """What a heat map's colours look like over mid grey, from nothing to the most, `stops` of them, 0..255."""
+    values = np.linspace(0, 1, stops)[None]
+    return [
+        tuple(pixel)
+        for pixel in np.asarray(overlay(values, np.full((1, stops, 3), EMPTY, np.uint8), colours))[0].tolist()
+    ]
+
+
+def overlay_of(heat: Any, photograph: Any, colours: str = COLOURS[0]) -> Image.Image:
     """`explain.overlay`: heat and photograph in whatever form a notebook has them."""
+    if colours not in LOOK_UPS:
+        raise UserError(f"overlay: colours {colours!r} are unknown: {', '.join(LOOK_UPS)}")
     values = np.asarray(heat.detach().cpu() if hasattr(heat, "detach") else heat, dtype=np.float32)
     values = (
         values.reshape(values.shape[-2:]) if values.ndim >= 2 and values.size == np.prod(values.shape[-2:]) else values
     )
     if values.ndim != 2:
         raise UserError(f"overlay: a heat map (H, W) or (1, H, W) is wanted, this is of shape {values.shape}")
-    return overlay(normalise_heat(values), _pixels_of(photograph, (values.shape[1], values.shape[0])))
+    return overlay(normalise_heat(values), _pixels_of(photograph, (values.shape[1], values.shape[0])), colours)
 
 
 def _pixels_of(photograph: Any, size: tuple[int, int]) -> np.ndarray:
@@ -240,6 +258,13 @@ def contact_sheet(
             Image.fromarray(picture).resize((cell, cell), sampling)
         )
     return sheet if labels is None else _labelled(sheet, labels, cell + gap)
+
+
+def strip(pictures: list[np.ndarray], cell: int = 112) -> np.ndarray:
+    """Squares (H, W, 3) side by side, without a gap: (cell, len(pictures) * cell, 3)."""
+    sampling = [Image.Resampling.NEAREST if len(one) * 2 <= cell else Image.Resampling.LANCZOS for one in pictures]
+    cells = [Image.fromarray(one).resize((cell, cell), how) for one, how in zip(pictures, sampling, strict=True)]
+    return np.concatenate([np.asarray(one) for one in cells], 1)
 
 
 def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:

@@ -39,6 +39,7 @@ class Kept:
     target: str = "own"
     assignments: str | None = None  # digest of the table
     format: str = "png"
+    colours: str = ""  # a key of registry.COLOURS; "": an earlier version's, which coloured heat otherwise
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -56,6 +57,7 @@ def draw_command(options: argparse.Namespace) -> None:
         pick=options.pick,
         format=options.format,
         map=options.map,
+        colours=options.colours,
     )
     device = use_device(options.device, run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
@@ -98,7 +100,7 @@ def refresh_pages(subject: Subject, results: Path) -> None:
     if kept is None or not (folder / "explanations.csv").exists():
         return
     map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
-    choice = Choice(default_methods(), kept.target, format=kept.format, map=map_of_all)
+    choice = Choice(default_methods(), kept.target, format=kept.format, colours=kept.colours, map=map_of_all)
     none = np.zeros(0, np.int64)
     explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
     gallery.write_pages(explanation, random_weights_correlation(explanation), results)
@@ -144,14 +146,19 @@ def check_results(results: Path, run: Run) -> None:
 
 def claim_results(results: Path, run: Run, choice: Choice, assignments: str | None) -> None:
     """Write what this folder is made with, or refuse a setting that would mix two kinds of pictures in it."""
-    now = Kept(SCHEMA, run.identity, run.path.resolve().name, choice.target, assignments, choice.format)
+    now = Kept(SCHEMA, run.identity, run.path.resolve().name, choice.target, assignments, choice.format, choice.colours)
     kept = read_results(results)
     if kept is None:
         results.mkdir(parents=True, exist_ok=True)
         write_json(results / "results.json", asdict(now))
         return
-    for name in ("target", "assignments", "format"):
+    for name in ("target", "assignments", "format", "colours"):
         if getattr(kept, name) != getattr(now, name):
+            if name == "colours" and kept.colours == "":
+                raise UserError(
+                    f"{results}: made by an earlier version, which coloured heat otherwise: remove it to draw all "
+                    "again, or choose another --results"
+                )
             told = "other --assignments" if name == "assignments" else f"--{name} {getattr(kept, name)}"
             raise UserError(f"{results}: was made with {told}: give the same, or choose another --results")
 

@@ -1,4 +1,4 @@
-"""One forward over all images: logits of the own and the second-best cluster, rank, and the map of all images."""
+"""One forward over all images: own and second-best cluster, rank, the clusters' centres, and the map of all images."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,8 +21,11 @@ class Scores:
     score: np.ndarray  # (N,) float64, logit of the own cluster
     rival: np.ndarray  # (N,) int64, the best other cluster
     margin: np.ndarray  # (N,) float64, own logit minus the rival's
+    probability: np.ndarray  # (N,) float64 of the own cluster, softmax of all
+    rival_probability: np.ndarray  # (N,) float64
     position: np.ndarray  # (N, 2) float64 in -1 .. 1, in the map of all images
     rank: np.ndarray  # (N,) int64 in the own cluster, 1 is the most typical; 0: none
+    centres: np.ndarray  # (K, D) float32, mean of the features, centred and of length 1; NaN: without an image
 
 
 def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
@@ -56,7 +59,7 @@ def compute_scores(subject: Subject, features: np.ndarray, logits: np.ndarray, k
     """Scores from the features (M, D) and logits (M, clusters) of the images that are there."""
     clusters, present = subject.clusters, subject.pictures.present
     numbers, count = np.array(clusters.numbers), len(subject.run.ids)
-    score, margin = np.full(count, np.nan), np.full(count, np.nan)
+    score, margin, probability, rival_probability = np.full((4, count), np.nan)
     rival = np.full(count, -1, np.int64)
     position = np.full((count, 2), np.nan)
     position[present] = project(features, kind_of_map, subject.seed)
@@ -64,13 +67,37 @@ def compute_scores(subject: Subject, features: np.ndarray, logits: np.ndarray, k
     rows, logits = present[known], logits[known].astype(np.float64)
     at, own = np.arange(len(rows)), clusters.column_of(clusters.assignment[rows])
     score[rows] = logits[at, own]
+    total = np.logaddexp.reduce(logits, axis=1)
+    probability[rows] = np.exp(score[rows] - total)
     if len(numbers) > 1:
         others = logits.copy()
         others[at, own] = -np.inf
         best = others.argmax(1)
         rival[rows] = numbers[best]
         margin[rows] = score[rows] - others[at, best]
-    return Scores(score, rival, margin, position, rank_in_cluster(clusters, score))
+        rival_probability[rows] = np.exp(others[at, best] - total)
+    rank = rank_in_cluster(clusters, score)
+    centres = centres_of(features[known], own, len(numbers))
+    return Scores(score, rival, margin, probability, rival_probability, position, rank, centres)
+
+
+def centres_of(features: np.ndarray, column: np.ndarray, count: int) -> np.ndarray:
+    """(M, D) features, the cluster (M,) of each -> (count, D) mean of each less the mean of all, of length 1."""
+    sums = np.zeros((count, features.shape[1]))
+    np.add.at(sums, column, features - features.mean(0, dtype=np.float64))
+    length = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.divide(sums, length, out=np.full_like(sums, np.nan), where=length > 0).astype(np.float32)
+
+
+def nearest_clusters(centres: np.ndarray, count: int) -> list[list[int]]:
+    """Of each cluster its `count` nearest, by the angle between their centres: columns, the nearest first."""
+    found = []
+    for own, centre in enumerate(centres):
+        likeness = np.nan_to_num(centres @ centre, nan=-np.inf)
+        likeness[own] = -np.inf
+        order = np.argsort(-likeness, kind="stable")[:count]
+        found.append([int(column) for column in order if np.isfinite(likeness[column])])
+    return found
 
 
 def rank_in_cluster(clusters: ExplainedClusters, score: np.ndarray) -> np.ndarray:

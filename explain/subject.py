@@ -217,6 +217,10 @@ class Subject:
         ]
         return np.stack(back).reshape(len(maps), self.size, self.size, -1).transpose(0, 3, 1, 2)
 
+    def window_of(self, row: int) -> Window:
+        """The square of the photograph of image `row` that maps are drawn on, in decoded pixels."""
+        return self._window(int(self.pictures.position[row]))
+
     def _window(self, position: int) -> Window:
         dataset = self.pictures.dataset
         height, width = (int(side) for side in dataset.decoded.shape[position])

@@ -3,12 +3,17 @@
 import csv
 import shutil
 from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import pytest
 from conftest import photograph, run_module
 from playwright.sync_api import sync_playwright
 
-from machine.files import read_csv
+import runs
+from deepcluster.baselines import verdict
+from explain.rendering import OPAQUE
+from machine.files import read_csv, write_csv
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -302,7 +307,247 @@ def test_five_thousand_coins_stay_few_nodes(page, gallery):
 def test_the_caveat_stands_beside_with_the_runs_own_figure(page, gallery):
     for path in (gallery / "index.html", gallery / "2" / largest(gallery) / "index.html"):
         open_page(page, path)
+        line = page.locator(".caveat").inner_text()
+        assert "random weights (Adebayo et al. 2018)" in " ".join(line.split())
+        page.click(".caveat .more")
         text = page.locator(".caveat").inner_text()
-        assert "random weights (Adebayo et al. 2018)" in " ".join(text.split())
         assert "the network before its training correlate with" in " ".join(text.split())
         assert "Grad-CAM's by" in text
+    page.click("#caveat-away")
+    assert not page.locator(".caveat").is_visible()
+    open_page(page, gallery / "index.html")  # dismissed for all pages
+    assert not page.locator(".caveat").is_visible()
+
+
+def rows_of(gallery: Path) -> list[dict[str, str]]:
+    return read_csv(gallery / "2" / "explanations.csv")
+
+
+def test_the_overview_begins_with_the_sentence_that_ended_the_training(page, gallery):
+    run = runs.open_run(gallery.parent / "exp")
+    baselines = run.read_json("baselines.json")
+    ami = float(run.log()[-1]["ami"])
+    open_page(page, gallery / "index.html")
+    assert page.locator("#verdict").inner_text() == verdict(ami, baselines)
+    bars = page.locator(".bars tr").all_inner_texts()
+    assert len(bars) == 1 + len(baselines)
+    assert f"{ami:.2f}" in bars[0]
+    assert page.locator(".verdict.good, .verdict.bad").count() == 1
+    doubtful = [row for row in rows_of(gallery) if float(row["margin"]) < 0]
+    said = page.locator(".counts").inner_text()
+    assert (f"{len(doubtful)} of 84: the network disagrees" in said) == bool(doubtful)
+    facts = page.locator(".fact").all_inner_texts()
+    assert {"k 2", "size 64 px", "seed 31", "epochs 2"} <= {*facts}
+    for link in page.locator("main a[href$='.csv'], main a[href$='.png']").all():
+        assert (gallery / link.get_attribute("href")).is_file()
+
+
+def test_cards_are_of_one_size_and_their_order_is_remembered_both_ways(page, gallery):
+    open_page(page, gallery / "index.html")
+    cells = page.evaluate("[...document.querySelectorAll('.cell')].map(c => [c.clientWidth, c.clientHeight])")
+    assert len({tuple(cell) for cell in cells}) == 1
+    assert cells[0][0] == cells[0][1]
+    assert page.locator(".card").first.locator(".cell").count() == 8
+    orders = {}
+    for direction in ("first", "second"):
+        page.select_option("#order", "purity") if direction == "first" else page.click("#direction")
+        orders[direction] = [card.get_attribute("data-number") for card in page.locator(".card").all()]
+    values = [float(card.get_attribute("data-purity")) for card in page.locator(".card").all()]
+    assert values == sorted(values, reverse=True)
+    if len({*values}) == 2:
+        assert orders["first"] == orders["second"][::-1]
+    open_page(page, gallery / "index.html")  # remembered
+    assert page.locator("#order").input_value() == "purity"
+    assert [card.get_attribute("data-number") for card in page.locator(".card").all()] == orders["second"]
+    page.locator(".card .mean").first.click()  # the whole card leads there
+    page.wait_for_selector(".coin")
+
+
+def test_a_coin_that_the_network_would_put_elsewhere_says_so(page, doubtful_gallery):
+    rows = [row for row in read_csv(doubtful_gallery / "2" / "explanations.csv") if float(row["margin"]) < 0]
+    assert rows
+    assert all("disagrees" in row["flags"].split(";") for row in rows)
+    row = rows[0]
+    open_page(page, doubtful_gallery / "2" / row["cluster"] / "index.html")
+    page.select_option("#apart", "disagrees")
+    mine = [one for one in rows if one["cluster"] == row["cluster"]]
+    assert page.locator(".coin").count() == len(mine)
+    card = page.locator(".coin", has_text=row["image"]).first
+    chip = card.locator(".disagrees")
+    assert chip.inner_text() == f"the network would say {row['rival']}"
+    assert chip.get_attribute("href").endswith(f"/{row['rival']}/index.html")
+    assert chip.locator("img").evaluate("img => img.complete && img.naturalWidth > 0")
+    assert f"closer to cluster {row['rival']}" in card.inner_text()
+    probability = float(row["probability"])
+    assert ("here < 1 %" if probability < 0.005 else f"here {round(probability * 100)} %") in card.inner_text()
+
+    open_page(page, doubtful_gallery / "2" / "doubtful.html")
+    page.click('[data-doubt="disagrees"]')
+    assert page.locator(".doubt").count() == len(rows)
+    shown = page.locator(".doubt .id").all_text_contents()
+    assert [row["image"] for row in sorted(rows, key=lambda one: float(one["probability"]))] == shown
+    assert page.url.endswith("#disagrees")
+    first = page.locator(".doubt").first
+    assert first.locator("a img").count() == 4  # photograph, map, and the two clusters
+    assert broken_images(page) == []
+    first.focus()
+    page.keyboard.press("r")
+    assert "→ cluster" in first.inner_text()
+    assert page.locator("#edit-count").inner_text() == "1 edit"
+    page.keyboard.press("Control+z")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+
+
+def test_maps_on_one_scale_are_as_strong_as_the_table_says(page, gallery):
+    number = largest(gallery)
+    peaks = {row["image"]: float(row["grad_cam.peak"]) for row in rows_of(gallery) if row["cluster"] == number}
+    open_page(page, gallery / "2" / number / "index.html")
+    assert "scaled to its own most" in page.locator("#scale-said").inner_text()
+    page.keyboard.press("c")
+    assert page.locator("#scale").is_checked()
+    strengths = page.evaluate(
+        """() => [...document.querySelectorAll('.coin')].map((card) => {
+        const canvas = card.querySelector('canvas');
+        if (!canvas) return null;
+        const pixels = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
+        let most = 0;
+        for (let i = 3; i < pixels.length; i += 4) most = Math.max(most, pixels[i]);
+        return [page.coins[card.dataset.position].id, most];
+        }).filter(Boolean)"""
+    )
+    assert len(strengths) > 10
+    most = max(peaks.values())
+    for name, opacity in strengths:  # the small map's own maximum is a little below the map's
+        assert opacity <= 255 * OPAQUE * peaks[name] / most + 3
+        assert opacity >= 255 * OPAQUE * peaks[name] / most * 0.6 - 3
+    open_page(page, gallery / "2" / number / "index.html")
+    assert page.locator("#scale").is_checked()  # remembered
+    page.locator(".coin").first.click()
+    page.keyboard.press("2")
+    assert (
+        "on the common scale" in page.locator("#zoom-caption").inner_text()
+        or "empty" in page.locator("#zoom-caption").inner_text()
+    )
+
+
+def test_the_enlarged_coin_beside_its_map_and_its_original_file(page, gallery):
+    name = f"a/{STRANGE[2]}"
+    open_page(page, gallery / "2" / cluster_of(gallery, name) / "index.html")
+    page.evaluate("name => page.enlarge(page.coins.findIndex(coin => coin.id === name))", name)
+    boxes = [page.locator(one).bounding_box() for one in ("#zoom-photograph", "#zoom-image")]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    assert abs(boxes[0]["width"] - boxes[1]["width"]) < 2
+    page.keyboard.press("s")  # one over the other
+    boxes = [page.locator(one).bounding_box() for one in ("#zoom-photograph", "#zoom-image")]
+    assert boxes[0] == boxes[1]
+    page.locator("#zoom-slider").fill("10")
+    assert "90%" in page.locator("#zoom-over").evaluate("node => getComputedStyle(node).clipPath").replace(" - ", "")
+    page.keyboard.press("Escape")
+    assert not page.locator("#zoom").is_visible()
+    page.keyboard.press("Enter")
+    file = page.locator("#zoom-original a").evaluate("link => link.href")
+    assert Path(url2pathname(urlparse(file).path)) == (gallery.parent / "coins" / name)
+    page.keyboard.press("g")
+    assert page.locator("#zoom-pictures.grid").count() == 1
+    page.keyboard.press("?")
+    assert page.locator("#key-list").is_visible()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Escape")
+    page.keyboard.press("n")
+    page.wait_for_function("document.querySelector('h1').textContent !== ''")
+    assert cluster_of(gallery, name) not in page.url.rsplit("/", 2)[1]
+
+
+def test_a_method_stays_chosen_and_the_page_where_it_is(page, gallery):
+    page.set_viewport_size({"width": 700, "height": 500})
+    open_page(page, gallery / "2" / largest(gallery) / "index.html")
+    page.evaluate("page.more(1e6)")
+    page.evaluate("document.querySelectorAll('.coin')[20].scrollIntoView({behavior: 'instant'})")
+    page.wait_for_timeout(200)
+    first = "[...document.querySelectorAll('.coin')].findIndex(card => card.getBoundingClientRect().bottom > 60)"
+    count, seen = page.locator(".coin").count(), page.evaluate(first)
+    for key in "231":
+        page.keyboard.press(key)
+        page.wait_for_timeout(200)
+        assert page.locator(".coin").count() == count
+        top = page.evaluate(f"document.querySelectorAll('.coin')[{seen}].getBoundingClientRect().top")
+        assert -400 < top < 500, (key, top)
+    page.keyboard.press("3")
+    open_page(page, gallery / "2" / largest(gallery) / "index.html")
+    assert page.locator('[data-method="guided_backprop"]').get_attribute("aria-pressed") == "true"
+
+
+def test_many_coins_are_selected_moved_and_taken_back(page, gallery):
+    number = largest(gallery)
+    [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
+    open_page(page, gallery / "2" / number / "index.html")
+    size = int(page.locator(".facts [data-cluster-size]").first.inner_text().split()[0])
+    cards = page.locator(".coin")
+    cards.nth(1).click(modifiers=["Control"])
+    cards.nth(4).click(modifiers=["Shift"])
+    assert page.locator("#hand-count").inner_text() == "4 selected"
+    page.keyboard.press("m")
+    page.fill("#pick-text", other)
+    choice = page.locator(f'#pick-list button[data-number="{other}"]')
+    assert "images" in choice.inner_text()
+    assert choice.locator("img").get_attribute("src").endswith(f"/{other}/_mean.png")
+    page.keyboard.press("Enter")
+    assert page.locator(".coin.wrong").count() == 4
+    assert page.locator("#edit-count").inner_text() == "4 edits"
+    assert page.locator(".facts [data-cluster-size]").first.inner_text() == f"{size - 4} images"
+    page.fill("#hand-note", "another die")
+    page.click("#hand-clear")
+    open_page(page, gallery / "2" / other / "index.html")  # seen where they went
+    assert page.locator("#moved-list li").count() == 4
+    assert broken_images(page) == []
+    open_page(page, gallery / "index.html")
+    page.click("#edit-count")
+    assert page.locator("#edit-rows li").count() == 4
+    assert "another die" in page.locator("#edit-rows li").first.inner_text()
+    page.locator("#edit-rows button").first.click()
+    assert page.locator("#edit-rows li").count() == 3
+    page.click("#edit-list-close")
+    assert page.locator("#edit-count").inner_text() == "3 edits"
+    page.click("#clear-edits")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    page.click("#undo-edit")
+    assert page.locator("#edit-count").inner_text() == "3 edits"
+    page.click("#undo-edit")  # and the one that was taken back
+    page.click("#undo-edit")  # the reason of all
+    page.click("#undo-edit")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+
+
+def test_all_from_here_on_and_the_name_in_the_list_of_targets(page, gallery):
+    number = largest(gallery)
+    [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
+    open_page(page, gallery / "2" / other / "index.html")
+    page.fill("#cluster-name", "harp")
+    open_page(page, gallery / "2" / number / "index.html")
+    assert "harp" in page.locator(f'#zoom-move option[value="{other}"]').text_content()
+    page.locator(".coin").nth(2).focus()
+    page.keyboard.press(" ")
+    page.click("#hand-onwards")
+    chosen = int(page.locator("#hand-count").inner_text().split()[0])
+    assert chosen == page.evaluate("data.coins.length") - 2
+    page.click("#hand-rival")
+    assert page.locator("#edit-count").inner_text() == f"{chosen + 1} edits"
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+
+
+@pytest.fixture(scope="module")
+def doubtful_gallery(gallery) -> Path:
+    """The same run, a third of its images explained in a cluster that they are not in: the network disagrees."""
+    exp = gallery.parent / "exp"
+    rows = read_csv(exp / "clusters.csv")
+    numbers = sorted({row["cluster"] for row in rows})
+    for i, row in enumerate(rows):
+        if i % 3 == 0:
+            row["cluster"] = numbers[1 - numbers.index(row["cluster"])]
+    write_csv(exp.parent / "swapped.csv", [{"image": row["image"], "cluster": row["cluster"]} for row in rows])
+    out = exp.parent / "doubtful"
+    result = run_module("explain", "--run", exp, "--assignments", exp.parent / "swapped.csv", "--results", out)
+    assert result.returncode == 0, result.stderr
+    return out

@@ -5,10 +5,12 @@ from PIL import Image
 
 from console import UserError
 from explain.attribution import METHODS, Asked
+from explain.attribution.registry import COLOURS
 from explain.drawing import summarise
 from explain.rendering import (
     EMPTY,
-    LOOK_UP,
+    LOOK_UPS,
+    OPAQUE,
     coloured,
     contact_sheet,
     draw,
@@ -33,15 +35,49 @@ def rgb(picture: Image.Image) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def test_the_look_up_table_goes_from_violet_over_turquoise_to_red():
-    assert LOOK_UP.shape == (256, 3)
-    red, green, blue = LOOK_UP[0].astype(int)
+def test_the_rainbow_goes_from_violet_over_turquoise_to_red():
+    table = LOOK_UPS["rainbow"]
+    assert table.shape == (256, 3)
+    red, green, blue = table[0].astype(int)
     assert blue > 250
     assert green < 10
-    red, green, blue = LOOK_UP[128].astype(int)
+    red, green, blue = table[128].astype(int)
     assert green > 240
     assert blue > red
-    assert LOOK_UP[255].tolist() == [255, 0, 0]
+    assert table[255].tolist() == [255, 0, 0]
+
+
+# How a reader without green cones sees (linear) red, green and blue: Machado et al. 2009, severity 1.
+DEUTERANOPIA = np.array(
+    [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+)
+
+
+def lightness(table: np.ndarray) -> np.ndarray:
+    """(256, 3) sRGB bytes -> luminance as a reader with deuteranopia sees it, (256,)."""
+    linear = np.where(table <= 10.31, table / 255 / 12.92, ((table / 255 + 0.055) / 1.055) ** 2.4)
+    return np.clip(linear @ DEUTERANOPIA.T, 0, 1) @ np.array([0.2126, 0.7152, 0.0722])
+
+
+def test_the_default_colours_keep_their_order_for_red_green_blind_readers():
+    assert COLOURS[0] == "inferno"
+    for name in ("inferno", "viridis"):
+        assert (np.diff(lightness(LOOK_UPS[name])[::8]) > 0).all(), name
+    rainbow = lightness(LOOK_UPS["rainbow"])
+    assert rainbow[128] > 2 * rainbow[255]  # the most is darker than the middle
+
+
+def test_opacity_follows_the_value_and_nothing_is_the_plain_photograph():
+    heat = np.zeros((8, 8))
+    heat[0, 0], heat[0, 1] = 1, 0.5
+    grey = np.asarray(Image.fromarray(PHOTOGRAPH).convert("L")).astype(float)
+    for name, table in LOOK_UPS.items():
+        picture = rgb(overlay(heat, PHOTOGRAPH, name)).astype(float)
+        assert np.array_equal(picture[1:], np.repeat(grey[1:, :, None], 3, 2))
+        for column, value in ((0, 1.0), (1, 0.5)):
+            colour = table[round(value * 255)].astype(float)
+            wanted = grey[0, column] * (1 - OPAQUE * value) + colour * OPAQUE * value
+            assert np.abs(picture[0, column] - wanted).max() <= 2
 
 
 @pytest.mark.parametrize("kind", NOTHING)
@@ -63,12 +99,13 @@ def test_a_map_that_says_nothing_is_drawn_empty_and_never_divided_by_zero(kind, 
     assert np.isfinite(record.get("heat", np.zeros(1))).all()
 
 
-def test_only_the_positive_part_is_heat_and_its_maximum_is_red():
+def test_only_the_positive_part_is_heat_and_its_maximum_is_full_colour():
     heat = np.array([[-5.0, 0.0], [1.0, 2.0]])
     assert normalise_heat(heat).tolist() == [[0, 0], [0.5, 1]]
     assert normalise_heat(np.array([[-2.0, -1.0]])) is None  # nothing speaks for it
     picture = rgb(overlay(normalise_heat(heat), np.zeros((2, 2, 3), np.uint8)))
-    assert picture[1, 1].tolist() == [127, 0, 0]
+    assert np.abs(picture[1, 1] - OPAQUE * LOOK_UPS[COLOURS[0]][255]).max() <= 1
+    assert not picture[0].any()
 
 
 def test_equal_channels_make_a_grey_gradient_and_signs_lie_on_either_side():
@@ -85,10 +122,10 @@ def test_a_products_heat_is_the_maximum_over_the_channels():
     values = np.zeros((3, 4, 4))
     values[0, 0, 0], values[2, 3, 3], values[1, 1, 1] = 2.0, 2.0, -9.0
     picture = rgb(draw(METHODS["guided_grad_cam"], values, PHOTOGRAPH[:4, :4]))
-    assert picture[0, 0].tolist() == picture[3, 3].tolist() == LOOK_UP[255].tolist()
-    assert picture[1, 1].tolist() == LOOK_UP[0].tolist()
+    assert picture[0, 0].tolist() == picture[3, 3].tolist() == LOOK_UPS[COLOURS[0]][255].tolist()
+    assert picture[1, 1].tolist() == LOOK_UPS[COLOURS[0]][0].tolist()
     assert (
-        rgb(draw(METHODS["guided_grad_cam"], values[:1], PHOTOGRAPH[:4, :4]))[0, 0] == LOOK_UP[255]
+        rgb(draw(METHODS["guided_grad_cam"], values[:1], PHOTOGRAPH[:4, :4]))[0, 0] == LOOK_UPS[COLOURS[0]][255]
     ).all()  # of a digit too
 
 
@@ -98,7 +135,7 @@ def test_pictures_are_written_whole_and_tiny_ones_enlarge(kind, tmp_path):
     with Image.open(tmp_path / "a") as picture:
         assert picture.size == (112, 112)
         assert picture.format == kind.upper()
-        assert np.abs(rgb(picture).astype(int) - LOOK_UP[128]).max() < 9
+        assert np.abs(rgb(picture).astype(int) - LOOK_UPS[COLOURS[0]][128]).max() < 9
     assert enlarge(Image.new("L", (128, 128))).size == (128, 128)
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from console import UserError
 
+COLOURS = ("inferno", "viridis", "rainbow")  # look-up tables of heat, by matplotlib's names; the first is the default
+PEAK = "peak"  # the number that is known of every heat map: its maximum, which its picture is scaled to
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
 VIEW = "view"  # HiRes-CAM where the network sees it: on the view, not drawn back onto the photograph
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
@@ -53,6 +55,11 @@ class Method:
     numbers: tuple[str, ...] = ()  # what it measures of an image beside its map; columns of explanations.csv
     measure: Callable[..., Any] | None = None  # like `function`, -> (maps, {number's name: (B,)})
     check: Callable[..., None] | None = None  # (side in pixels, **options): refuses options that do not fit, UserError
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The numbers that are kept of its maps: what it measures, and of heat the maximum."""
+        return (*self.numbers, PEAK) if self.kind == "heat" else self.numbers
 
     def option(self, name: str) -> Option:
         """Its option of that name.

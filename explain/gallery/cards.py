@@ -1,12 +1,17 @@
 """Each cluster in figures, as the overview and its own page show it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from explain.drawing import HEAT
 from explain.record import MAXIMUM, Explanation, is_there
+from explain.scores import nearest_clusters
+
+NEIGHBOURS = 3
+MOSTLY = 0.5  # share of empty maps above which a cluster's heat says nothing
 
 
 @dataclass(frozen=True)
@@ -23,26 +28,51 @@ class Card:
     mean_heat: bool
     maximum: bool  # whether `maximise` made its picture
     pictured: bool  # whether there is a mean and a sheet: not if its images were gone before it was explained
+    doubtful: int  # images that the network would put elsewhere
+    heats: int  # Grad-CAMs that were drawn
+    empty: int  # of them, those that are zero everywhere
+    nearest: list[int]  # other clusters with images, the nearest first
+    rivals: list[
+        tuple[int, int]
+    ]  # second choices of the network for its images: cluster, images; the most frequent first
 
     @property
     def facts(self) -> list[str]:
         """In words, for its card."""
-        found = [f"{self.size} image{'' if self.size == 1 else 's'}"]
-        if self.jaccard_previous is not None:
-            found.append(f"overlap {self.jaccard_previous:.2f}")
-        if self.purity is not None:
-            found.append(f"{self.purity:.0%} {self.label}")
-        return found
+        return [f"{self.size} image{'' if self.size == 1 else 's'}"]
+
+    @property
+    def doubtful_share(self) -> float:
+        return self.doubtful / self.size
+
+    @property
+    def empty_share(self) -> float:
+        return self.empty / self.heats if self.heats else 0.0
+
+    @property
+    def silent(self) -> bool:
+        """Whether its Grad-CAM says nothing for most of its images."""
+        return self.heats > 0 and self.empty_share > MOSTLY
+
+    @property
+    def trouble(self) -> float:
+        """What "worst first" sorts by: the share of doubtful images and that of empty maps, added."""
+        return self.doubtful_share + self.empty_share
 
 
-def make_cards(explanation: Explanation, rows: Sequence[int]) -> list[Card]:
-    """A card for each cluster with images; `rows` are those with pictures."""
+def make_cards(explanation: Explanation, rows: Sequence[int], doubts: Mapping[str, np.ndarray]) -> list[Card]:
+    """A card for each cluster with images; `rows` are those with pictures, `doubts` as of `doubts_of`."""
     run, clusters, epoch = explanation.subject.run, explanation.subject.clusters, explanation.subject.epoch
+    scores, record = explanation.scores, explanation.record
     shown = Counter(clusters.assignment[list(rows)].tolist())
     before = None
     if clusters.digest is None and run.has_clusters(epoch - 1):
         before = run.clusters(epoch - 1).assignment
-    warm = {int(clusters.assignment[row]) for row in explanation.record.heat}
+    warm = {int(clusters.assignment[row]) for row in record.heat}
+    none = np.zeros(len(run.ids), bool)
+    done, empty = record.done.get(HEAT, none), record.empty.get(HEAT, none)
+    doubtful = doubts["wrong" if explanation.subject.class_names is not None else "disagrees"]
+    near = nearest_clusters(scores.centres, NEIGHBOURS)
     found = []
     for number in np.unique(clusters.assignment[clusters.assignment >= 0]).tolist():
         members = np.flatnonzero(clusters.assignment == number)
@@ -50,11 +80,26 @@ def make_cards(explanation: Explanation, rows: Sequence[int]) -> list[Card]:
         if run.labels is not None:
             [(label, count)] = Counter(run.labels[i] for i in members).most_common(1)
             purity = count / len(members)
-        overlap = None if before is None else best_jaccard(members, before)
-        name = clusters.names.get(number, "")
-        home = explanation.folder / str(number)
-        pictures = (number in warm, is_there(home / MAXIMUM), is_there(home / "_sheet.jpg"))
-        found.append(Card(number, name, len(members), shown[number], overlap, purity, label, *pictures))
+        rivals = Counter(scores.rival[members][scores.rival[members] >= 0].tolist())
+        found.append(
+            Card(
+                number=number,
+                name=clusters.names.get(number, ""),
+                size=len(members),
+                shown=shown[number],
+                jaccard_previous=None if before is None else best_jaccard(members, before),
+                purity=purity,
+                label=label,
+                mean_heat=number in warm,
+                maximum=is_there(explanation.folder / str(number) / MAXIMUM),
+                pictured=is_there(explanation.folder / str(number) / "_sheet.jpg"),
+                doubtful=int(doubtful[members].sum()),
+                heats=int(done[members].sum()),
+                empty=int((done & empty)[members].sum()),
+                nearest=[clusters.numbers[column] for column in near[int(clusters.column_of(number))]],
+                rivals=rivals.most_common(NEIGHBOURS),
+            )
+        )
     return found
 
 

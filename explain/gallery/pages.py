@@ -1,24 +1,49 @@
-"""The pages: overview, map of all images, and one for each cluster."""
+"""The pages: overview, doubtful images, map of all images, tree, and one for each cluster."""
 
+import base64
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
+import torch
 
+from console import UserError
 from explain.attribution.registry import PHOTOGRAPH, Asked
+from explain.attribution.targets import find_layer
+from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
+from explain.gallery.conclusions import TERMS, conclude, copy_figures, count_empty, facts_of_run, to_script
+from explain.gallery.places import share_of_parts
+from explain.gallery.sheets import STRIP, TYPICAL
+from explain.gallery.tree import draw_tree
 from explain.record import MAXIMUM, Explanation
-from explain.rendering import SUFFIX
+from explain.rendering import LOOK_UPS, OPAQUE, SUFFIX, bar_as_drawn
 from machine.files import write_atomic
 from machine.reading import whole_number
 from runs.tables import LOG
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-ASSETS = ("gallery.css", "common.js", "edits.js", "overview.js", "cluster.js", "map.js")
+ASSETS = (
+    "gallery.css",
+    "common.js",
+    "edits.js",
+    "hand.js",
+    "overview.js",
+    "cluster.js",
+    "doubtful.js",
+    "map.js",
+    "tree.js",
+)
+ORIGINALS = (
+    "originals.js"  # where the photographs are from here; the only file that differs if the results lie elsewhere
+)
+CLUSTERS = "clusters.js"  # of an epoch: what its pages know of the other clusters
+DOUBTFUL = 2000  # images on the page of doubtful ones
 PAGES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),
     autoescape=True,
@@ -39,31 +64,67 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     """
     subject, folder = explanation.subject, explanation.folder
     rows = explanation.drawn_rows().tolist()
-    cards = make_cards(explanation, rows)
+    doubts = doubts_of(explanation)
+    cards = make_cards(explanation, rows, doubts)
     there = [whole_number(path.parent.name) for path in results.glob("*/explanations.csv")]
     epochs = sorted({*to_come, *(epoch for epoch in there if epoch is not None)})  # not a copy called "10 (1)"
-    shared = common(explanation, caveat, cards)
+    tree = draw_tree(explanation)
+    shared = common(explanation, caveat, cards) | {"has_tree": tree is not None}
     for name in ASSETS:
         write_atomic(results / name, (TEMPLATES / name).read_bytes(), durable=False)
-    overview = {"cards": cards, "epochs": epochs, "facts": overview_facts(explanation)}
+    write_atomic(results / ORIGINALS, to_script(originals=originals_from(explanation, results)), durable=False)
+    look_up = LOOK_UPS[explanation.choice.colours].tobytes().hex()
+    known = [{"number": c.number, "name": c.name, "size": c.size, "nearest": c.nearest} for c in cards]
+    script = to_script(clusters=known, lookUp=look_up, opaque=OPAQUE)
+    write_atomic(folder / CLUSTERS, script, durable=False)
+
+    order = doubtful_first(explanation, doubts)
+    overview = {
+        "cards": cards,
+        "epochs": epochs,
+        "facts": overview_facts(explanation),
+        "conclusion": conclude(explanation, int(doubts["wrong"].sum())),
+        "run_facts": facts_of_run(explanation),
+        "counts": [(doubt, int(doubts[doubt.flag].sum())) for doubt in DOUBTS if doubts[doubt.flag].any()],
+        "empty": count_empty(explanation),
+        "figures": copy_figures(explanation),
+        "typical": TYPICAL,
+        "strip": STRIP,
+    }
     _page(folder / "index.html", "overview.html", root="..", **overview, **shared)
     if subject.epoch == epochs[-1]:
         _page(results / "index.html", "overview.html", root=".", **overview, **shared)
     spots = map_spots(explanation)
     _page(folder / "map.html", "map.html", root="..", spots=spots, kind=explanation.choice.map, **shared)
-
     keys = [asked.key for asked in explanation.record.drawn()]
+    shown = [coin(explanation, row, keys, doubts) for row in order[:DOUBTFUL].tolist()]
+    counts = [(doubt, int(doubts[doubt.flag].sum())) for doubt in DOUBTS]
+    _page(
+        folder / "doubtful.html", "doubtful.html", root="..", coins=shown, counts=counts, total=len(order),
+        undrawn=sum(not one["has"] for one in shown),
+        parameters={"seen": HEAT if HEAT in keys else next((key for key in keys if key != PHOTOGRAPH), "")}, **shared,
+    )  # fmt: skip
+    if tree is not None:
+        by_number = {card.number: card for card in cards}
+        _page(folder / "tree.html", "tree.html", root="..", tree=tree, by_number=by_number, **shared)
+
+    parts = share_of_parts(explanation)
+    cells = cells_of(explanation)
     by_cluster: dict[int, list[int]] = {}
     for row in rows:
         by_cluster.setdefault(int(subject.clusters.assignment[row]), []).append(row)
     for at, card in enumerate(cards):
         (folder / str(card.number)).mkdir(exist_ok=True)  # also of a cluster whose images are all gone
+        members = by_cluster.get(card.number, [])
         content = {
             "card": card,
             "facts": cluster_facts(explanation, card),
-            "coins": [coin(explanation, row, keys) for row in by_cluster.get(card.number, [])],
+            "coins": [coin(explanation, row, keys, doubts) | heat_of(explanation, row) for row in members],
             "previous": cards[at - 1].number,
             "next": cards[(at + 1) % len(cards)].number,
+            "counts": [(doubt, int(doubts[doubt.flag][members].sum())) for doubt in DOUBTS],
+            "places": mean_places(parts, members),
+            "cells": cells,
         }
         _page(folder / str(card.number) / "index.html", "cluster.html", root="../..", **content, **shared)
 
@@ -72,6 +133,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
     """What every page is told."""
     subject, run = explanation.subject, explanation.subject.run
     drawn = explanation.record.drawn()
+    stops = [f"rgb({r} {g} {b})" for r, g, b in bar_as_drawn(explanation.choice.colours)]
     return {
         "run_name": run.path.resolve().name,
         "run_id": run.identity,
@@ -79,7 +141,10 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,
-        "methods": [{"key": asked.key, "title": asked.title, "panels": panels_of(asked)} for asked in drawn],
+        "methods": [
+            {"key": asked.key, "title": asked.title, "panels": panels_of(asked), "heat": is_heat(asked)}
+            for asked in drawn
+        ],
         "mean_heat": f"_mean-{HEAT}.png",
         "maximum": MAXIMUM,
         "suffix": SUFFIX[explanation.choice.format],
@@ -87,6 +152,11 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "numbers": [card.number for card in cards],
         "group": subject.group,
         "has_truth": subject.class_names is not None and run.labels is not None,
+        "terms": TERMS,
+        "bar": ", ".join(stops),
+        "colours": explanation.choice.colours,
+        "target": explanation.choice.target,
+        "doubts": {doubt.flag: {"title": doubt.title, "says": doubt.says} for doubt in DOUBTS},
     }
 
 
@@ -95,20 +165,46 @@ def panels_of(asked: Asked) -> int:
     return 2 if asked.name != PHOTOGRAPH and asked.method.kind == "change" else 1
 
 
-def overview_facts(explanation: Explanation) -> list[str]:
-    """The line below the overview's title."""
+def is_heat(asked: Asked) -> bool:
+    """Whether its picture is heat over the photograph."""
+    return asked.name != PHOTOGRAPH and asked.method.kind == "heat"
+
+
+def originals_from(explanation: Explanation, results: Path) -> dict[str, str]:
+    """Where the photographs are: as a path from `results`, if they are files, and as a path to copy."""
+    source = Path(explanation.subject.pictures.dataset.source)
+    if source.is_absolute() and source.is_dir():
+        relative = os.path.relpath(source.resolve(), results.resolve())
+        return {"relative": Path(relative).as_posix(), "path": str(source)}
+    return {"relative": "", "path": str(source)}
+
+
+def cells_of(explanation: Explanation) -> int | None:
+    """Cells a side of the maps that Grad-CAM reads; None of a network without convolutions."""
+    subject = explanation.subject
+    try:
+        find_layer(subject.model)
+    except UserError:
+        return None
+    with torch.inference_mode():
+        maps = subject.model.maps(subject.images(subject.pictures.present[:1]))
+    return int(maps.shape[-1]) if maps.dim() == 4 else None
+
+
+def overview_facts(explanation: Explanation) -> list[tuple[str, str]]:
+    """The line below the overview's title: each fact and what it means."""
     subject, run = explanation.subject, explanation.subject.run
     edited = subject.clusters.digest is not None
     row = {int(line["epoch"]): line for line in run.log()}.get(subject.epoch, {})
-    facts = [f"Epoch {subject.epoch}" + (", clusters edited by hand" if edited else "")]
+    facts = [(f"Epoch {subject.epoch}" + (", clusters edited by hand" if edited else ""), "")]
     for column in LOG:
         if column.gallery is not None and row.get(column.name) and not edited:
-            facts.append(column.gallery.format(float(row[column.name])))
+            facts.append((column.gallery.format(float(row[column.name])), column.meaning))
     if explanation.choice.target != "own":
-        facts.append(f"explained: {explanation.choice.target}")
+        facts.append((f"explained: {explanation.choice.target}", ""))
     gone = int((subject.pictures.position < 0).sum())
     if gone:
-        facts.append(f"{gone} images are not there any more")
+        facts.append((f"{gone} images are not there any more", "skipped.csv names them"))
     return facts
 
 
@@ -123,20 +219,36 @@ def cluster_facts(explanation: Explanation, card: Card) -> list[str]:
     return facts
 
 
-def coin(explanation: Explanation, row: int, keys: list[str]) -> dict[str, Any]:
-    """An image as its cluster's page knows it; `keys`: of the methods that were drawn."""
+def mean_places(parts: dict[str, np.ndarray] | None, members: list[int]) -> list[tuple[str, float, float]]:
+    """Of each part its share of a cluster's heat and of its views, over the maps that are not empty."""
+    if parts is None:
+        return []
+    found = [(name, *np.nanmean(values[members], 0)) for name, values in parts.items() if _any_known(values, members)]
+    return [(name, float(heat), float(area)) for name, heat, area in found if area > 0]
+
+
+def _any_known(values: np.ndarray, members: list[int]) -> bool:
+    return bool(np.isfinite(values[members]).any())
+
+
+def coin(explanation: Explanation, row: int, keys: list[str], doubts: dict[str, np.ndarray]) -> dict[str, Any]:
+    """An image as pages know it; `keys`: of the methods that were drawn, `doubts`: as of `doubts_of`."""
     subject, scores, record = explanation.subject, explanation.scores, explanation.record
     found: dict[str, Any] = {
         "id": subject.run.ids[row],
         "file": explanation.paths.names[row],
+        "cluster": int(subject.clusters.assignment[row]),
         "rank": int(scores.rank[row]),
         "score": _number(scores.score[row]),
         "rival": int(scores.rival[row]),
         "margin": _number(scores.margin[row]),
+        "probability": _number(scores.probability[row]),
+        "rivalProbability": _number(scores.rival_probability[row]),
         "distance": _number(subject.clusters.distance[row]),
         "empty": [key for key in keys if record.empty[key][row]],
         "has": [key for key in keys if record.done[key][row]],
-        "wrong": subject.is_wrong(row),
+        "wrong": bool(doubts["wrong"][row]),
+        "doubts": [flag for flag, held in doubts.items() if held[row]],
         "numbers": {},
     }
     for asked, name, values in record.measured():
@@ -145,12 +257,29 @@ def coin(explanation: Explanation, row: int, keys: list[str]) -> dict[str, Any]:
     return found if subject.run.labels is None else found | {"label": subject.run.labels[row]}
 
 
+def heat_of(explanation: Explanation, row: int) -> dict[str, Any]:
+    """The small Grad-CAM of an image for the page to draw on another scale: HEAT_CELLS^2 bytes of 0..1, base64."""
+    heat = explanation.record.heat.get(row)
+    if heat is None or not heat.any():
+        return {}
+    return {"heat": base64.b64encode((heat.astype(np.float32) * 255).round().astype(np.uint8).tobytes()).decode()}
+
+
 def map_spots(explanation: Explanation) -> list[list[Any]]:
-    """Of each image in a cluster: id, cluster, place in the map, file name."""
+    """Of each image in a cluster: id, cluster, place in the map, file name, whether it is drawn, its label or ''."""
     subject, names = explanation.subject, explanation.paths.names
     assignment, position = subject.clusters.assignment, explanation.scores.position
+    done = explanation.record.done.get(PHOTOGRAPH, np.zeros(len(subject.run.ids), bool))
+    labels = subject.run.labels or [""] * len(subject.run.ids)
     return [
-        [subject.run.ids[i], int(assignment[i]), *(round(float(x), 4) for x in position[i]), names[i]]
+        [
+            subject.run.ids[i],
+            int(assignment[i]),
+            *(round(float(x), 4) for x in position[i]),
+            names[i],
+            int(done[i]),
+            labels[i],
+        ]
         for i in subject.pictures.present.tolist()
         if assignment[i] >= 0
     ]
@@ -163,4 +292,4 @@ def _page(path: Path, template: str, **content: Any) -> None:
 
 
 def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 5)
+    return None if np.isnan(value) else float(f"{value:.5g}")

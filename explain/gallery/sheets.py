@@ -8,16 +8,20 @@ from torch.nn import functional
 from console import progress
 from explain.drawing import HEAT
 from explain.record import Explanation, is_there
-from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels, read_picture
+from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels, read_picture, strip
 from machine.files import write_atomic
 
+TYPICAL, STRIP = 8, "_typical.jpg"  # images on a cluster's card, and their file
 SHEET = 40  # images on a cluster's contact sheet
 PANEL = 4  # ... and on the one with their explanations
 VIEWS = 128  # images in memory at a time while means are taken
 
 
 def write_cluster_pictures(explanation: Explanation) -> None:
-    """Of each cluster: contact sheet, most typical first; mean image; mean Grad-CAM. The first two do not change."""
+    """Of each cluster: contact sheet and strip, most typical first; mean image; mean Grad-CAM. All but the last stay.
+
+    The mean Grad-CAM of maps that are all empty is grey, as each of them is.
+    """
     subject, scores, record = explanation.subject, explanation.scores, explanation.record
     assignment, present = subject.clusters.assignment, subject.pictures.present
     numbers = np.unique(assignment[present][assignment[present] >= 0])
@@ -26,7 +30,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
         home.mkdir(exist_ok=True)
         members = present[assignment[present] == number]
         members = members[np.argsort(scores.rank[members], kind="stable")]
-        if not (is_there(home / "_sheet.jpg") and is_there(home / "_mean.png")):
+        if not all(is_there(home / name) for name in ("_sheet.jpg", "_mean.png", STRIP)):
             total = np.zeros((subject.size, subject.size, 3))
             sheet: list[np.ndarray] = []
             for start in range(0, len(members), VIEWS):
@@ -34,6 +38,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
                 total += photographs.sum(0, dtype=np.float64)
                 sheet += list(photographs[: max(0, SHEET - len(sheet))])
             write_atomic(home / "_sheet.jpg", encode_sheet(contact_sheet(sheet)), durable=False)
+            write_atomic(home / STRIP, encode_sheet(strip(sheet[:TYPICAL])), durable=False)
             mean = Image.fromarray((total / len(members)).round().astype(np.uint8))
             write_atomic(home / "_mean.png", encode(mean, "png"), durable=False)
         heat = [record.heat[row] for row in members.tolist() if row in record.heat]
@@ -42,7 +47,8 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             cells = torch.from_numpy(np.stack(heat).astype(np.float32).mean(0))[None, None]
             smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
             photograph = np.asarray(read_picture(home / "_mean.png").resize((size, size)))
-            write_atomic(home / f"_mean-{HEAT}.png", encode(overlay(smooth, photograph), "png"), durable=False)
+            drawn = overlay(smooth if smooth.any() else None, photograph, explanation.choice.colours)
+            write_atomic(home / f"_mean-{HEAT}.png", encode(drawn, "png"), durable=False)
 
 
 def write_panels(explanation: Explanation) -> None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from explain.doubt import doubts_of
 from explain.record import Explanation, number_column
 from machine.files import write_csv
 
@@ -11,6 +12,7 @@ def write_tables(explanation: Explanation) -> None:
     subject, scores, record, paths = explanation.subject, explanation.scores, explanation.record, explanation.paths
     run, clusters = subject.run, subject.clusters
     methods = [asked.key for asked in record.drawn()]
+    doubts = {flag: held for flag, held in doubts_of(explanation).items() if flag != "empty"}  # told of each method
     table = []
     for row in explanation.drawn_rows().tolist():
         line: dict[str, object] = {"image": run.ids[row], "cluster": int(clusters.assignment[row])}
@@ -20,6 +22,7 @@ def write_tables(explanation: Explanation) -> None:
             "score": _cell(scores.score[row]),
             "rival": int(scores.rival[row]) if scores.rival[row] >= 0 else "",
             "margin": _cell(scores.margin[row]),
+            "probability": _cell(scores.probability[row]),
             "distance": _cell(clusters.distance[row]),
             "rank": int(scores.rank[row]),
             "target": explanation.choice.target,
@@ -27,8 +30,7 @@ def write_tables(explanation: Explanation) -> None:
         line |= {key: paths.file(row, key) if record.done[key][row] else "" for key in methods}
         line |= {number_column(one.key, name): _cell(values[row]) for one, name, values in record.measured()}
         flags = [f"empty:{key}" for key in methods if record.empty[key][row]]
-        if subject.is_wrong(row):
-            flags.append("wrong")
+        flags += [flag for flag, held in doubts.items() if held[row]]
         line["flags"] = ";".join(flags)
         table.append(line)
     write_csv(explanation.folder / "explanations.csv", table, None if table else ["image", "cluster"])

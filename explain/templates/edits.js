@@ -3,11 +3,13 @@
 
 const KEY = `deepcluster-explain/${run}/${epoch}`; // storage is shared by all pages opened from disk
 const FORMER_KEY = `deepcluster-explain/${document.body.dataset.former}/${epoch}`; // edits of galleries made before
+const STEPS = 100; // that can be taken back
 const COLUMNS = ["epoch", "image", "cluster", "action", "value", "note"];
 
 const edits = {
-  coins: new Map(), // id -> {cluster, wrong, move, note}
+  coins: new Map(), // id -> {cluster, wrong, move, note, file}
   clusters: new Map(), // number -> {name, merge}
+  steps: [], // {what, coins: [id, edit before][], clusters: [number, edit before][]}, the last one is taken back first
 
   read() {
     let kept = null;
@@ -18,24 +20,72 @@ const edits = {
     }
     this.coins = new Map(kept ? kept.coins : []);
     this.clusters = new Map(kept ? kept.clusters : []);
+    this.steps = kept?.steps ?? [];
   },
   keep() {
     for (const [id, edit] of this.coins) if (!edit.wrong && edit.move === "" && !edit.note) this.coins.delete(id);
     for (const [number, edit] of this.clusters) if (edit.name === null && edit.merge === "") this.clusters.delete(number);
     try {
-      localStorage.setItem(KEY, JSON.stringify({ coins: [...this.coins], clusters: [...this.clusters] }));
+      localStorage.setItem(KEY, JSON.stringify({ coins: [...this.coins], clusters: [...this.clusters], steps: this.steps }));
     } catch (error) {
       showMessage("This browser could not keep the edit: save edits.csv before you leave this page.");
     }
     showEdits();
   },
-  coin(id, cluster, change) {
-    this.coins.set(id, { cluster, wrong: false, move: "", note: "", ...this.coins.get(id), ...change });
+  // One step, which can be taken back: `change` of each of some coins, and of some clusters.
+  step(what, coins, clusters = []) {
+    const before = {
+      what,
+      coins: coins.map(([coin]) => [coin.id, this.coins.get(coin.id) ?? null]),
+      clusters: clusters.map(([number]) => [number, this.clusters.get(number) ?? null]),
+    };
+    const last = this.steps.at(-1);
+    const touched = (step) => JSON.stringify([step.coins.map((one) => one[0]), step.clusters.map((one) => one[0])]);
+    const typing = what.startsWith("typed") && last?.what === what && touched(last) === touched(before);
+    if (!typing) this.steps = [...this.steps, before].slice(-STEPS);
+    for (const [coin, change] of coins) {
+      const { cluster, file } = coin;
+      this.coins.set(coin.id, { wrong: false, move: "", note: "", ...this.coins.get(coin.id), cluster, file, ...change });
+    }
+    for (const [number, change] of clusters) this.clusters.set(number, { name: null, merge: "", ...this.clusters.get(number), ...change });
     this.keep();
   },
-  cluster(number, change) {
-    this.clusters.set(number, { name: null, merge: "", ...this.clusters.get(number), ...change });
+  cluster(number, change, what) {
+    this.step(what, [], [[number, change]]);
+  },
+  undo() {
+    const step = this.steps.pop();
+    if (!step) return;
+    const restore = (map, key, before) => (before === null ? map.delete(key) : map.set(key, before));
+    for (const [id, before] of step.coins) restore(this.coins, id, before);
+    for (const [number, before] of step.clusters) restore(this.clusters, number, before);
     this.keep();
+    showMessage(`Taken back: ${step.what}.`);
+  },
+  clear() {
+    const all = { what: "cleared all edits", coins: [...this.coins], clusters: [...this.clusters] };
+    this.steps = [...this.steps, all].slice(-STEPS);
+    this.coins.clear();
+    this.clusters.clear();
+    this.keep();
+  },
+  // Take one edit back, whatever came after it.
+  forget(id, number) {
+    if (id !== null) this.step("took an edit back", [[{ id, ...this.coins.get(id) }, { wrong: false, move: "", note: "" }]]);
+    else this.step("took an edit back", [], [[number, { name: null, merge: "" }]]);
+  },
+  // Of a cluster by its number: what it is called now, and how many images it has.
+  nameOf(number) {
+    const edit = this.clusters.get(number);
+    return edit && edit.name !== null ? edit.name : (clusterOf.get(number)?.name ?? "");
+  },
+  sizeOf(number) {
+    let size = clusterOf.get(number)?.size ?? 0;
+    for (const edit of this.coins.values()) {
+      if (edit.cluster === number && (edit.wrong || (edit.move !== "" && +edit.move !== number))) size -= 1;
+      if (edit.move !== "" && +edit.move === number && edit.cluster !== number) size += 1;
+    }
+    return size;
   },
   rows() {
     const rows = [];
@@ -55,12 +105,18 @@ const edits = {
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
       if (!["name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
     }
+    const before = { what: "loaded edits", coins: [], clusters: [] };
+    for (const [, image, cluster] of rows) {
+      if (image) before.coins.push([image, this.coins.get(image) ?? null]);
+      else before.clusters.push([+cluster, this.clusters.get(+cluster) ?? null]);
+    }
     for (const [, image, cluster, action, value, note] of rows) {
       if (action === "name") this.clusters.set(+cluster, { merge: "", ...this.clusters.get(+cluster), name: value });
       else if (action === "merge") this.clusters.set(+cluster, { name: null, ...this.clusters.get(+cluster), merge: value });
       else
-        this.coins.set(image, { cluster: +cluster, wrong: action === "wrong", move: action === "move" ? value : "", note });
+        this.coins.set(image, { cluster: +cluster, wrong: action === "wrong", move: action === "move" ? value : "", note, file: this.coins.get(image)?.file });
     }
+    this.steps = [...this.steps, before].slice(-STEPS);
     this.keep();
   },
 };
@@ -89,6 +145,13 @@ function showEdits() {
   const count = edits.rows().length;
   $("edit-count").textContent = count ? `${count} edit${count === 1 ? "" : "s"}` : "no edits";
   $("save-edits").disabled = $("clear-edits").disabled = !count;
+  $("edit-count").disabled = !count;
+  $("undo-edit").disabled = !edits.steps.length;
+  for (const node of document.querySelectorAll("[data-cluster-size]")) {
+    const size = edits.sizeOf(+node.dataset.clusterSize);
+    node.textContent = `${size} image${size === 1 ? "" : "s"}`;
+  }
+  if ($("edit-list").open) listEdits();
   for (const node of document.querySelectorAll("[data-cluster-name]")) {
     node.dataset.given ??= node.textContent;
     const edit = edits.clusters.get(+node.dataset.clusterName);
@@ -99,7 +162,39 @@ function showEdits() {
   document.dispatchEvent(new Event("edits"));
 }
 
+// Each edit in words, with a button that takes it back.
+function listEdits() {
+  const line = (words, id, number, place) => {
+    const undo = make("button", { type: "button" }, "undo");
+    undo.addEventListener("click", () => edits.forget(id, number));
+    return make("li", {}, place, ` ${words} `, undo);
+  };
+  const of = (number, words) => make("a", { href: clusterHref(number) }, words);
+  const rows = [];
+  for (const [number, edit] of edits.clusters) {
+    const said = [edit.name !== null ? `is called “${edit.name}”` : "", edit.merge !== "" ? `is merged into ${edit.merge}` : ""];
+    rows.push(line(said.filter(Boolean).join(" and "), null, number, of(number, `${group} ${number}`)));
+  }
+  for (const [id, edit] of edits.coins) {
+    const done = edit.move !== "" ? `moved from ${edit.cluster} to ${edit.move}` : edit.wrong ? `does not belong to ${edit.cluster}` : "noted";
+    rows.push(line(done + (edit.note ? ` (${edit.note})` : ""), id, null, of(edit.cluster, id)));
+  }
+  $("edit-rows").replaceChildren(...rows);
+  if (!rows.length) $("edit-list").close();
+}
+
 function startEdits() {
+  $("edit-count").addEventListener("click", () => {
+    listEdits();
+    $("edit-list").showModal();
+  });
+  $("edit-list-close").addEventListener("click", () => $("edit-list").close());
+  $("undo-edit").addEventListener("click", () => edits.undo());
+  document.addEventListener("keydown", (event) => {
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=text], input[type=search]")) return;
+    event.preventDefault();
+    edits.undo();
+  });
   $("save-edits").addEventListener("click", () => {
     const url = URL.createObjectURL(new Blob([writeCsv(edits.rows())], { type: "text/csv" }));
     make("a", { href: url, download: "edits.csv" }).click();
@@ -117,11 +212,9 @@ function startEdits() {
     event.target.value = "";
   });
   $("clear-edits").addEventListener("click", () => {
-    if (!confirm("Forget all edits of this epoch? Save them first if you want them back.")) return;
-    edits.coins.clear();
-    edits.clusters.clear();
-    edits.keep();
-    showMessage("");
+    if (!confirm("Forget all edits of this epoch? Undo brings them back in this browser.")) return;
+    edits.clear();
+    showMessage("All edits are forgotten; Undo brings them back.");
   });
   window.addEventListener("storage", (event) => {
     if (event.key === KEY) {

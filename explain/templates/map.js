@@ -8,7 +8,8 @@ const map = {
 
   matches(spot) {
     const text = $("q").value.trim().toLowerCase();
-    return (!text || spot[0].toLowerCase().includes(text)) && ($("only").value === "" || spot[1] === +$("only").value);
+    const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(spot[1])}\n${edits.coins.get(spot[0])?.note ?? ""}`.toLowerCase();
+    return (!text || said().includes(text)) && ($("only").value === "" || spot[1] === +$("only").value);
   },
   at(spot) {
     const { width, height } = $("map").getBoundingClientRect();
@@ -33,9 +34,14 @@ const map = {
     const more = found.length > LISTED ? `, the first ${LISTED} listed` : "";
     $("found-title").textContent = some ? `${found.length} found${more}` : `${found.length} images: type part of a name to list some`;
     $("found").replaceChildren(
-      ...(some ? shown : []).map((spot) => make("li", {}, make("a", { href: this.href(spot) }, spot[0]), ` · ${group} ${spot[1]}`)),
+      ...(some ? shown : []).map((spot) => {
+        const link = make("a", { href: this.href(spot) }, ...this.picture(spot), make("span", {}, spot[0]));
+        return make("li", {}, link, make("span", { className: "figures" }, `${group} ${spot[1]}${spot[6] && ` · ${labelWords(spot[6])}`}`));
+      }),
     );
   },
+  picture: (spot) =>
+    spot[5] ? [make("img", { loading: "lazy", alt: "", src: `${spot[1]}/${encodeURIComponent(spot[4])}-original${suffix}` })] : [],
   dot(pen, spot, size) {
     const [x, y] = this.at(spot);
     pen.fillStyle = this.colour(spot[1]);
@@ -62,9 +68,7 @@ const map = {
     const [x, y] = this.at(spot);
     $("tip").style.left = `${Math.min(x + 12, $("map").clientWidth - 150)}px`;
     $("tip").style.top = `${Math.min(y + 12, $("map").clientHeight - 170)}px`;
-    const picture = make("img", { alt: "", src: `${spot[1]}/${encodeURIComponent(spot[4])}-original${data.suffix}` });
-    picture.onerror = () => picture.remove();
-    $("tip").replaceChildren(picture, `${spot[0]} · ${group} ${spot[1]}`);
+    $("tip").replaceChildren(...this.picture(spot), `${spot[0]} · ${group} ${spot[1]}`);
   },
 };
 
