@@ -235,15 +235,15 @@ _ALL = (
         "hires_cam", "HiRes-CAM", "heat", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
     ),
     Method(
-        VIEW, "HiRes-CAM in the view", "view", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
-    ),
-    Method(
         "guided_backprop", "Guided Backprop", "signed", _Lazily("gradients", "guided_backprop"),
         needs_layer=False, default=True, shared=True,
     ),
     Method(
         "guided_grad_cam", "Guided Grad-CAM", "fine", _Lazily("cam", "guided_grad_cam"),
         options=(LAYER,), default=True, shared=True,
+    ),
+    Method(
+        VIEW, "HiRes-CAM in the view", "view", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
     ),
     Method("gradient", "Gradient", "signed", _Lazily("gradients", "gradient"), needs_layer=False),
     Method("saliency", "Saliency", "fine", _Lazily("gradients", "saliency"), needs_layer=False),

@@ -81,7 +81,12 @@ def facts_of_run(explanation: Explanation) -> list[tuple[str, str]]:
     facts = [("data", f"{meta.dataset.name}, {meta.dataset.images} images")]
     known = ("preset", "recipe", "arch", "model", "k", "epochs")
     facts += [(name, str(config[name])) for name in known if isinstance(config.get(name), str | int)]
-    facts += [("size", f"{subject.size} px"), ("seed", str(subject.seed)), ("device", meta.stamp.device)]
+    facts += [
+        ("view", subject.view),
+        ("size", f"{meta.view.size} px"),
+        ("seed", str(subject.seed)),
+        ("device", meta.stamp.device),
+    ]
     weights = subject.run.path / "checkpoints" / f"epoch_{subject.epoch:04d}.pt"
     facts.append(("finished", f"{datetime.fromtimestamp(weights.stat().st_mtime, UTC):%Y-%m-%d}"))
     if meta.dataset.limit is not None:
