@@ -7,7 +7,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 import deepcluster.around
-from deepcluster.around import ConvAround, MaxPoolAround
+from deepcluster.around import ConvAround, join_edges, wrap
 from deepcluster.backbones import BACKBONES, build_backbone
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 
@@ -29,9 +29,16 @@ def seen_plainly(x: torch.Tensor, kernel: int, stride: int) -> torch.Tensor:
     return functional.pad(tiled, (0, 0, before, after))
 
 
+def around(layer: nn.Module) -> nn.Module:
+    """The layer as it is where edges meet."""
+    layers = nn.Sequential(layer)
+    join_edges(layers)
+    return layers[0].double()
+
+
 @pytest.mark.parametrize(("kernel", "stride"), [(11, 4), (7, 2), (5, 1), (3, 2), (3, 1), (1, 2), (1, 1)])
 def test_a_convolution_is_that_of_a_picture_tiled_three_times(kernel, stride):
-    conv = ConvAround(3, 4, kernel, stride).double()
+    conv = around(nn.Conv2d(3, 4, kernel, stride, padding=kernel // 2))
     conv.weight.data, conv.bias.data = whole_numbers(4, 3, kernel, kernel), whole_numbers(4)
     x = whole_numbers(2, 3, 16, 24)
     with torch.no_grad():
@@ -45,10 +52,27 @@ def test_a_convolution_is_that_of_a_picture_tiled_three_times(kernel, stride):
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 2), (2, 2)])
 def test_a_pool_is_that_of_a_picture_tiled_three_times(kernel, stride):
-    pool, x = MaxPoolAround(kernel, stride), whole_numbers(2, 3, 16, 24).abs()
+    pool, x = around(nn.MaxPool2d(kernel, stride)), whole_numbers(2, 3, 16, 24).abs()
     assert pool(x).shape == (2, 3, 8, 12)
     assert torch.equal(pool(x), functional.max_pool2d(seen_plainly(x, kernel, stride), kernel, stride))
     assert torch.equal(pool(x.roll(2, 3)), pool(x).roll(1, 3))
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(11, 4), (3, 2), (3, 1), (1, 1)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_columns_of_the_other_edge_and_their_gradient_are_those_of_a_circular_pad(kernel, stride, layout):
+    total = max(0, kernel - stride)
+    ours, theirs = (whole_numbers(2, 3, 4, 12).contiguous(memory_format=layout).requires_grad_() for _ in range(2))
+    one, other = (
+        wrap(ours, kernel, stride),
+        functional.pad(theirs, (total - total // 2, total // 2, 0, 0), mode="circular"),
+    )
+    assert torch.equal(one, other)
+    assert one.is_contiguous(memory_format=layout)
+    gradient = whole_numbers(*one.shape)
+    one.backward(gradient)
+    other.backward(gradient)
+    assert torch.equal(ours.grad, theirs.grad)
 
 
 def with_statistics(net: nn.Module) -> nn.Module:
@@ -80,9 +104,9 @@ def test_rolling_by_the_stride_rolls_the_last_maps_by_one(arch, monkeypatch):
 
     def zeros_beside(x, kernel, stride):
         total = max(0, kernel - stride)
-        return functional.pad(x, (total - total // 2, total // 2) * 2)
+        return functional.pad(x, (total - total // 2, total // 2, 0, 0))
 
-    monkeypatch.setattr(deepcluster.around, "pad_around", zeros_beside)  # nothing goes around any more
+    monkeypatch.setattr(deepcluster.around, "wrap", zeros_beside)  # nothing goes around any more
     middle = layers(x.repeat(1, 1, 1, 3))[..., WIDTH // stride : 2 * WIDTH // stride]
     assert_close(middle, maps, rtol=0, atol=1e-6 * spread)
     assert float((layers(x) - maps).abs().max()) > 0.1 * spread

@@ -22,8 +22,9 @@ from deepcluster.__main__ import build_parser
 from deepcluster.backbones import smallest_size
 from deepcluster.config import suits
 from deepcluster.features import embed
-from deepcluster.launch import check_options, configure, open_in_view
+from deepcluster.launch import check_options, choose_facts, configure, open_in_view
 from deepcluster.models import build
+from deepcluster.train import facts_of, reduce
 from deepcluster.views import Frames, fixed_view
 from machine.files import read_csv
 
@@ -151,7 +152,8 @@ def test_too_small_a_size_is_told_the_least_of_its_view(struck, arch):
 
 
 @pytest.mark.parametrize(
-    ("words", "facts"), [("size", "size"), ("Color", "colour"), ("colour, size", "size,colour"), ("size,size", "size")]
+    ("words", "facts"),
+    [("size", "size"), ("Color", "colour"), ("colour, size", "size,colour"), ("size,size", "size"), ("none", "")],
 )
 def test_facts_are_read(struck, words, facts):
     assert asked(struck, "--with", words).facts == facts
@@ -161,7 +163,7 @@ def test_facts_are_read(struck, words, facts):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--with", "shape"], "'shape' is not size, colour or size,colour"),
+        (["--with", "shape"], "'shape' is not size, colour, size,colour or none"),
         (["--with", "size,"], "'size,' is not"),
         (["--with", ""], "'' is not"),
         (["--with", "size", "--with-weight", "0"], "above 0"),
@@ -185,17 +187,56 @@ def test_a_run_with_facts_clusters_by_them_and_is_not_continued_without(tmp_path
     with_facts = cluster(tmp_path / "mint", tmp_path / "with", facts="colour", facts_weight=5, **settings)
     found = with_facts.frame()["cluster"].to_numpy()
     assert_array_equal(found == found[0], colour == 0)
-    without = cluster(tmp_path / "mint", tmp_path / "without", **settings).frame()["cluster"].to_numpy()
+    without = cluster(tmp_path / "mint", tmp_path / "without", facts="none", **settings).frame()["cluster"].to_numpy()
     assert not np.array_equal(without == without[0], colour == 0)
     assert with_facts.config.facts == "colour"
-    code, _, sentence = call(
-        monkeypatch, capsys, "train", tmp_path / "mint", "--exp", tmp_path / "with", *TRAIN, "--epochs", "1"
-    )
+    command = ["train", tmp_path / "mint", "--exp", tmp_path / "with", *TRAIN, "--epochs", "1"]
+    code, _, sentence = call(monkeypatch, capsys, *command, "--with", "size")
     assert code == 2
-    assert "--facts colour (now ), --facts-weight 5.0 (now 1.0)" in sentence
-    names = ["--facts", "colour", "--facts-weight", "5", "--epochs", "1"]  # as the sentence calls them
-    again = call(monkeypatch, capsys, "train", tmp_path / "mint", "--exp", tmp_path / "with", *TRAIN, *names)
-    assert again[0] == 0
+    assert "--facts colour (now size), --facts-weight 5.0 (now 1.2)" in sentence
+    code, said, _ = call(monkeypatch, capsys, *command, "--facts-weight", "5")  # as the sentence calls it
+    assert code == 0
+    assert "agree" not in said.split("epochs, ")[0]  # which facts, that was decided when it was begun
+
+
+def discs_of_two_designs(root, seed, framed=False):
+    """Two designs at all angles, the one struck on larger and redder flans; `framed`: size and colour at random."""
+    rng = np.random.default_rng(seed)
+    for i in range(24):
+        kind = i % 2
+        large, red = (rng.random(), rng.random()) if framed else (kind, kind)
+        strike(root / f"{i:02d}.png", 100 * seed + i, kind)
+        with Image.open(root / f"{i:02d}.png") as picture:
+            pixels = np.asarray(picture) * np.array([1, 1 - 0.3 * red, 1 - 0.5 * red])
+        wide = np.full((200, 240, 3), 55.0) * [1, 1 - 0.3 * red, 1 - 0.5 * red]
+        wide[40:160, 40:200] = pixels
+        edge = round(40 * large)
+        Image.fromarray(wide[edge : 200 - edge, edge : 240 - edge].astype(np.uint8)).save(root / f"{i:02d}.png")
+    return root
+
+
+def test_facts_that_go_with_the_design_are_clustered_beside_it_and_others_not(tmp_path, capsys):
+    for name, framed, facts in (("mint", False, "size,colour"), ("camera", True, "")):
+        dataset = open_in_view(asked(discs_of_two_designs(tmp_path / name, 3, framed)))
+        capsys.readouterr()
+        assert choose_facts(dataset, "stable") == facts
+        said = capsys.readouterr().out
+        assert said.startswith("coins of like design agree in size ")
+        assert ("size and colour clustered beside it" if facts else "neither is clustered beside it") in said
+        assert choose_facts(dataset, "paper") == ""
+        assert choose_facts(open_dataset(str(tmp_path / name), 73), "stable") == ""  # of photographs it is not asked
+        assert capsys.readouterr().out == ""
+
+
+def test_the_defaults_of_unrolled_coins_are_their_own(struck):
+    options = build_parser().parse_args(["train", str(struck)])
+    dataset = open_in_view(options)
+    assert tuple(dataset.pixels.shape[0]) == (48, 192)
+    config = configure(options, suits(options.preset, dataset))
+    assert (config.size, config.epochs, config.spectrum_epochs, config.facts_weight) == (96, 8, 3, 1.2)
+    for words, epochs in ((["--epochs", "4"], 2), (["--epochs", "1"], 0), (["--spectrum-epochs", "5"], 5)):
+        assert configure(asked(struck, "--view", "unrolled", *words), {}).spectrum_epochs == epochs
+    assert configure(asked(struck, "--view", "photograph"), {}).spectrum_epochs == 0
 
 
 # --- a run, and what reads it -----------------------------------------------------------------------------------------
@@ -278,11 +319,9 @@ def test_compare_clusters_again_what_the_run_saw(trained, tmp_path, monkeypatch,
     assert "24 of 24 images" in said
     (clustered,) = seen
     run = open_run(trained)
-    from deepcluster.features import pca_whiten
-
-    features = torch.from_numpy(run.features(device="cpu"))
-    reduced = pca_whiten(features, run.config.pca, run.config.whiten_power)
-    assert_allclose(np.abs(clustered[compare.THIS].features @ reduced.T).diagonal(), 1, atol=1e-3)
+    facts = facts_of(open_dataset(run.run.meta.dataset.source, 73, at_most=128), run.config)
+    wanted = reduce(torch.from_numpy(run.features(device="cpu")), run.config, facts)
+    assert_allclose(clustered[compare.THIS].features, wanted, atol=2e-3)
 
 
 def test_turning_a_coin_changes_its_features_less_than_another_design_does():

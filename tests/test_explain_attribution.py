@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
-from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel
+from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel, HiResCAM
 from torch import nn
 from torch.testing import assert_close
 
@@ -86,8 +86,7 @@ def test_equals_pytorch_grad_cam_and_captum(name, count):
     twin = not_in_place(net)
     score = LayerGradCam(twin, twin.cam_layer)
     raw = score.attribute(images, target=targets, relu_attributions=True).detach()
-    size = images.shape[2:]
-    upsampled = nn.functional.interpolate(raw, size, mode="bilinear")
+    upsampled = upsampled_plainly(net, raw, images)
     assert upsampled.abs().max() > 1e-3  # the comparison is not of zeros
     assert_close(ours["grad_cam"], upsampled, rtol=1e-6, atol=1e-6 * upsampled.max().item())
 
@@ -107,7 +106,10 @@ def test_equals_pytorch_grad_cam_and_captum(name, count):
         tolerance = 1e-6 * float(guided.abs().max())
         assert_close(ours["guided_backprop"][0], first.permute(2, 0, 1), rtol=1e-6, atol=tolerance, check_dtype=False)
 
-    product = GuidedGradCam(twin, twin.cam_layer).attribute(images, target=targets, interpolate_mode="bilinear")
+    if name == "alexnet, unrolled":  # captum's maps end where the picture does
+        product = guided * upsampled
+    else:
+        product = GuidedGradCam(twin, twin.cam_layer).attribute(images, target=targets, interpolate_mode="bilinear")
     assert_close(ours["guided_grad_cam"], product, rtol=1e-6, atol=1e-6 * product.detach().abs().max().item())
 
 
@@ -201,15 +203,53 @@ def test_guided_backprop_lets_only_positive_gradient_through():
     assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
 
 
-def test_what_is_drawn_on_the_view_is_grad_cam():
+def test_what_is_drawn_on_the_view_is_hires_cam():
     """VIEW says how a map is drawn; alone and beside the others it is the same map."""
     net = network("alexnet, unrolled")
     images, targets = batch(2, shape_for("alexnet, unrolled"))
-    found = attribute(net, images, targets, ["grad_cam", "view", "guided_backprop"])
+    found = attribute(net, images, targets, ["grad_cam", "hires_cam", "view", "guided_backprop"])
     assert found["view"].shape == (2, 1, 32, 128)
     assert found["view"].max() > 0
-    assert_close(found["view"], found["grad_cam"], rtol=0, atol=0)
-    assert_close(attribute(net, images, targets, ["view"])["view"], found["grad_cam"])
+    assert_close(found["view"], found["hires_cam"], rtol=0, atol=0)
+    assert not torch.allclose(found["view"], found["grad_cam"])
+    for name in ("view", "hires_cam"):
+        assert_close(attribute(net, images, targets, [name])[name], found["view"])
+
+
+@pytest.mark.parametrize("name", ["alexnet, colour, mlp", "alexnet, unrolled"])
+def test_hires_cam_is_that_of_the_library(name):
+    net = network(name)
+    images, _ = batch(3, shape_for(name))
+    targets = net(images).argmax(1)
+    with HiResCAM(not_in_place(net), [net.cam_layer]) as theirs:
+        theirs.activations_and_grads(images.clone().requires_grad_()).gather(1, targets[:, None]).sum().backward()
+        store = theirs.activations_and_grads
+        wanted = theirs.get_cam_image(
+            images, net.cam_layer, None, store.activations[0].numpy(), store.gradients[0].numpy(), eigen_smooth=False
+        )
+    wanted = upsampled_plainly(net, torch.tensor(wanted)[:, None].relu(), images)
+    assert wanted.max() > 0
+    ours = attribute(net, images, targets, ["hires_cam"])["hires_cam"]
+    assert_close(ours, wanted, rtol=1e-6, atol=1e-6 * wanted.max().item())
+
+
+def upsampled_plainly(net: nn.Module, maps: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Bilinearly; where edges meet, of the maps tiled three times, the middle."""
+    height, width = images.shape[2:]
+    if not getattr(net, "goes_around", False):
+        return nn.functional.interpolate(maps, (height, width), mode="bilinear")
+    tiled = nn.functional.interpolate(maps.repeat(1, 1, 1, 3), (height, 3 * width), mode="bilinear")
+    return tiled[..., width : 2 * width]
+
+
+def test_a_map_of_an_unrolled_coin_rolls_with_it():
+    """Also where its left and right edge meet, and of each method that reads a layer."""
+    net = network("alexnet, unrolled")
+    images, targets = batch(2, shape_for("alexnet, unrolled"))
+    asked = ["grad_cam", "hires_cam", "guided_backprop", "guided_grad_cam", "layer_cam", "layer_cam:layer=-2"]
+    plain, rolled = (attribute(net, pixels, targets, asked) for pixels in (images, images.roll(48, 3)))
+    for key, maps in plain.items():
+        assert_close(rolled[key], maps.roll(48, 3), rtol=1e-5, atol=1e-6 * float(maps.abs().max()))
 
 
 def test_saliency_is_the_largest_channel_of_the_gradient():

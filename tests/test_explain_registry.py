@@ -111,7 +111,7 @@ def test_options_are_read_and_defaults_have_no_name():
 def test_what_is_drawn_unasked():
     plain = ["original", "grad_cam", "guided_backprop", "guided_grad_cam"]
     assert [one.key for one in default_methods()] == plain
-    assert [one.key for one in default_methods(view=True)] == [*plain, "view"]
+    assert [one.key for one in default_methods(view=True)] == [*plain[:2], "hires_cam", *plain[2:], "view"]
 
 
 @pytest.mark.parametrize(

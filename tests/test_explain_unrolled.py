@@ -18,7 +18,7 @@ from explain.__main__ import main
 from explain.attribution import attribute
 from explain.image import viewer_of_run
 from explain.rendering import EMPTY
-from explain.subject import Subject, find_pictures
+from explain.subject import SHOWN, Subject, find_pictures
 from machine.files import read_csv
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def explain(monkeypatch, capsys, *words):
 
 
 def radii_from(subject, row):
-    """(SIZE, SIZE): how far each pixel of what is drawn lies from the design's centre, in radii of the coin."""
+    """(SHOWN, SHOWN): how far each pixel of what is drawn lies from the design's centre, in radii of the coin."""
     position = int(subject.pictures.position[row])
     dataset = subject.pictures.dataset
     place, (height, width) = dataset.places[position], dataset.decoded.shape[position]
@@ -62,7 +62,7 @@ def radii_from(subject, row):
     left, top = (
         max(0, min(round(at - (side - 1) / 2), length - side)) for at, length in ((place.x, width), (place.y, height))
     )
-    steps = (np.arange(SIZE) + 0.5) * side / SIZE - 0.5
+    steps = (np.arange(SHOWN) + 0.5) * side / SHOWN - 0.5
     return np.hypot(steps + left - place.center_x, (steps + top - place.center_y)[:, None]) / place.radius
 
 
@@ -71,7 +71,7 @@ def test_pictures_are_squares_of_the_photograph(subject, struck):
     images = subject.images(rows)
     assert images.shape == (3, 3, SIZE // 2, 2 * SIZE)
     drawn = subject.drawn_on(rows)
-    assert drawn.shape == (3, SIZE, SIZE, 3)
+    assert drawn.shape == (3, SHOWN, SHOWN, 3)
     for picture, row in zip(drawn, rows, strict=True):
         away = radii_from(subject, row)
         grey = picture.mean(2)
@@ -86,7 +86,7 @@ def test_maps_lie_on_the_coin_and_nowhere_else(subject):
     maps = attribute(subject.model, images, targets, ["grad_cam", "guided_backprop", "occlusion"])
     for name, channels in (("grad_cam", 1), ("guided_backprop", 3), ("occlusion", 1)):
         back = subject.draw_back(rows, maps[name].float().numpy())
-        assert back.shape == (5, channels, SIZE, SIZE)
+        assert back.shape == (5, channels, SHOWN, SHOWN)
         assert np.isfinite(back).all()
         for one, row in zip(back, rows, strict=True):
             assert not one[:, radii_from(subject, row) > REACH * (1 + 1 / SIZE)].any()
@@ -118,11 +118,11 @@ def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypat
     words = ["--run", trained, "--results", out, "--per-cluster", "2", "--device", "cpu"]
     assert explain(monkeypatch, capsys, *words)[0] == 0
     rows = read_csv(out / "1" / "explanations.csv")
-    names = ("original", "grad_cam", "guided_backprop", "guided_grad_cam", "view")
+    names = ("original", "grad_cam", "hires_cam", "guided_backprop", "guided_grad_cam", "view")
     assert rows
     for row in rows:
         opened = {name: np.asarray(Image.open(out / "1" / row[name]).convert("RGB")).astype(int) for name in names}
-        assert {opened[name].shape for name in names[:-1]} == {(SIZE, SIZE, 3)}
+        assert {opened[name].shape for name in names[:-1]} == {(SHOWN, SHOWN, 3)}
         seen = opened["view"]
         assert seen.shape == (2 * SIZE, 2 * SIZE, 3)  # the strip, as wide as the square
         edge = 3 * SIZE // 4
@@ -132,7 +132,7 @@ def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypat
         corner = opened["guided_backprop"][:4, :4]
         assert (np.abs(corner - EMPTY) <= 1).all()  # off the coin nothing is said
     page = (out / "1" / rows[0]["cluster"] / "index.html").read_text()
-    assert "Grad-CAM, as the network sees" in page
+    assert "HiRes-CAM in the view" in page
     assert (out / "1" / rows[0]["cluster"] / "_why.jpg").stat().st_size > 500
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*-*.png") if not path.name.startswith("_")}
     assert explain(monkeypatch, capsys, *words)[0] == 0
@@ -162,15 +162,24 @@ def test_what_a_cluster_wants_is_shown_as_a_coin(trained, tmp_path, monkeypatch,
     out = tmp_path / "results"
     words = ["maximise", "--run", trained, "--results", out, "--steps", "3", "--style", "plain", "--device", "cpu"]
     assert explain(monkeypatch, capsys, *words)[0] == 0
-    down, across = np.indices((SIZE, SIZE)) - (SIZE - 1) / 2
-    away = np.hypot(down, across) / (SIZE / 2)
+    down, across = np.indices((SHOWN, SHOWN)) - (SHOWN - 1) / 2
+    away = np.hypot(down, across) / (SHOWN / 2)
     for number in ("0", "1"):
         with Image.open(out / "1" / number / "activation_maximum.png") as picture:
             pixels = np.asarray(picture.convert("RGB")).astype(int)
-        assert pixels.shape == (SIZE, SIZE, 3)
+        assert pixels.shape == (SHOWN, SHOWN, 3)
         assert (pixels[away > 1] == 0).all()
         assert (np.ptp(pixels, axis=2) == 0).all()  # a relief has no colours
         assert pixels[away < 0.9].std() > 1
+
+
+def test_what_is_drawn_on_a_single_photograph_lies_where_the_gallery_has_it(trained, subject, struck):
+    """`explain image` and the gallery draw a map of the same coin onto the same square."""
+    viewer = viewer_of_run(trained, "latest", CPU)
+    maps = np.random.default_rng(0).random((1, 2, SIZE // 2, 2 * SIZE), np.float32)
+    on, back = viewer.draw_back(decode(struck / subject.run.ids[8], *viewer.sides), maps[0])
+    np.testing.assert_array_equal(on, subject.drawn_on(np.array([8]))[0])
+    np.testing.assert_array_equal(back, subject.draw_back(np.array([8]), maps)[0])
 
 
 def test_flipping_pixels_is_refused(trained, tmp_path, monkeypatch, capsys):
