@@ -221,11 +221,12 @@ def test_hires_cam_is_that_of_the_library(name):
     net = network(name)
     images, _ = batch(3, shape_for(name))
     targets = net(images).argmax(1)
-    with HiResCAM(not_in_place(net), [net.cam_layer]) as theirs:
+    twin = not_in_place(net)
+    with HiResCAM(twin, [twin.cam_layer]) as theirs:
         theirs.activations_and_grads(images.clone().requires_grad_()).gather(1, targets[:, None]).sum().backward()
         store = theirs.activations_and_grads
         wanted = theirs.get_cam_image(
-            images, net.cam_layer, None, store.activations[0].numpy(), store.gradients[0].numpy(), eigen_smooth=False
+            images, twin.cam_layer, None, store.activations[0].numpy(), store.gradients[0].numpy(), eigen_smooth=False
         )
     wanted = upsampled_plainly(net, torch.tensor(wanted)[:, None].relu(), images)
     assert wanted.max() > 0
