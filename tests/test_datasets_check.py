@@ -29,8 +29,15 @@ def test_prepare_fills_the_cache_that_training_reads(coins, cache):
     before = set((cache / "pixels").iterdir()) if (cache / "pixels").exists() else set()
     result = run_module("datasets", "prepare", coins, "--size", "70")
     assert result.returncode == 0, result.stderr
-    assert "48 images ready at 80 px" in result.stdout
-    assert len(set((cache / "pixels").iterdir()) - before) == 1
+    assert "48 images ready" in result.stdout
+    assert "unrolled" in result.stdout
+    made = set((cache / "pixels").iterdir()) - before
+    assert len(made) == 2  # the photographs and their view
+    trained = run_module(
+        "deepcluster", "train", coins, "--size", "70", "--k", "4", "--epochs", "1", "--exp", cache / "e"
+    )
+    assert trained.returncode == 0, trained.stderr
+    assert set((cache / "pixels").iterdir()) - before == made
 
 
 def test_paint_and_its_refusals(tmp_path):

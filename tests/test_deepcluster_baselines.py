@@ -7,7 +7,7 @@ from conftest import ROOT, a_meta
 
 import runs
 from datasets import Dataset, Pixels, look, open_dataset
-from deepcluster.agreement import agreement
+from deepcluster.agreement import MEASURES, agreement
 from deepcluster.baselines import BASELINES, cluster_baselines, measure_baselines, verdict
 from deepcluster.config import STABLE, Config
 from deepcluster.figures import draw
@@ -98,7 +98,7 @@ def test_names_and_lines_tell_baselines_apart():
 @pytest.mark.parametrize("names", [["pixels", "untrained"], [*BASELINES], ["of a later version"]])
 def test_curves_are_drawn_with_the_baselines_of_any_version(names, tmp_path):
     run: Run = runs.begin(tmp_path / "exp", a_meta(), list("abcde"), list("xxyyy"), [])
-    run.write_json("baselines.json", {name: {"ami": 0.1 * i} for i, name in enumerate(names)})
+    run.write_json("baselines.json", {name: dict.fromkeys(MEASURES, 0.1 * i) for i, name in enumerate(names)})
     run.write_clusters(1, Clusters(np.array([0, 0, 1, 1, 1]), np.zeros(5)))
     draw(run, [{"epoch": 1, "k": 2, "loss": 1.0, "nmi_previous": 0.5, "ami": 0.3, "purity": 0.6, "objective": 1.0}])
     assert (run.path / "figures" / "curves.png").stat().st_size > 5000
