@@ -167,9 +167,10 @@ class Turns:
     zoom: Tensor  # (B,)
     shift: Tensor  # (B, 2) of the centre: radii, radians
     light: Tensor  # (B, 4) factor of the relief; its change from the centre to the rim, and where to; what is added
+    opposite: Tensor  # (B,) bool: lit from the other side, so that what rose now falls
 
     def __getitem__(self, rows: slice) -> "Turns":
-        return Turns(self.roll[rows], self.zoom[rows], self.shift[rows], self.light[rows])
+        return Turns(self.roll[rows], self.zoom[rows], self.shift[rows], self.light[rows], self.opposite[rows])
 
 
 def draw_turns(count: int, augmentation: Augmentation, generator: torch.Generator) -> Turns:
@@ -192,6 +193,7 @@ def draw_turns(count: int, augmentation: Augmentation, generator: torch.Generato
             ],
             1,
         ),
+        (torch.rand(count, generator=generator) < 0.5) & (jitter > 0),
     )
 
 
@@ -214,7 +216,10 @@ def turned_views(frames: Frames, indices: np.ndarray, turns: Turns) -> Tensor:
     factor, change, where, level = (part.view(-1, 1, 1) for part in turns.light.T)
     strength = (factor * (1 + change * reach * torch.cos(angle + where))).float().to(pixels.device)[:, None]
     zero = torch.tensor([float(GROUND), 0, 0], device=pixels.device).view(1, 3, 1, 1)
-    lit = (sampled - zero) * strength + zero
+    sign = torch.where(turns.opposite, -1.0, 1.0).view(-1, 1, 1).to(pixels.device)
+    lit = (sampled - zero) * strength
+    lit[:, 0] *= sign  # the grey; the edges' strengths stay
+    lit += zero
     lit[:, 0] += (BRIGHTER * level).float().to(pixels.device)
     return normalise(lit.clamp_(0, 255)).contiguous(memory_format=torch.channels_last)
 
