@@ -171,9 +171,22 @@ def strips(count: int = 3, height: int = 32, width: int = 128) -> Frames:
     return source
 
 
-def turns(count: int, roll: float = 0, zoom: float = 1, shift=(0.0, 0.0), light=(1.0, 0, 0, 0)) -> Turns:
+def turns(
+    count: int, roll: float = 0, zoom: float = 1, shift=(0.0, 0.0), light=(1.0, 0, 0, 0), opposite=False
+) -> Turns:
     one = torch.ones(count, dtype=torch.float64)
-    return Turns(one * roll, one * zoom, torch.tensor([shift] * count).double(), torch.tensor([light] * count).double())
+    shifts, lights = torch.tensor([shift] * count).double(), torch.tensor([light] * count).double()
+    return Turns(one * roll, one * zoom, shifts, lights, torch.full((count,), opposite))
+
+
+def test_the_opposite_lamp_turns_the_relief_over_and_leaves_its_edges():
+    source, rows = strips(), np.arange(3)
+    one, other = (bytes_of(turned_views(source, rows, turns(3, opposite=side))) for side in (False, True))
+    torch.testing.assert_close(other[:, 0].clamp(1, 255), (256 - one[:, 0]).clamp(1, 255), atol=0.01, rtol=0)
+    torch.testing.assert_close(other[:, 1:], one[:, 1:], atol=0.01, rtol=0)
+    drawn = draw_turns(400, Augmentation(0.6, 180, False, 0.4), torch.Generator().manual_seed(1)).opposite
+    assert 150 < int(drawn.sum()) < 250
+    assert not draw_turns(50, Augmentation(0.6, 180, False, 0.0), torch.Generator().manual_seed(1)).opposite.any()
 
 
 def bytes_of(views: torch.Tensor) -> torch.Tensor:

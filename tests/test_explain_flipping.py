@@ -612,7 +612,9 @@ def test_a_run_whose_images_are_gone_is_refused(bars, tmp_path):
     shutil.copytree(bars / "exp-0", tmp_path / "exp")
     text = (tmp_path / "exp" / "run.json").read_text()
     (tmp_path / "exp" / "run.json").write_text(text.replace(str(bars / "bars"), str(tmp_path / "gone")))
-    assert "no such folder" in refused(flip("--run", tmp_path / "exp", "--results", tmp_path))
+    assert "--data" in refused(flip("--run", tmp_path / "exp", "--results", tmp_path))  # and was begun elsewhere
+    gone = refused(flip("--run", tmp_path / "exp", "--results", tmp_path, "--data", tmp_path / "gone"))
+    assert "no such folder" in gone
 
 
 def test_a_block_larger_than_the_image_is_refused(bars, tmp_path):
