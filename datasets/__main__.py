@@ -43,7 +43,7 @@ def main() -> None:
     split = commands.add_parser("split", help="cut every coin of every picture into a file of its own")
     split.add_argument("data", metavar="DATA", help="folder or .zip of photographs")
     split.add_argument("out", type=Path, metavar="OUT", help="new folder")
-    split.add_argument("--workers", type=positive, metavar="N", help="threads (default: one a core)")
+    split.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
 
     options = parser.parse_args()
     called = {"paint": paint_command, "check": check_command, "prepare": prepare_command, "split": split_command}
@@ -121,8 +121,8 @@ def prepare_command(options: argparse.Namespace) -> None:
 
 
 def split_command(options: argparse.Namespace) -> None:
-    from datasets.coin import split
     from datasets.folder import list_files, unpack
+    from datasets.split import split
 
     source = home_path(options.data)
     if options.out.exists():

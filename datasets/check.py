@@ -1,9 +1,7 @@
 """What is in a folder of photographs: counts, sizes, and what may spoil a clustering."""
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from scipy.ndimage import laplace
 from console import progress
 from datasets import Dataset
 from datasets.coin import Coin, find_coins
+from datasets.processes import map_processes
 from machine.files import write_atomic
 
 SIDE = 256  # images are judged at this shorter side, so that figures compare between cameras
@@ -54,9 +53,9 @@ def _thumbprint(grey: np.ndarray) -> bytes:
 
 def coins_of(dataset: Dataset, workers: int | None = None) -> list[list[Coin]]:
     """The coins of every image, as datasets.coin.find_coins gives them."""
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        found = pool.map(lambda i: find_coins(dataset.pixels[i]), range(len(dataset)))
-        return list(progress(found, "finding coins", total=len(dataset)))
+    photographs = (np.array(dataset.pixels[i]) for i in range(len(dataset)))
+    found = map_processes(find_coins, photographs, len(dataset), workers)
+    return list(progress(found, "finding coins", total=len(dataset)))
 
 
 def contact_sheet(

@@ -1,21 +1,19 @@
 """Where the coin is in each photograph: found once, kept beside the pixels."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 
 from console import progress
 from datasets.cache import Pixels, cache_root
+from datasets.processes import map_processes
 from machine.files import write_atomic
 
-VERSION = 1  # raise when coin.py finds other places in the same pixels
+VERSION = 2  # raise when datasets.coin finds other places in the same pixels
 PIECE = 256  # images between two writings of what was found
-IN_PROCESS = 32  # images that are looked at here; for more, processes are started, which takes two seconds
 POINTS = 128  # of an outline
 
 
@@ -85,7 +83,8 @@ def find_places(images: Pixels, key: str, workers: int | None = None) -> list[Pl
     todo = range(done, len(images))
     if todo:
         path.parent.mkdir(parents=True, exist_ok=True)
-        found = iter(progress(_each(images, todo, workers), "finding coins", total=len(todo), unit="coins"))
+        each = map_processes(_find_row, (np.array(images[i]) for i in todo), len(todo), workers)
+        found = iter(progress(each, "finding coins", total=len(todo), unit="coins"))
         for start in range(done, len(images), PIECE):
             for i in range(start, min(start + PIECE, len(images))):
                 rows[i] = next(found)
@@ -109,16 +108,5 @@ def _read(path: Path, rows: np.ndarray) -> int:
     return len(known)
 
 
-def _each(images: Pixels, which: Sequence[int], workers: int | None) -> Iterator[np.ndarray]:
-    """The row of each, in order; processes, because most of the search holds Python's lock."""
-    if len(which) <= IN_PROCESS:
-        return (find_place(images[i]).to_row() for i in which)
-    from joblib import Parallel, delayed  # its processes also start from notebooks and from unguarded scripts
-
-    pool = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=8)
-    return pool(delayed(_find_row)(np.array(images[i])) for i in which)
-
-
 def _find_row(pixels: np.ndarray) -> np.ndarray:
-    cv2.setNumThreads(1)
     return find_place(pixels).to_row()

@@ -11,9 +11,10 @@ from conftest import ROOT, refused, run_module
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from datasets.coin import Coin, design_center, find_coins, split
+from datasets.coin import Coin, design_center, find_coins
 from datasets.decoding import decode
 from datasets.painted import MASK_BITS, TYPES, paint_coin
+from datasets.split import split
 
 EUROS = Path(os.environ.get("EURO_COINS_DIR") or ROOT.parent / "shared" / "data" / "euro_coins").absolute()
 GROUNDS = ("white", "black", "stripes", "checks", "stone", "wood")

@@ -91,10 +91,10 @@ def test_places_are_found_once_and_continued(few, tmp_path, monkeypatch):
 
 
 def test_processes_find_the_same_places(few, monkeypatch):
-    import datasets.places
+    import datasets.processes
 
     here = find_places(few, "here")
-    monkeypatch.setattr(datasets.places, "IN_PROCESS", 0)
+    monkeypatch.setattr(datasets.processes, "HERE", 0)
     there = find_places(few, "there", workers=2)
     for one, other in zip(here, there, strict=True):
         np.testing.assert_array_equal(one.to_row(), other.to_row())
