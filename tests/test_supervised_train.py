@@ -291,16 +291,18 @@ def test_patience_ends_and_can_be_done_without(small):
 def test_the_best_of_several_runs_and_damaged_notes(small, tmp_path):
     config, result = configure_as(small), read_result(small)
     path = tmp_path / "best_parameters-blobs.json"
+
+    def with_loss(loss):
+        return dataclasses.replace(result, validation_loss=loss)
+
     for damaged in ("{", "[]", '{"run": 3}', '{"run": "x", "validation_loss": "low"}', '"text"'):
         path.write_text(damaged)
         assert read_best(path) is None
-        keep_best(
-            dataclasses.replace(small, path=tmp_path / "a"), dataclasses.replace(result, validation_loss=0.5), config
-        )
+        keep_best(dataclasses.replace(small, path=tmp_path / "a"), with_loss(0.5), config)
         assert read_best(path)["run"] == "a"
-    keep_best(dataclasses.replace(small, path=tmp_path / "b"), dataclasses.replace(result, validation_loss=0.6), config)
+    keep_best(dataclasses.replace(small, path=tmp_path / "b"), with_loss(0.6), config)
     assert read_best(path)["run"] == "a"
-    keep_best(dataclasses.replace(small, path=tmp_path / "c"), dataclasses.replace(result, validation_loss=0.4), config)
+    keep_best(dataclasses.replace(small, path=tmp_path / "c"), with_loss(0.4), config)
     assert read_best(path)["run"] == "c"
     assert read_best(path)["parameters"]["model"] == "drop_conv"
 
