@@ -249,4 +249,5 @@ def open_finished(path: Path) -> Run:
         raise UserError(f"{path}: not a supervised run but {run.meta.kind}")
     if not is_finished(run):
         raise UserError(f"{path}: its training has not ended: run the same `supervised train` again, it continues")
+    read_result(run)  # not when half of a table or a page is made
     return run

@@ -23,6 +23,7 @@ from machine.files import read_csv
 from runs.tables import CLUSTERS
 from supervised import trained as opened
 from supervised.__main__ import build_parser
+from supervised.evaluate import read_result
 from supervised.launch import configure, keep_best, read_best, train_command
 from supervised.learners import augment, evaluate
 from supervised.recipes import Augmentation
@@ -288,16 +289,20 @@ def test_patience_ends_and_can_be_done_without(small):
 
 
 def test_the_best_of_several_runs_and_damaged_notes(small, tmp_path):
-    config, result = configure_as(small), small.read_json("result.json")
+    config, result = configure_as(small), read_result(small)
     path = tmp_path / "best_parameters-blobs.json"
+
+    def with_loss(loss):
+        return dataclasses.replace(result, validation_loss=loss)
+
     for damaged in ("{", "[]", '{"run": 3}', '{"run": "x", "validation_loss": "low"}', '"text"'):
         path.write_text(damaged)
         assert read_best(path) is None
-        keep_best(dataclasses.replace(small, path=tmp_path / "a"), result | {"validation_loss": 0.5}, config)
+        keep_best(dataclasses.replace(small, path=tmp_path / "a"), with_loss(0.5), config)
         assert read_best(path)["run"] == "a"
-    keep_best(dataclasses.replace(small, path=tmp_path / "b"), result | {"validation_loss": 0.6}, config)
+    keep_best(dataclasses.replace(small, path=tmp_path / "b"), with_loss(0.6), config)
     assert read_best(path)["run"] == "a"
-    keep_best(dataclasses.replace(small, path=tmp_path / "c"), result | {"validation_loss": 0.4}, config)
+    keep_best(dataclasses.replace(small, path=tmp_path / "c"), with_loss(0.4), config)
     assert read_best(path)["run"] == "c"
     assert read_best(path)["parameters"]["model"] == "drop_conv"
 
