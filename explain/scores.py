@@ -38,8 +38,11 @@ def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
         "score": ("f", (count,)),
         "rival": ("i", (count,)),
         "margin": ("f", (count,)),
+        "probability": ("f", (count,)),
+        "rival_probability": ("f", (count,)),
         "position": ("f", (count, 2)),
         "rank": ("i", (count,)),
+        "centres": ("f", (None, None)),
     }
     try:
         kept = read_npz(path, kinds, "")

@@ -198,7 +198,7 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--k", "49"], "more than the 48 usable images"),
         (["--k", "1"], "at least 2"),
         (["--k", "many"], "whole number"),
-        (["--size", "32"], "too small for alexnet"),
+        (["--size", "32", "--view", "photograph"], "too small for alexnet"),
         (["--device", "tpu9"], "--device tpu9"),
         (["--device", "cuda"], "no such GPU"),
         (["--clustering", "dbscan"], "not one of kmeans"),

@@ -78,7 +78,7 @@ def test_it_is_seen_enlarged(explained):
         page.click('[data-zoom-method="stripes~width=8"]')
         page.wait_for_function("document.getElementById('zoom-image').naturalWidth > 0")
         assert "stripes~width=8.png" in page.locator("#zoom-image").get_attribute("src")
-        assert "Stripes of the test (width 8)" in page.locator("#zoom-facts").inner_text()
+        assert "Stripes of the test (width 8)" in page.locator("#zoom-caption").inner_text()
         browser.close()
 
 
