@@ -11,9 +11,11 @@ from conftest import ROOT, refused, run_module
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+import datasets.processes
 from datasets.coin import Coin, design_center, find_coins
 from datasets.decoding import decode
 from datasets.painted import MASK_BITS, TYPES, paint_coin
+from datasets.processes import map_processes
 from datasets.split import split
 
 EUROS = Path(os.environ.get("EURO_COINS_DIR") or ROOT.parent / "shared" / "data" / "euro_coins").absolute()
@@ -265,6 +267,14 @@ def test_threads_find_the_same_and_leave_the_pixels(painted, found):
     for before, after in zip(found[:12], together, strict=True):
         np.testing.assert_array_equal(before[0].outline, after[0].outline)
         assert before[0].confidence == after[0].confidence
+
+
+def test_processes_find_the_same(painted, found, monkeypatch):
+    monkeypatch.setattr(datasets.processes, "HERE", 0)
+    together = list(map_processes(find_coins, (picture for picture, _ in painted[:4]), 4, workers=2))
+    assert [len(coins) for coins in together] == [1, 1, 1, 1]
+    for before, after in zip(found[:4], together, strict=True):
+        np.testing.assert_array_equal(before[0].outline, after[0].outline)
 
 
 @pytest.mark.skipif(not EUROS.is_dir(), reason="about photographs of euro coins, which are not shipped")
