@@ -1,6 +1,7 @@
 """What the overview concludes of an epoch, in words: the verdict beside its baselines, and the facts of the run."""
 
 import json
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -31,6 +32,12 @@ TERMS = {  # tooltips of the words that pages use
     "agrees": "Images whose highest logit is that of their own cluster.",
 }
 FIGURES = ("curves.png", "sizes.png")  # of the run, copied beside the pages
+
+
+def terms_for(group: str) -> dict[str, str]:
+    """TERMS of a run whose groups are called otherwise than clusters: digits."""
+    said = {"cluster": group, "Cluster": group.capitalize()}
+    return {word: re.sub("[Cc]luster", lambda found: said[found[0]], text) for word, text in TERMS.items()}
 
 
 @dataclass(frozen=True)

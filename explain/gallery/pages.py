@@ -17,7 +17,7 @@ from explain.attribution.targets import find_layer
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
-from explain.gallery.conclusions import TERMS, conclude, copy_figures, count_empty, facts_of_run, to_script
+from explain.gallery.conclusions import conclude, copy_figures, count_empty, facts_of_run, terms_for, to_script
 from explain.gallery.places import share_of_parts
 from explain.gallery.sheets import STRIP, TYPICAL
 from explain.gallery.tree import draw_tree
@@ -152,7 +152,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "numbers": [card.number for card in cards],
         "group": subject.group,
         "has_truth": subject.class_names is not None and run.labels is not None,
-        "terms": TERMS,
+        "terms": terms_for(explanation.subject.group),
         "bar": ", ".join(stops),
         "colours": explanation.choice.colours,
         "target": explanation.choice.target,
