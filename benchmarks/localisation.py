@@ -14,8 +14,6 @@ import torch
 import runs
 from console import UserError, progress
 from console.options import add_machine, add_reading, positive
-from datasets import Dataset
-from datasets.view import PHOTOGRAPH, Window
 from explain.attribution import Asked, attribute, parse
 from explain.rendering import is_degenerate
 from explain.subject import Subject, find_pictures
@@ -56,47 +54,48 @@ def run(options: argparse.Namespace) -> None:
 def measure(subject: Subject, rows: np.ndarray, methods: list[Asked]) -> dict[str, np.ndarray]:
     """Of each method and control (B, 3): share on the coin, on its symbols, and that over their share of the coin.
 
-    NaN where a map is empty, and for symbols where none are known.
+    The controls: the same methods on the network before its training; the edges of the photograph, which are where a
+    symbol is whatever a network learnt; a blob in the middle; all of the coin alike. NaN where a map is empty, and for
+    symbols where none are known.
     """
-    found: dict[str, list[np.ndarray]] = {one.title: [] for one in methods}
+    found: dict[str, list[np.ndarray]] = {}
     axis = np.linspace(-1, 1, subject.size)
     blob = np.exp(-(axis[None] ** 2 + axis[:, None] ** 2) / (2 * BLOB**2))
-    controls = {"a blob in the middle": [], "all of the coin": []}  # type: dict[str, list[np.ndarray]]
     for begin in progress(range(0, len(rows), BATCH), "explaining", unit="batches"):
         some = rows[begin : begin + BATCH]
-        images = subject.images(some)
+        images, masks = subject.images(some), [masks_of(subject, row) for row in some.tolist()]
         own = subject.clusters.column_of(subject.clusters.assignment[some])
         targets = torch.as_tensor(own, device=subject.device)
-        maps = attribute(subject.model, images, targets, methods)
-        masks = [masks_of(subject.pictures.dataset, i, subject.size) for i in subject.pictures.position[some].tolist()]
-        for one in methods:
-            heat = maps[one.key].float().cpu().numpy()
-            heat = np.abs(heat).sum(1, keepdims=True) if one.method.kind == "signed" else np.maximum(heat, 0)
-            back = subject.draw_back(some, heat.sum(1, keepdims=True))[:, 0]
-            found[one.title] += [shares_of(each, *mask) for each, mask in zip(back, masks, strict=True)]
-        for mask in masks:
-            controls["a blob in the middle"].append(shares_of(blob, *mask))
-            controls["all of the coin"].append(shares_of(mask[0].astype(float), *mask))
-    return {name: np.array(values) for name, values in (found | controls).items()}
+        maps: dict[str, np.ndarray] = {}
+        for model, before in ((subject.model, ""), (subject.untrained, ", untrained")):
+            for one in methods:
+                heat = attribute(model, images, targets, [one])[one.key].float().cpu().numpy()
+                heat = np.abs(heat) if one.method.kind == "signed" else np.maximum(heat, 0)
+                maps[one.title + before] = subject.draw_back(some, heat.sum(1, keepdims=True))[:, 0]
+        maps["edges of the photograph"] = np.stack([edges_of(picture) for picture in subject.drawn_on(some)])
+        maps["edges of the photograph"] *= np.stack([coin for coin, _ in masks])
+        maps["a blob in the middle"] = np.repeat(blob[None], len(some), 0)
+        maps["all of the coin"] = np.stack([coin for coin, _ in masks]).astype(np.float64)
+        for name, heats in maps.items():
+            found.setdefault(name, []).extend(shares_of(heat, *mask) for heat, mask in zip(heats, masks, strict=True))
+    return {name: np.array(values) for name, values in found.items()}
 
 
-def masks_of(dataset: Dataset, index: int, size: int) -> tuple[np.ndarray, np.ndarray | None]:
+def edges_of(picture: np.ndarray) -> np.ndarray:
+    """(S, S) strength of the edges of a picture (S, S, 3)."""
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    return np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+
+
+def masks_of(subject: Subject, row: int) -> tuple[np.ndarray, np.ndarray | None]:
     """(size, size) bool of the coin, and of its symbols where they are known, on the square that is shown."""
-    place, shape = dataset.find_places()[index], dataset.decoded[index].shape
-    side = min(shape[:2])
-    window = Window((shape[1] - side) // 2, (shape[0] - side) // 2, side)
-    if dataset.view != PHOTOGRAPH:
-        window = Window.about(place, shape)
-    parts = dataset.mask(index)
+    dataset, position = subject.pictures.dataset, int(subject.pictures.position[row])
+    parts = dataset.mask(position)
     if parts is None:
-        drawn = np.zeros(shape[:2], np.uint8)
-        cv2.fillPoly(drawn, [np.round(place.outline * 16).astype(np.int32)], (1,), shift=4)
-        return window.cut(drawn, size) > 0, None
+        coin = dataset.find_places()[position].mask(dataset.decoded.shape[position])
+        return subject.cut(row, coin.astype(np.float32), subject.size) > 0.5, None
     symbols = np.any([parts[name] for name in SYMBOLS], axis=0)
-    coin, symbols = (
-        window.cut(cv2.resize(part.astype(np.float32), shape[1::-1], interpolation=cv2.INTER_AREA), size) > 0.5
-        for part in (parts["coin"], symbols)
-    )
+    coin, symbols = (subject.cut(row, part.astype(np.float32), subject.size) > 0.5 for part in (parts["coin"], symbols))
     return coin, symbols & coin
 
 

@@ -73,7 +73,7 @@ def _turn(home: Path) -> Iterator[None]:
 class Pixels:
     """N decoded images, memory-mapped; `pixels[i]` is a read-only (H, W, 3) uint8 array.
 
-    `square` says whether all are the same square.
+    `alike` says whether all have one shape.
     """
 
     def __init__(self, shards: Sequence[np.ndarray], shard: np.ndarray, offset: np.ndarray, shape: np.ndarray):
@@ -103,8 +103,8 @@ class Pixels:
         return found.reshape(-1, height, width, 3)
 
     @property
-    def square(self) -> bool:
-        return bool((self.shape == self.shape[0]).all()) and self.shape[0][0] == self.shape[0][1]
+    def alike(self) -> bool:
+        return bool((self.shape == self.shape[0]).all())
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "Pixels":
         chosen = np.asarray(indices, dtype=np.int64)

@@ -1,5 +1,6 @@
 """Where the coin is in each photograph: found once, kept beside the pixels."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from console import progress
 from datasets.cache import Pixels, cache_root
+from datasets.outline import fill_outline
 from datasets.processes import map_processes
 from machine.files import write_atomic
 
@@ -32,6 +34,10 @@ class Place:
     @property
     def found(self) -> bool:
         return self.confidence > 0
+
+    def mask(self, shape: Sequence[int]) -> np.ndarray:
+        """(H, W) bool: the coin's pixels in a picture of this (H, W, ...) shape."""
+        return fill_outline(self.outline, shape).astype(bool)
 
     def to_row(self) -> np.ndarray:
         """(6 + 2 POINTS,) float32."""

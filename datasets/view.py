@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from datasets.outline import fill_outline
 from datasets.places import Place
 
 FACE_RADIUS = 80  # pixels of a coin's radius in the face, from which reliefs are made
@@ -44,9 +45,8 @@ def _to_face(place: Place, scale: float, side: int) -> np.ndarray:
 
 def _weight(place: Place, scale: float, side: int) -> np.ndarray:
     """(side, side) float32: 1 on the coin, 0 off it, between them over INSIDE radii."""
-    outline = place.outline @ _to_face(place, scale, side)[:, :2].T + _to_face(place, scale, side)[:, 2]
-    drawn = np.zeros((side, side), np.uint8)
-    cv2.fillPoly(drawn, [np.round(outline * 16).astype(np.int32)], (1,), shift=4)
+    move = _to_face(place, scale, side)
+    drawn = fill_outline(place.outline @ move[:, :2].T + move[:, 2], (side, side))
     depth = cv2.distanceTransform(np.pad(drawn, 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     return np.clip(depth / (INSIDE * place.radius * scale), 0, 1).astype(np.float32)
 
@@ -161,6 +161,11 @@ COLOURLESS = ("relief", "unrolled")  # whose channels are no colours
 PHOTOGRAPH = "photograph"  # the view that leaves a picture as it is
 
 
+def neutral(view: str) -> tuple[float, float, float]:
+    """What each channel of a view has where there is nothing to see, in 0..1: mid grey; of a relief no edge."""
+    return (GROUND / 255, 0.0, 0.0) if view in COLOURLESS else (0.5, 0.5, 0.5)
+
+
 def decoded_for(size: int) -> int:
     """Shorter side that photographs are decoded to at most: a coin that fills half of one still has a view's pixels."""
     return 2 * size
@@ -186,6 +191,16 @@ class Window:
         at = [round(center - (side - 1) / 2) for center in (place.x, place.y)]
         left, top = (max(0, min(first, length - side)) for first, length in zip(at, shape[1::-1], strict=True))
         return cls(left, top, side)
+
+    @classmethod
+    def central(cls, shape: Sequence[int], share: float = 1) -> "Window":
+        """The square in the middle of a photograph of this (H, W, ...) shape, of this share of its shorter side."""
+        side = round(min(shape[:2]) * share)
+        return cls(round((shape[1] - side) / 2), round((shape[0] - side) / 2), side)
+
+    def times(self, factor: float) -> "Window":
+        """The same square of a larger or smaller copy of the photograph."""
+        return Window(*(round(length * factor) for length in (self.left, self.top, self.side)))
 
     def cut(self, pixels: np.ndarray, size: int) -> np.ndarray:
         """Its pixels, `size` on a side."""

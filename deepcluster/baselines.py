@@ -15,7 +15,7 @@ from datasets.places import Place
 from deepcluster.agreement import agreement
 from deepcluster.clustering import kmeans
 from deepcluster.config import Config
-from deepcluster.descriptors import design_features, ruler_and_colour
+from deepcluster.descriptors import design_features, facts_of, ruler_and_colour, set_beside
 from deepcluster.features import embed, pca_whiten
 from deepcluster.models import untrained
 from deepcluster.views import Frames
@@ -47,7 +47,7 @@ class Baseline:
     title: str
     says: str  # what clusters say that are no better, in words
     line: str | tuple[int, tuple[int, ...]]  # its style in the curves, as matplotlib writes it
-    features: Callable[[Material], np.ndarray]  # (N, d) float32, C-contiguous
+    features: Callable[[Material], np.ndarray | None]  # (N, d) float32, C-contiguous; None: it has no part in this run
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,12 @@ def unrolled_spectrum(material: Material) -> np.ndarray:
     return design_features(material.dataset.decoded, material.dataset.pixels_key)
 
 
+def spectrum_and_facts(material: Material) -> np.ndarray | None:
+    """What a training that clusters facts beside its features would cluster with the spectra in place of these."""
+    facts = facts_of(material.dataset, material.config)
+    return None if facts is None else set_beside(unrolled_spectrum(material), facts)
+
+
 BASELINES: dict[str, Baseline] = {
     "pixels": Baseline("raw pixels", "k-means on the pixels", "raw pixels do", ":", raw_pixels),
     "untrained": Baseline(
@@ -106,6 +112,13 @@ BASELINES: dict[str, Baseline] = {
         (0, (5, 1, 1, 1, 1, 1)),
         unrolled_spectrum,
     ),
+    "facts": Baseline(
+        "unrolled spectrum, size and colour",
+        "k-means on the spectrum and the facts",
+        "relief, size and colour do without a network",
+        (0, (3, 1, 1, 1)),
+        spectrum_and_facts,
+    ),
 }
 
 
@@ -115,7 +128,8 @@ def cluster_baselines(dataset: Dataset, config: Config, k: int, device: torch.de
     found = {}
     for key, baseline in BASELINES.items():
         features = baseline.features(material)
-        found[key] = Clustered(features, kmeans(features, min(k, len(features)), seed, device))
+        if features is not None:
+            found[key] = Clustered(features, kmeans(features, min(k, len(features)), seed, device))
     return found
 
 

@@ -10,9 +10,10 @@ from console import progress
 from datasets import Dataset
 from deepcluster.clustering import Clustering, kmeans
 from deepcluster.config import Config
+from deepcluster.descriptors import facts_of
 from deepcluster.epoch import train_epoch
 from deepcluster.features import embed
-from deepcluster.train import cluster, facts_of, reduce, start
+from deepcluster.train import cluster, reduce, start
 from deepcluster.views import Frames
 from machine.seeds import derive_seed
 

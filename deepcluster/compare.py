@@ -17,6 +17,7 @@ from datasets import Dataset
 from deepcluster.agreement import agreement, agreement_table
 from deepcluster.baselines import BASELINES, Clustered, cluster_baselines, verdict
 from deepcluster.clustering import centroids
+from deepcluster.descriptors import facts_of
 from deepcluster.features import embed
 from deepcluster.lift import (
     PERMUTATIONS,
@@ -27,7 +28,7 @@ from deepcluster.lift import (
     estimate_lift,
     family_of,
 )
-from deepcluster.train import facts_of, reduce
+from deepcluster.train import reduce
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device

@@ -3,6 +3,7 @@
 Both start from the place of the coin in its photograph, and neither changes when the coin is turned.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 
 from console import progress
-from datasets import Pixels
+from datasets import Dataset, Pixels
 from datasets.places import Place, find_places
 from datasets.view import relief, unroll
+from deepcluster.config import Config
 from deepcluster.features import pca_whiten
 from deepcluster.lift import nearest
 
@@ -63,6 +65,19 @@ def five_numbers(pixels: np.ndarray, place: Place) -> np.ndarray:
     ground = colour(away > GROUND)
     centre, ring = colour(away < CENTRE), colour((away > RING[0]) & (away < RING[1]))
     return np.array([place.radius / min(height, width), *(centre - ground), *(ring - ground)])
+
+
+def facts_of(dataset: Dataset, config: Config) -> np.ndarray | None:
+    """What is clustered beside a network's features, (N, d) float32 of length config.facts_weight on average."""
+    if not config.facts:
+        return None
+    facts = measure_facts(dataset.decoded, dataset.find_places(), config.facts.split(","))
+    return (config.facts_weight / math.sqrt(facts.shape[1]) * facts).astype(np.float32)
+
+
+def set_beside(x: np.ndarray, facts: np.ndarray | None) -> np.ndarray:
+    """Reduced features (N, d) and the facts beside them, float32, C-contiguous."""
+    return x if facts is None else np.ascontiguousarray(np.concatenate([x, facts], 1))
 
 
 @lru_cache(maxsize=1)

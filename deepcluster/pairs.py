@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import jinja2
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from console import UserError, progress
+from console.pages import templates_in
 from datasets import Pixels
 from datasets.places import Place
 from deepcluster.alignment import Alignment, Face, agreement, align, face_of, overlay
 from deepcluster.compare import join, read_labels, strata_of
-from deepcluster.descriptors import unrolled_spectra
+from deepcluster.descriptors import facts_of, unrolled_spectra
 from deepcluster.features import embed
 from deepcluster.lift import INTERVAL, Estimate, nearest
-from deepcluster.train import facts_of, reduce
+from deepcluster.train import reduce
 from deepcluster.trained import TrainedRun, open_images
 from deepcluster.views import Frames
 from machine.device import use_device
@@ -41,13 +41,7 @@ QUALITY = 88  # of the pictures' JPEG
 AGREES, DIFFERS = (40, 130, 255), (255, 110, 0)  # also told apart without seeing red or green
 SAME = 0.4  # correlation of the reliefs from which on a place is drawn as agreeing
 TEMPLATES = Path(__file__).parent / "templates"
-PAGES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
+PAGES = templates_in(TEMPLATES)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from console import UserError, bar_settings
 from datasets import Dataset
 from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
-from deepcluster.descriptors import design_features, measure_facts
+from deepcluster.descriptors import design_features, facts_of, set_beside
 from deepcluster.epoch import State, calibrate, train_epoch
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
@@ -59,7 +59,7 @@ def train(
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
             if epoch <= config.spectrum_epochs:
-                x = join(design_features(dataset.decoded, dataset.pixels_key), facts)
+                x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
             else:
                 x = reduce(embedding.features, config, facts)
             found = cluster(x, config, epoch, device)
@@ -96,22 +96,9 @@ def start(config: Config, device: torch.device, initial: dict[str, Tensor] | Non
     return State(model, optimizer)
 
 
-def facts_of(dataset: Dataset, config: Config) -> np.ndarray | None:
-    """What is clustered beside the network's features, (N, d) float32 of length config.facts_weight on average."""
-    if not config.facts:
-        return None
-    facts = measure_facts(dataset.decoded, dataset.find_places(), config.facts.split(","))
-    return (config.facts_weight / math.sqrt(facts.shape[1]) * facts).astype(np.float32)
-
-
 def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) -> np.ndarray:
     """What is clustered: the features, reduced and of length 1, and the `facts` (N, d) beside them; (N, D) float32."""
-    return join(pca_whiten(features, config.pca, config.whiten_power), facts)
-
-
-def join(x: np.ndarray, facts: np.ndarray | None) -> np.ndarray:
-    """Reduced features (N, d) and the facts beside them, float32, C-contiguous."""
-    return x if facts is None else np.ascontiguousarray(np.concatenate([x, facts], 1))
+    return set_beside(pca_whiten(features, config.pca, config.whiten_power), facts)
 
 
 def cluster(x: np.ndarray, config: Config, epoch: int, device: torch.device) -> Clustering:

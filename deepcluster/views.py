@@ -21,13 +21,13 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 class Frames:
-    """The pixels of a dataset where batches are cut from: one tensor on the device if all are the same square."""
+    """The pixels of a dataset where batches are cut from: one tensor on the device if all have one shape."""
 
     def __init__(self, pixels: Pixels, device: torch.device):
         self.pixels, self.device = pixels, device
         self.shape = pixels.shape
         self.resident: Tensor | None = None
-        if device.type == "cuda" and pixels.square:
+        if device.type == "cuda" and pixels.alike:
             free, _ = torch.cuda.mem_get_info(device)
             if len(pixels) * pixels[0].size < free // 3:
                 whole = torch.empty((len(pixels), *pixels[0].shape), dtype=torch.uint8)

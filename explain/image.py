@@ -16,16 +16,16 @@ import runs
 from console import UserError
 from datasets.cache import Pixels
 from datasets.decoding import BadImage, decode
-from datasets.places import find_place
+from datasets.places import Place, find_place
+from datasets.view import COLOURLESS, VIEWS, Window, to_photograph
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
-from datasets.view import VIEWS, Window, to_photograph
 from deepcluster.views import Frames
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.attribution.registry import default_methods
 from explain.attribution.targets import find_layer
 from explain.record import number_column
 from explain.rendering import draw, encode, titled
-from explain.subject import SHOWN, epochs_to_explain, pixels_for_network, trainer_of
+from explain.subject import SHOWN, epochs_to_explain, neutral_pixel, trainer_of
 from machine.device import use_device
 from machine.files import home_path, write_atomic, write_csv
 from machine.reading import whole_number
@@ -36,6 +36,14 @@ OCCLUSION = Asked("occlusion")
 
 
 @dataclass(frozen=True)
+class Look:
+    """A photograph as a network sees it."""
+
+    images: Tensor  # (1, C, H, W)
+    place: Place | None = None  # of the coin, where the network sees a view of it
+
+
+@dataclass(frozen=True)
 class Viewer:
     """A network that a photograph can be shown to."""
 
@@ -43,10 +51,9 @@ class Viewer:
     model: Any  # nn.Module from (B, C, H, W) to (B, K) logits; knows its `neutral`
     names: list[str]  # of the K logits
     sides: tuple[int | None, int | None]  # what `decode` is to do with a file's shorter side; None: leave it
-    view: Callable[[np.ndarray], Tensor]  # (height, width, 3) uint8 -> what the network sees, (1, C, H, W)
-    photograph: Callable[[Tensor], Tensor]  # ... and back for the eye, (1, 1 or 3, H, W) in 0..1
-    # (height, width, 3) uint8, of the view (N, H, W): what maps are drawn on, and they as drawn on it; None: the view
-    draw_back: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None = None
+    look: Callable[[np.ndarray], Look]  # at (height, width, 3) uint8
+    photograph: Callable[[Tensor], Tensor]  # what the network sees (1, C, H, W), for the eye: in 0..1
+    view: str = PHOTOGRAPH_VIEW
 
 
 def image_command(options: argparse.Namespace) -> None:
@@ -57,7 +64,7 @@ def image_command(options: argparse.Namespace) -> None:
     viewer = (
         viewer_of_run(options.run, options.epoch, device) if options.run else viewer_of_network(options.network, device)
     )
-    methods = options.methods or (*default_methods(viewer.draw_back is not None), OCCLUSION)
+    methods = options.methods or (*default_methods(viewer.view != PHOTOGRAPH_VIEW), OCCLUSION)
     for path in options.photos:
         explain_photo(viewer, path, methods, options.target, options.out, device)
 
@@ -72,7 +79,8 @@ def explain_photo(
         pixels = decode(path, *viewer.sides)
     except BadImage as error:
         raise UserError(f"{path}: {error}: name another photograph") from None
-    images = viewer.view(pixels).to(device)
+    look = viewer.look(pixels)
+    images = look.images.to(device)
     with torch.inference_mode():
         logits = viewer.model(images).float()
     probability = logits.softmax(1)[0].cpu()
@@ -86,17 +94,23 @@ def explain_photo(
             one.method.check(min(images.shape[2:]), **one.options)
     maps, numbers = attribute_and_measure(viewer.model, images.clone(), weights.to(images), maps_of)
 
-    shown = (viewer.photograph(images)[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
-    shown = shown.repeat(3 // shown.shape[2], 2)  # (H, W, 3)
+    seen = (viewer.photograph(images)[0] * 255).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    if viewer.view in COLOURLESS:
+        seen = seen[:, :, :1]  # the height alone, in grey
+    seen = seen.repeat(3 // seen.shape[2], 2)  # (H, W, 3)
     drawn = {key: found[0].float().cpu().numpy() for key, found in maps.items()}
-    if viewer.draw_back is not None:
+    for one in maps_of:
+        if viewer.view in COLOURLESS and one.method.kind == "signed":
+            drawn[one.key] = drawn[one.key].sum(0, keepdims=True)  # channels that are no colours
+    shown = seen
+    if look.place is not None:
+        window = Window.about(look.place, pixels.shape)
+        shown = window.cut(pixels, SHOWN)
         for one in maps_of:
-            values = drawn[one.key].sum(0, keepdims=True) if one.method.kind == "signed" else drawn[one.key]
             if one.name != VIEW:
-                drawn[one.key] = viewer.draw_back(pixels, values)[1]
-        seen, shown = shown, viewer.draw_back(pixels, np.zeros((1, *shown.shape[:2]), np.float32))[0]
-    else:
-        seen = shown
+                values = drawn[one.key].transpose(1, 2, 0)
+                back = to_photograph(values, viewer.view, look.place, window, len(seen), SHOWN)
+                drawn[one.key] = back.reshape(SHOWN, SHOWN, -1).transpose(2, 0, 1)
     likeliest = ", ".join(f"{viewer.names[number]} {float(probability[number]):.3f}" for number in order[:TOP])
     score = float((probability * weights[0]).sum())
     out.mkdir(parents=True, exist_ok=True)
@@ -169,38 +183,23 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
     trainer = trainer_of(run)
     number = epochs_to_explain(run, epoch)[-1]
     model = trainer.for_inference(trainer.network(run, number).to(device))
-    side, seen = run.meta.view.decoded_side, run.meta.view
+    seen = run.meta.view
 
-    def draw_view(pixels: np.ndarray) -> np.ndarray:
-        if seen.name == PHOTOGRAPH_VIEW:
-            return pixels
-        return VIEWS[seen.name].draw(pixels, find_place(pixels), seen.size)
-
-    def draw_back(pixels: np.ndarray, maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        place = find_place(pixels)
-        window = Window.about(place, pixels.shape)
-        back = to_photograph(maps.transpose(1, 2, 0), seen.name, place, window, seen.size, SHOWN)
-        return window.cut(pixels, SHOWN), back.reshape(SHOWN, SHOWN, -1).transpose(2, 0, 1)
-
-    def view(pixels: np.ndarray) -> Tensor:
-        pixels = draw_view(pixels)
+    def look(pixels: np.ndarray) -> Look:
+        place = None
+        if seen.name != PHOTOGRAPH_VIEW:
+            place = find_place(pixels)
+            pixels = VIEWS[seen.name].draw(pixels, place, seen.size)
         one = Pixels([pixels.reshape(-1)], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([pixels.shape[:2]]))
-        return trainer.view(run, Frames(one, device), np.zeros(1, np.int64))
+        return Look(trainer.view(run, Frames(one, device), np.zeros(1, np.int64)), place)
 
-    blank = view(np.zeros((side, side, 3), np.uint8))
-    model.neutral = pixels_for_network(trainer, torch.full_like(blank[:, :, :1, :1], 0.5))
+    blank = look(np.zeros((seen.decoded_side, seen.decoded_side, 3), np.uint8)).images
+    model.neutral = neutral_pixel(trainer, seen.name, blank)
     with torch.inference_mode():
         k = model(blank).shape[1]
     names = trainer.class_names(run) or [f"{trainer.group(run)} {j}" for j in range(k)]
-    return Viewer(
-        f"{path}, epoch {number}",
-        model,
-        list(names),
-        (side, run.meta.view.decode_at_most),
-        view,
-        trainer.photograph,
-        draw_back=None if seen.name == PHOTOGRAPH_VIEW else draw_back,
-    )
+    sides = (seen.decoded_side, seen.decode_at_most)
+    return Viewer(f"{path}, epoch {number}", model, list(names), sides, look, trainer.photograph, seen.name)
 
 
 def viewer_of_network(spec: str, device: torch.device) -> Viewer:
@@ -256,7 +255,7 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
     net.neutral = (0.5 - mean) / std
     return Viewer(
         f"torchvision's {name}", net, names, (None, None),
-        view=lambda pixels: shows(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))[None].to(device),
+        look=lambda pixels: Look(shows(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))[None].to(device)),
         photograph=lambda images: images * std + mean,
     )  # fmt: skip
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from console import UserError, progress
-from datasets import SOURCES, Dataset, look, open_dataset
+from datasets import SOURCES, Dataset, decoded_side, look, open_dataset
 from datasets.places import place_at
-from datasets.view import COLOURLESS, PHOTOGRAPH, Window, to_photograph
+from datasets.view import COLOURLESS, PHOTOGRAPH, Window, neutral, to_photograph
 from deepcluster.views import Frames
 from explain.assignment import ExplainedClusters, clusters_of, merge_logits
 from machine.device import full_precision
@@ -104,10 +104,16 @@ def pixels_for_network(trainer: Any, shown: Tensor) -> Tensor:
     return (shown - black) / (white - black)
 
 
+def neutral_pixel(trainer: Any, view: str, images: Tensor) -> Tensor:
+    """What the network sees where there is nothing to see, (1, C, 1, 1); `images` (B, C, H, W) are some of its view."""
+    shown = torch.tensor(neutral(view)[: images.shape[1]]).view(1, -1, 1, 1).to(images)
+    return pixels_for_network(trainer, shown)
+
+
 class MergedLogits(nn.Module):
     """A network whose outputs are clusters, some of them merged of several logits: (B, K) -> (B, len(groups)).
 
-    `neutral` (1, C, 1, 1) is what its view makes of mid grey; None: not known.
+    `neutral` (1, C, 1, 1) is what it sees where there is nothing to see; None: not known.
     """
 
     def __init__(self, model: Any, groups: list[tuple[int, ...]], neutral: Tensor | None = None):
@@ -185,8 +191,8 @@ class Subject:
         return self._merged(self.trainer.untrained(self.run, self._net).to(self.device))
 
     def _merged(self, net: Any) -> MergedLogits:
-        neutral = self.seen(torch.full_like(self._one[:, :, :1, :1], 0.5))
-        return MergedLogits(self.trainer.for_inference(net), self.clusters.groups, neutral)
+        nothing = neutral_pixel(self.trainer, self.view, self._one)
+        return MergedLogits(self.trainer.for_inference(net), self.clusters.groups, nothing)
 
     def images(self, rows: np.ndarray) -> Tensor:
         """The view of images `rows` of the run that the network sees: (B, C, H, W)."""
@@ -203,8 +209,17 @@ class Subject:
         """
         if self.view == PHOTOGRAPH:
             return self.photographs(self.images(rows) if images is None else images)
-        decoded = self.pictures.dataset.decoded
-        return np.stack([self._window(i).cut(decoded[i], self.size) for i in self.pictures.position[rows].tolist()])
+        decoded, position = self.pictures.dataset.decoded, self.pictures.position
+        return np.stack([self.cut(row, decoded[position[row]], self.size) for row in rows.tolist()])
+
+    def cut(self, row: int, picture: np.ndarray, side: int) -> np.ndarray:
+        """What `drawn_on` shows of a picture (H, W) or (H, W, C) of image `row`, a mask say, `side` pixels on a side.
+
+        The picture may be a larger or smaller copy of the decoded photograph.
+        """
+        position = int(self.pictures.position[row])
+        decoded = int(self.pictures.dataset.decoded.shape[position].min())
+        return self._window(position).times(min(picture.shape[:2]) / decoded).cut(picture, side)
 
     def draw_back(self, rows: np.ndarray, maps: np.ndarray) -> np.ndarray:
         """Maps (B, C, H, W) of the view of images `rows`, on the photographs that `drawn_on` gives."""
@@ -217,14 +232,14 @@ class Subject:
         ]
         return np.stack(back).reshape(len(maps), self.size, self.size, -1).transpose(0, 3, 1, 2)
 
-    def window_of(self, row: int) -> Window:
-        """The square of the photograph of image `row` that maps are drawn on, in decoded pixels."""
-        return self._window(int(self.pictures.position[row]))
-
     def _window(self, position: int) -> Window:
+        """The square of a decoded photograph that maps are drawn on."""
         dataset = self.pictures.dataset
-        height, width = (int(side) for side in dataset.decoded.shape[position])
-        return Window.about(dataset.find_places()[position], (height, width))
+        shape = [int(length) for length in dataset.decoded.shape[position]]
+        if self.view != PHOTOGRAPH:
+            return Window.about(dataset.find_places()[position], shape)
+        seen = self.run.meta.view
+        return Window.central(shape, seen.size / decoded_side(seen.size) if seen.center_crop else 1)
 
     def photographs(self, images: Tensor) -> np.ndarray:
         """What `images` gave, for the eye: (B, H, W, 3) uint8; of a relief its height alone, in grey."""

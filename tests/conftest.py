@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import runs
+from console import command
 from runs.meta import Stamp
 
 pytest_plugins = ["original_program"]
@@ -69,6 +70,21 @@ def refused(result: subprocess.CompletedProcess[str]) -> str:
     assert len(lines) == 1, result.stderr
     assert "Traceback" not in result.stderr
     return lines[0]
+
+
+def call_main(main, name, monkeypatch, capsys, *words) -> tuple[int, str, str]:
+    """A package's command in this process: exit code, what it said, the sentence of its refusal."""
+    monkeypatch.setattr(sys, "argv", [f"python -m {name}", *map(str, words)])
+    code = 0
+    try:
+        command(main)
+    except SystemExit as stop:
+        code = stop.code or 0
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == (code == 2), said.err
+    return code, said.out, errors[0] if errors else ""
 
 
 def a_meta(images: int = 5, **changes) -> "runs.Meta":

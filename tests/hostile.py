@@ -286,17 +286,30 @@ def change_any(path: Path, rng: random.Random) -> str:
     return what
 
 
-def change_leaf(content: Any, rng: random.Random) -> tuple[Any, str]:
-    """One value somewhere in nested tables and lists is another one, or gone."""
-    if rng.random() < 0.15 or not isinstance(content, dict | list) or not content:
+def change_leaf(
+    content: Any, rng: random.Random, change_other: Callable[[Any, random.Random], tuple[Any, str]] | None = None
+) -> tuple[Any, str]:
+    """One value somewhere in nested tables and lists is another one, or gone; `change_other` for what is neither."""
+    whole = not isinstance(content, dict | list) or not content
+    if whole and change_other is not None and rng.random() < 0.85:
+        return change_other(content, rng)
+    if whole or rng.random() < 0.15:
         new = rng.choice(ABSURD)
         return new, f"-> {str(new)[:20]!r}"
     key = rng.choice(list(content)) if isinstance(content, dict) else rng.randrange(len(content))
     if rng.random() < 0.2:
         del content[key]
         return content, f"{key} gone"
-    content[key], told = change_leaf(content[key], rng)
+    content[key], told = change_leaf(content[key], rng, change_other)
     return content, f"{key} {told}"
+
+
+def change_tensor(value: Any, rng: random.Random) -> tuple[Any, str]:
+    if not isinstance(value, torch.Tensor):
+        return rng.choice(ABSURD), "no tensor"
+    what = rng.choice(["nan", "shape", "empty", "text", "int"])
+    new = {"nan": value * float("nan"), "shape": torch.zeros(3, 3), "empty": torch.zeros(0), "text": "x"}
+    return new.get(what, torch.zeros(value.shape, dtype=torch.int64)), what
 
 
 def change_json(path: Path, rng: random.Random) -> str:
@@ -357,24 +370,7 @@ def change_npz(path: Path, rng: random.Random) -> str:
 
 
 def change_tensors(path: Path, rng: random.Random) -> str:
-    content = torch.load(path, weights_only=True)
-
-    def step(value: Any) -> tuple[Any, str]:
-        if isinstance(value, torch.Tensor):
-            what = rng.choice(["nan", "shape", "empty", "text", "int"])
-            new = {"nan": value * float("nan"), "shape": torch.zeros(3, 3), "empty": torch.zeros(0), "text": "x"}
-            return new.get(what, torch.zeros(value.shape, dtype=torch.int64)), what
-        if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
-            new = rng.choice(ABSURD)
-            return new, f"-> {str(new)[:20]!r}"
-        key = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
-        if rng.random() < 0.2:
-            del value[key]
-            return value, f"{key} gone"
-        value[key], told = step(value[key])
-        return value, f"{key} {told}"
-
-    content, told = step(content)
+    content, told = change_leaf(torch.load(path, weights_only=True), rng, change_tensor)
     torch.save(content, path)
     return told
 

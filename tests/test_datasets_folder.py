@@ -115,7 +115,7 @@ def test_aspect_is_kept(tmp_path):
         "tall.png": (50, 20),
         "wide.png": (20, 40),
     }
-    assert not dataset.pixels.square
+    assert not dataset.pixels.alike
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Four baselines beside every agreement, and what they say of it."""
+"""Baselines beside every agreement, and what they say of it."""
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from deepcluster.figures import draw
 from runs import Clusters, Run
 
 CPU = torch.device("cpu")
+PLAIN = ["pixels", "untrained", "ruler", "spectrum"]  # of a run that clusters no facts
 EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
 
 
@@ -24,7 +25,7 @@ def a_config(**changes) -> Config:
 def test_every_baseline_clusters_and_is_measured(coins):
     dataset = open_dataset(str(coins), 73)
     found = cluster_baselines(dataset, a_config(), 4, CPU)
-    assert list(found) == ["pixels", "untrained", "ruler", "spectrum"]
+    assert list(found) == PLAIN
     for one in found.values():
         assert one.assignment.shape == (48,)
         assert one.features.shape[0] == 48
@@ -55,6 +56,19 @@ def test_only_the_untrained_network_sees_the_view(coins):
     for name in ("pixels", "ruler", "spectrum"):
         np.testing.assert_array_equal(seen[name].features, plain[name].features)
     assert not np.array_equal(seen["untrained"].assignment, plain["untrained"].assignment)
+
+
+def test_facts_are_clustered_without_the_network_too(coins):
+    """Where a training clusters size or colour beside its features, the spectrum with these is what it must surpass."""
+    dataset = look(open_dataset(str(coins), 73), "unrolled", 64)
+    config = a_config(view="unrolled", neck="spectrum", facts="colour", facts_weight=1.2)
+    found = cluster_baselines(dataset, config, 4, CPU)
+    assert list(found) == [*PLAIN, "facts"]
+    spectrum, together = found["spectrum"].features, found["facts"].features
+    np.testing.assert_array_equal(together[:, : spectrum.shape[1]], spectrum)
+    assert together.shape[1] > spectrum.shape[1]
+    measured = measure_baselines(dataset, config, 4, CPU)
+    assert measured["facts"]["ami"] > measured["spectrum"]["ami"] + 0.3  # these discs differ in their colour alone
 
 
 @pytest.mark.parametrize(

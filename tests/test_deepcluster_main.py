@@ -4,15 +4,14 @@ import csv
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import photograph, refused, run_module
+from conftest import call_main, photograph, refused, run_module
 
 import runs
-from console import UserError, command
+from console import UserError
 from deepcluster.__main__ import main
 from deepcluster.baselines import BASELINES
 from machine.files import read_csv
@@ -22,18 +21,7 @@ TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "2", "-
 
 
 def call(monkeypatch, capsys, *arguments):
-    """The command in this process: exit code, what it said, the sentence of its refusal."""
-    monkeypatch.setattr(sys, "argv", ["python -m deepcluster", *map(str, arguments)])
-    code = 0
-    try:
-        command(main)
-    except SystemExit as stop:
-        code = stop.code or 0
-    said = capsys.readouterr()
-    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
-    assert "Traceback" not in said.err
-    assert len(errors) == (code == 2)
-    return code, said.out, errors[0] if errors else ""
+    return call_main(main, "deepcluster", monkeypatch, capsys, *arguments)
 
 
 @pytest.fixture(scope="module")

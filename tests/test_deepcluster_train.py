@@ -17,10 +17,11 @@ from torch.nn import functional
 import runs
 from datasets import decoded_side, look, open_dataset
 from deepcluster.config import PAPER, STABLE, Config
+from deepcluster.descriptors import facts_of
 from deepcluster.epoch import balanced_draws, learning_rate_factor, train_epoch, training_batches
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import Journal, warnings_of
-from deepcluster.train import cluster, facts_of, reduce, start, train
+from deepcluster.train import cluster, reduce, start, train
 from deepcluster.views import (
     MEAN,
     STD,

@@ -21,10 +21,11 @@ from deepcluster import cluster, launch, open_run
 from deepcluster.__main__ import build_parser
 from deepcluster.backbones import smallest_size
 from deepcluster.config import suits
+from deepcluster.descriptors import facts_of
 from deepcluster.features import embed
 from deepcluster.launch import check_options, choose_facts, configure, open_in_view
 from deepcluster.models import build
-from deepcluster.train import facts_of, reduce
+from deepcluster.train import reduce
 from deepcluster.views import Frames, fixed_view
 from machine.files import read_csv
 

@@ -40,7 +40,7 @@ def test_a_run_says_of_its_own_image_what_it_says_elsewhere(trained, coins):
     viewer = viewer_of_run(trained, "latest", CPU)
     opened = TrainedRun(trained)
     images = opened.images([0])
-    found = viewer.view(decode(coins / run.ids[0], *viewer.sides))
+    found = viewer.look(decode(coins / run.ids[0], *viewer.sides)).images
     torch.testing.assert_close(found, images)
     torch.testing.assert_close(viewer.model(found), opened.network()(images), rtol=1e-3, atol=1e-3)
     assert viewer.names == ["cluster 0", "cluster 1", "cluster 2"]

@@ -1,17 +1,16 @@
 """Explaining a run that sees coins unrolled: what is found in the view is drawn on the photograph, upon the coin."""
 
 import csv
-import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import call_main
 from PIL import Image
 
 import runs
-from console import command
 from datasets.decoding import decode
-from datasets.view import REACH
+from datasets.view import REACH, neutral
 from deepcluster import cluster
 from deepcluster.trained import TrainedRun
 from explain.__main__ import main
@@ -39,18 +38,7 @@ def subject(trained):
 
 
 def explain(monkeypatch, capsys, *words):
-    """The command in this process: exit code, what it said, the sentence of its refusal."""
-    monkeypatch.setattr(sys, "argv", ["python -m explain", *map(str, words)])
-    code = 0
-    try:
-        command(main)
-    except SystemExit as stop:
-        code = stop.code or 0
-    said = capsys.readouterr()
-    assert "Traceback" not in said.err
-    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
-    assert len(errors) == (code == 2), said.err
-    return code, said.out, errors[0] if errors else ""
+    return call_main(main, "explain", monkeypatch, capsys, *words)
 
 
 def radii_from(subject, row):
@@ -135,6 +123,7 @@ def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypat
     assert "HiRes-CAM in the view" in page
     assert (out / "1" / rows[0]["cluster"] / "_why.jpg").stat().st_size > 500
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*-*.png") if not path.name.startswith("_")}
+    assert before
     assert explain(monkeypatch, capsys, *words)[0] == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
@@ -143,7 +132,7 @@ def test_an_image_is_seen_as_in_the_run(trained, struck, tmp_path, monkeypatch, 
     run = TrainedRun(trained)
     viewer = viewer_of_run(trained, "latest", CPU)
     name = run.run.ids[5]
-    found = viewer.view(decode(struck / name, *viewer.sides))
+    found = viewer.look(decode(struck / name, *viewer.sides)).images
     torch.testing.assert_close(found, run.images([5]))
     out = tmp_path / "out"
     words = ["--run", trained, "--methods", "original,grad_cam,view,occlusion", "--out", out, "--device", "cpu"]
@@ -173,13 +162,33 @@ def test_what_a_cluster_wants_is_shown_as_a_coin(trained, tmp_path, monkeypatch,
         assert pixels[away < 0.9].std() > 1
 
 
-def test_what_is_drawn_on_a_single_photograph_lies_where_the_gallery_has_it(trained, subject, struck):
-    """`explain image` and the gallery draw a map of the same coin onto the same square."""
-    viewer = viewer_of_run(trained, "latest", CPU)
-    maps = np.random.default_rng(0).random((1, 2, SIZE // 2, 2 * SIZE), np.float32)
-    on, back = viewer.draw_back(decode(struck / subject.run.ids[8], *viewer.sides), maps[0])
-    np.testing.assert_array_equal(on, subject.drawn_on(np.array([8]))[0])
-    np.testing.assert_array_equal(back, subject.draw_back(np.array([8]), maps)[0])
+def test_what_is_drawn_on_a_single_photograph_lies_where_the_gallery_has_it(
+    trained, subject, struck, tmp_path, monkeypatch, capsys
+):
+    """`explain image` and the gallery draw a coin and its maps onto the same square, in the same colours."""
+    name = subject.run.ids[8]
+    words = ["--run", trained, "--methods", "original,grad_cam,guided_backprop", "--device", "cpu"]
+    assert explain(monkeypatch, capsys, "image", struck / name, *words, "--out", tmp_path / "one")[0] == 0
+    assert explain(monkeypatch, capsys, *words, "--results", tmp_path / "all")[0] == 0
+    stem = name.rpartition("/")[2].rpartition(".")[0]
+    for method in ("original", "grad_cam", "guided_backprop"):
+        with Image.open(next((tmp_path / "all" / "1").glob(f"[01]/*{stem}*-{method}.png"))) as picture:
+            there = np.asarray(picture.convert("RGB")).astype(int)
+        with Image.open(tmp_path / "one" / f"{stem}-{method}.png") as picture:
+            here = np.asarray(picture.convert("RGB")).astype(int)
+        here = here[-here.shape[1] :: here.shape[1] // SHOWN, :: here.shape[1] // SHOWN]  # the title and size taken off
+        assert np.abs(here - there).mean() < 1, method
+        assert there.std() > 5, method
+
+
+def test_nothing_to_see_is_mid_grey_and_no_edge(trained, subject, struck):
+    """What covers and backgrounds are filled with is what the network sees off a coin."""
+    for model in (subject.model, viewer_of_run(trained, "latest", CPU).model):
+        shown = subject.trainer.photograph(model.neutral.expand(1, 3, 1, 1)).flatten()
+        torch.testing.assert_close(shown, torch.tensor(neutral("unrolled")), atol=1e-3, rtol=0)
+    strip = subject.images(np.array([8]))
+    off_the_coin = (strip - subject.model.neutral).abs().amax(1)[0]
+    assert (off_the_coin < 0.02).any()
 
 
 def test_flipping_pixels_is_refused(trained, tmp_path, monkeypatch, capsys):

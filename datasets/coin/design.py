@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 
 from datasets.coin.circles import directions, vote
 from datasets.coin.find import Coin
-from datasets.coin.outlines import filled
+from datasets.outline import fill_outline
 
 _FACE = 96  # pixels of the square that the coin is brought to
 _OFF = 0.22  # the design's centre is sought within this, in radii
@@ -40,7 +40,7 @@ def design_center(pixels: np.ndarray, coin: Coin) -> tuple[float, float]:
     to_face = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     face = cv2.warpAffine(smooth, to_face, (_FACE, _FACE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    depth = cv2.distanceTransform(filled(coin.outline * scale + shift, (_FACE, _FACE)), cv2.DIST_L2, 3)
+    depth = cv2.distanceTransform(fill_outline(coin.outline * scale + shift, (_FACE, _FACE)), cv2.DIST_L2, 3)
     weight = np.clip(depth / (0.03 * _FACE) - 1, 0, 1)  # 0 at the edge, whose contrast is none of the design's
     edges = directions(cv2.GaussianBlur(grey, (0, 0), 0.7)[..., None], ordinary=40) * weight
     offset = _cross(grey, weight, edges)

@@ -7,7 +7,8 @@ import numpy as np
 
 from datasets.coin.circles import find_circles, resized
 from datasets.coin.colours import Picture
-from datasets.coin.outlines import Trace, area_circle, filled, retrace, trace
+from datasets.coin.outlines import Trace, area_circle, retrace, trace
+from datasets.outline import fill_outline
 
 CONFIDENT = 0.6  # below this a coin counts as not found
 WITHIN = 0.55  # the share of a coin that must lie in the picture
@@ -30,7 +31,7 @@ class Coin:
 
     def mask(self, shape: Sequence[int]) -> np.ndarray:
         """(H, W) bool: the coin's pixels in a picture of this (H, W, ...) shape."""
-        return filled(self.outline, shape).astype(bool)
+        return fill_outline(self.outline, shape).astype(bool)
 
 
 def find_coins(pixels: np.ndarray) -> list[Coin]:
@@ -74,7 +75,7 @@ def _select(traces: list[Trace], shape: Sequence[int], least: float) -> list[Tra
     """
     quality = np.array([trace.evidence * trace.confidence for trace in traces])
     centers = np.array([trace.center for trace in traces]).reshape(-1, 2)
-    masks = np.array([filled(trace.outline, shape).ravel()[::2] for trace in traces], np.float32)
+    masks = np.array([fill_outline(trace.outline, shape).ravel()[::2] for trace in traces], np.float32)
     common = masks @ masks.T if traces else np.zeros((0, 0))
     area = np.maximum(np.diag(common), 1)
     whole = np.array([np.pi * trace.radius**2 for trace in traces])

@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from datasets.coin.circles import resized
 from datasets.coin.colours import Picture, log_odds
+from datasets.outline import fill_outline
 
 _NEAR, _FAR = 0.45, 1.6  # the unrolled picture reaches from here to here, in radii of the circle
 
@@ -50,13 +51,6 @@ class _Unrolled:
     seen: np.ndarray  # bool: in the picture, with what lies just outside
 
 
-def filled(outline: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """(H, W) uint8: 1 within the (M, 2) outline."""
-    drawn = np.zeros(tuple(shape[:2]), np.uint8)
-    cv2.fillPoly(drawn, [np.round(outline * 16).astype(np.int32)], (1,), shift=4)
-    return drawn
-
-
 def area_circle(outline: np.ndarray) -> tuple[tuple[float, float], float]:
     """Centre of the (M, 2) outline's area, and the radius of the circle of that area."""
     moments = cv2.moments(outline.reshape(-1, 1, 2))
@@ -79,7 +73,7 @@ def retrace(picture: Picture, traces: list[Trace], angles: int, steps: int) -> l
     shape = picture.lab.shape[:2]
     inside, outside = np.empty((2, len(traces), *shape), bool)
     for i, each in enumerate(traces):
-        drawn = filled(each.outline, shape)
+        drawn = fill_outline(each.outline, shape)
         away = cv2.distanceTransform(1 - drawn, cv2.DIST_L2, 3)
         outside[i] = (away > 0.06 * each.radius) & (away < 1.2 * each.radius)
         inside[i] = cv2.distanceTransform(drawn, cv2.DIST_L2, 3) > 0.04 * each.radius

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import torch
 
 from console import UserError
+from console.pages import templates_in
 from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
@@ -44,13 +44,7 @@ ORIGINALS = (
 )
 CLUSTERS = "clusters.js"  # of an epoch: what its pages know of the other clusters
 DOUBTFUL = 2000  # images on the page of doubtful ones
-PAGES = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(TEMPLATES),
-    autoescape=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-)
+PAGES = templates_in(TEMPLATES)
 
 
 def write_pages(explanation: Explanation, caveat: dict[str, float], results: Path, to_come: Sequence[int] = ()) -> None:

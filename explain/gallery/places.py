@@ -8,8 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from datasets import Masks, decoded_side
-from datasets.view import PHOTOGRAPH
+from datasets import Masks
 from explain.drawing import HEAT_CELLS
 from explain.record import Explanation
 from machine.files import write_atomic
@@ -61,21 +60,8 @@ def parts_in_view(masks: Masks, explanation: Explanation, row: int) -> dict[str,
 
     `masks` are (H, W) in the file's own pixels.
     """
-    subject = explanation.subject
-    seen, found = subject.run.meta.view, {}
-    for name, mask in partition(masks).items():
-        side = min(mask.shape)
-        if subject.view != PHOTOGRAPH:
-            window = subject.window_of(row)
-            scale = side / window.side
-            top, left = round(window.top * scale), round(window.left * scale)
-        else:
-            if seen.center_crop:
-                side = round(side * seen.size / decoded_side(seen.size))
-            top, left = round((mask.shape[0] - side) / 2), round((mask.shape[1] - side) / 2)
-        square = mask[top : top + side, left : left + side].astype(np.float32)
-        found[name] = cv2.resize(square, (HEAT_CELLS, HEAT_CELLS), interpolation=cv2.INTER_AREA)
-    return found
+    parts = partition(masks).items()
+    return {name: explanation.subject.cut(row, mask.astype(np.float32), HEAT_CELLS) for name, mask in parts}
 
 
 def partition(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from console.pages import templates_in
 from runs import Run
 from supervised.evaluate import ResultRow, table_cells
 from supervised.recipes import RECIPES
@@ -26,13 +25,7 @@ def render_page(
     run: Run, layers: Sequence[Layer], pictures: Sequence[Picture], results: Sequence[ResultRow], accuracy: str
 ) -> str:
     """The page as HTML; `accuracy` is the one on the test set, in words."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates_in(TEMPLATES)
     head, rows = table_cells(results)
     notes = [RECIPES[row.model].note for row in results if row.model in RECIPES and row.published_loss]
     return environment.get_template("report.html").render(
