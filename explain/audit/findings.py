@@ -1,0 +1,84 @@
+"""What the audit found: rows of audit.csv, and curves to draw.
+
+Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -> Measured`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from explain.attribution import Asked as Method
+from explain.scores import Scores
+from explain.subject import Subject
+
+BOOTSTRAPS = 1000
+INTERVAL = (0.025, 0.975)
+UNKNOWN = float("nan")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an audit was asked for."""
+
+    methods: tuple[Method, ...]  # whose maps are measured
+    images: int  # of the sample, at most
+    seed: int
+    table: Path | None = None  # columns of an own table: image, mint, weight, ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images that maps are measured on, drawn evenly from those that are there."""
+
+    subject: Subject
+    scores: Scores  # of all images of the run
+    rows: np.ndarray  # (n,) of the run, ascending; each has a cluster
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One figure beside what it is held against: a row of audit.csv."""
+
+    part: str  # of the audit
+    measure: str  # "AMI with the clusters", "deletion", ...
+    of: str  # the method, fact, claim or cluster ("cluster 7") it is about; "" of the run
+    value: float
+    low: float = UNKNOWN  # 95 % interval
+    high: float = UNKNOWN
+    n: int = 0  # images, pairs or clusters that it is a figure of
+    control: str = ""  # what it is held against, in words
+    control_value: float = UNKNOWN
+    p: float = UNKNOWN  # of chance alone
+    verdict: str = ""  # what that says, in words; "" if nothing by itself
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Lines in one pair of axes."""
+
+    title: str
+    across: str  # what is along the axes
+    up: str
+    lines: dict[str, tuple[list[float], list[float]]]  # name -> x, y
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one part."""
+
+    findings: list[Finding]
+    figures: dict[str, Figure] = field(default_factory=dict)  # name of the file, without its ending
+    missing: list[str] = field(default_factory=list)  # what could not be measured, and why: sentences
+
+
+def mean_of(values: Sequence[float] | np.ndarray, seed: int) -> tuple[float, float, float, int]:
+    """Mean of the finite values, its 95 % interval (percentile bootstrap over them), and their number."""
+    known = np.asarray(values, np.float64)
+    known = known[np.isfinite(known)]
+    if not len(known):
+        return UNKNOWN, UNKNOWN, UNKNOWN, 0
+    draws = np.random.default_rng(seed).integers(0, len(known), (BOOTSTRAPS, len(known)))
+    low, high = np.quantile(known[draws].mean(1), INTERVAL)
+    return float(known.mean()), float(low), float(high), len(known)
