@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from datasets.folder import class_labels, list_files, unpack
 from datasets.places import Place, find_places
 from datasets.view import PHOTOGRAPH, VIEWS
 from machine.files import home_path
-from machine.reading import whole_number
+from machine.reading import read_csv, whole_number
 
 __all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
@@ -43,7 +43,11 @@ class Dataset:
     pixels: Pixels  # of the view that a network is given; the photographs themselves unless `look` made another
     upright: bool = False  # else each may lie at any angle
     colour_matters: bool = True  # else it is the light's and the background's
-    mask_of: Callable[[str], Masks] | None = None  # id -> the true parts of a picture, where they are known
+    mask_of: Callable[[str], Masks | None] | None = None  # id -> the true parts of a picture, where they are known
+    truth_of: Callable[[str], dict[str, str] | None] | None = (
+        None  # id -> what else is known of it, the columns of truth.csv
+    )
+    root: Path | None = None  # where the files are that ids name; None: they are no files
     view: str = PHOTOGRAPH  # whose pixels these are: a key of datasets.view.VIEWS, or PHOTOGRAPH
     photographs: Pixels | None = None  # as decoded, where `pixels` is another view
     places: list[Place] | None = None  # of the coins in them, where `pixels` is another view
@@ -54,6 +58,10 @@ class Dataset:
     def mask(self, index: int) -> Masks | None:
         """Where each part of image `index` is, in the file's own pixels; None where no truth is known."""
         return None if self.mask_of is None else self.mask_of(self.ids[index])
+
+    def truth(self, index: int) -> dict[str, str] | None:
+        """What is known of image `index` besides its parts: symbols, light, ground, wear; None where nothing is."""
+        return None if self.truth_of is None else self.truth_of(self.ids[index])
 
     @property
     def decoded(self) -> Pixels:
@@ -190,11 +198,31 @@ def _folder(asked: Request) -> Dataset:
             f"{source}: none of its {len(names)} files is a usable image (the first: {skipped[0][0]}: {skipped[0][1]})"
         )
     ids = [names[i] for i in kept]
-    return Dataset(name, str(path.resolve()), key, pixels_key, ids, class_labels(ids), skipped, pixels)
+    found = Dataset(name, str(path.resolve()), key, pixels_key, ids, class_labels(ids), skipped, pixels, root=root)
+    return _with_truth(found, root) if is_painted(root) else found
+
+
+def is_painted(root: Path) -> bool:
+    """Whether a folder is the `images/` of a painted set, beside which its truth lies."""
+    return root.name == "images" and (root.parent / "truth.csv").is_file() and (root.parent / "masks").is_dir()
+
+
+def _with_truth(dataset: Dataset, root: Path) -> Dataset:
+    from datasets.painted import read_mask
+
+    @cache
+    def known() -> dict[str, dict[str, str]]:
+        return {line["image"]: line for line in read_csv(root.parent / "truth.csv") if "image" in line}
+
+    def mask(name: str) -> Masks | None:
+        path = (root.parent / "masks" / name).with_suffix(".png")
+        return read_mask(path) if path.is_file() else None
+
+    return replace(dataset, mask_of=mask, truth_of=lambda name: known().get(name))
 
 
 def _painted(asked: Request) -> Dataset:
-    from datasets.painted import COUNT, MOST, TYPES, painted_folder, read_mask
+    from datasets.painted import COUNT, MOST, TYPES, painted_folder
 
     wanted = whole_number(asked.detail) if asked.detail else COUNT
     if wanted is None or not len(TYPES) <= wanted <= MOST:
@@ -206,7 +234,6 @@ def _painted(asked: Request) -> Dataset:
         source=asked.source,
         upright=True,
         colour_matters=False,  # struck silver
-        mask_of=lambda name: read_mask((root / "masks" / name).with_suffix(".png")),
     )
 
 

@@ -1,5 +1,6 @@
 import csv
 import hashlib
+import shutil
 from itertools import combinations
 
 import numpy as np
@@ -157,3 +158,16 @@ def test_painted_opens_as_a_dataset(painted):
     assert {"coin", "cross", "field0"} <= dataset.mask(3).keys()
     assert len(dataset) == 60
     assert set(dataset.labels) == {coin.name for coin in TYPES}
+
+
+def test_a_painted_folder_that_lies_elsewhere_knows_its_truth(painted, tmp_path):
+    shutil.copytree(painted, tmp_path / "set")
+    dataset = open_dataset(str(tmp_path / "set" / "images"), 64)
+    facts, parts = dataset.truth(3), dataset.mask(3)
+    assert facts is not None and facts["image"] == dataset.ids[3] and facts["type"] in dataset.ids[3]
+    assert parts is not None and parts["coin"].sum() > parts["cross"].sum() > 0
+    (tmp_path / "set" / "masks" / dataset.ids[3]).with_suffix(".png").unlink()
+    assert dataset.mask(3) is None
+    (tmp_path / "set" / "truth.csv").unlink()
+    plain = open_dataset(str(tmp_path / "set" / "images"), 64)
+    assert plain.truth(3) is None and plain.mask(3) is None
