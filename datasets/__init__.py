@@ -44,9 +44,7 @@ class Dataset:
     upright: bool = False  # else each may lie at any angle
     colour_matters: bool = True  # else it is the light's and the background's
     mask_of: Callable[[str], Masks | None] | None = None  # id -> the true parts of a picture, where they are known
-    truth_of: Callable[[str], dict[str, str] | None] | None = (
-        None  # id -> what else is known of it, the columns of truth.csv
-    )
+    truth_of: Callable[[str], dict[str, str] | None] | None = None  # id -> what else is known, as in truth.csv
     root: Path | None = None  # where the files are that ids name; None: they are no files
     view: str = PHOTOGRAPH  # whose pixels these are: a key of datasets.view.VIEWS, or PHOTOGRAPH
     photographs: Pixels | None = None  # as decoded, where `pixels` is another view

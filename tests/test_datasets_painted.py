@@ -164,10 +164,14 @@ def test_a_painted_folder_that_lies_elsewhere_knows_its_truth(painted, tmp_path)
     shutil.copytree(painted, tmp_path / "set")
     dataset = open_dataset(str(tmp_path / "set" / "images"), 64)
     facts, parts = dataset.truth(3), dataset.mask(3)
-    assert facts is not None and facts["image"] == dataset.ids[3] and facts["type"] in dataset.ids[3]
-    assert parts is not None and parts["coin"].sum() > parts["cross"].sum() > 0
+    assert facts is not None
+    assert facts["image"] == dataset.ids[3]
+    assert facts["type"] in dataset.ids[3]
+    assert parts is not None
+    assert parts["coin"].sum() > parts["cross"].sum() > 0
     (tmp_path / "set" / "masks" / dataset.ids[3]).with_suffix(".png").unlink()
     assert dataset.mask(3) is None
     (tmp_path / "set" / "truth.csv").unlink()
     plain = open_dataset(str(tmp_path / "set" / "images"), 64)
-    assert plain.truth(3) is None and plain.mask(3) is None
+    assert plain.truth(3) is None
+    assert plain.mask(3) is None
