@@ -3,7 +3,7 @@
 Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -> Measured`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,3 +82,43 @@ def mean_of(values: Sequence[float] | np.ndarray, seed: int) -> tuple[float, flo
     draws = np.random.default_rng(seed).integers(0, len(known), (BOOTSTRAPS, len(known)))
     low, high = np.quantile(known[draws].mean(1), INTERVAL)
     return float(known.mean()), float(low), float(high), len(known)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a figure is held against: the control that comes nearest, and what that says."""
+
+    name: str
+    value: float
+    verdict: str
+    better: bool | None  # than every control; None: cannot be told
+
+
+def compare_with(
+    values: np.ndarray, controls: Mapping[str, np.ndarray], seed: int, higher_is_better: bool = True
+) -> Beside:
+    """A method's values (n,) against each control's on the same images: paired differences, bootstrapped.
+
+    It is better than a control if the 95 % interval of the mean difference, over images on which both are known, lies
+    above 0 (below, where lower is better).
+    """
+    sign = 1 if higher_is_better else -1
+    means = {name: mean_of(sign * one, seed)[0] for name, one in controls.items()}
+    known = {name: mean for name, mean in means.items() if np.isfinite(mean)}
+    if not known:
+        return Beside("", UNKNOWN, "", None)
+    best = max(known, key=known.__getitem__)
+    beaten, beating = [], []
+    for name in known:
+        _, low, high, n = mean_of(sign * (values - controls[name]), seed)
+        if n and low > 0:
+            beaten.append(name)
+        elif n and high < 0:
+            beating.append(name)
+    if len(beaten) == len(known):
+        verdict = "better than every control"
+    elif best in beating:
+        verdict = f"worse than {best}"
+    else:
+        verdict = f"no better than {best}"
+    return Beside(best, sign * known[best], verdict, len(beaten) == len(known))
