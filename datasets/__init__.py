@@ -5,7 +5,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +208,7 @@ def is_painted(root: Path) -> bool:
 def _with_truth(dataset: Dataset, root: Path) -> Dataset:
     from datasets.painted import read_mask
 
-    @cache
+    @lru_cache  # functools.cache would be datasets.cache here
     def known() -> dict[str, dict[str, str]]:
         return {line["image"]: line for line in read_csv(root.parent / "truth.csv") if "image" in line}
 
