@@ -216,12 +216,40 @@ def add_pixelflip(commands: argparse._SubParsersAction) -> None:
     add_reading(parser)
 
 
+def add_audit(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "audit",
+        help="can it be believed: what else the clusters could be, and each method beside controls",
+        allow_abbrev=False,
+        description="Measure an epoch's clusters and heat maps beside controls, write audit.csv and a page into the "
+        "results, and say in the gallery what follows. Started again, it continues.",
+    )
+    add_run(parser)
+    parser.add_argument(
+        "--results", type=Path, metavar="DIR", help="it goes into DIR/EPOCH/audit/ (default DIR: as for draw)"
+    )
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest", help="whose weights (latest)")
+    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    parser.add_argument(
+        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
+    )
+    parser.add_argument("--images", type=positive, default=200, metavar="N", help="whose maps are measured (200)")
+    parser.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
+    parser.add_argument(
+        "--table", type=Path, metavar="CSV", help="what you know of the coins: a column image, and others (mint, find)"
+    )
+    parser.add_argument("--seed", type=seed, default=1, help="of the choice of images and of all chance (1)")
+    add_machine(parser)
+    add_reading(parser)
+
+
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
     "dots": (add_dots, "explain.dots:dots_command"),
+    "audit": (add_audit, "explain.audit.command:audit_command"),
     "pixelflip": (add_pixelflip, "explain.flipping.command:pixelflip_command"),
 }
 

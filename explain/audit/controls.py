@@ -110,11 +110,12 @@ def edge_heat(subject: Subject, rows: np.ndarray, images: Tensor, seed: int) -> 
     return np.stack([edges_of(picture, goes_around(subject)) for picture in subject.photographs(images)])
 
 
+EDGES = "edges of the photograph"
 CONTROLS: dict[str, Callable[[Subject, np.ndarray, Tensor, int], np.ndarray]] = {
     "random heat": random_heat,
     "the same everywhere": uniform_heat,
     "a blob in the middle": central_heat,
-    "edges of the photograph": edge_heat,
+    EDGES: edge_heat,
 }
 
 

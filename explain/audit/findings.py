@@ -1,21 +1,27 @@
 """What the audit found: rows of audit.csv, and curves to draw.
 
-Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -> Measured`.
+Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -> Measured`, and
+`conclude(measured: Measured) -> list[str]`: what that says, in sentences.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from explain.attribution import Asked as Method
 from explain.scores import Scores
 from explain.subject import Subject
+from machine.files import write_csv
+from machine.reading import Damaged, read_csv
 
+FOLDER, TABLE = "audit", "audit.csv"  # of an epoch's results
 BOOTSTRAPS = 1000
 INTERVAL = (0.025, 0.975)
 UNKNOWN = float("nan")
+BETTER = "better than every control"  # a verdict
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,45 @@ class Measured:
     findings: list[Finding]
     figures: dict[str, Figure] = field(default_factory=dict)  # name of the file, without its ending
     missing: list[str] = field(default_factory=list)  # what could not be measured, and why: sentences
+    seconds: float = 0.0  # that measuring took
+
+
+def join_words(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
+    """audit.csv."""
+    rows = [{name: _cell(value) for name, value in asdict(one).items()} for one in findings]
+    write_csv(folder / TABLE, rows, [one.name for one in fields(Finding)])
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """What `write_findings` wrote; nothing where there is no table, or it is not as it was written."""
+    try:
+        return [
+            Finding(**{one.name: _NUMBERS.get(one.name, str)(row[one.name]) for one in fields(Finding)})
+            for row in read_csv(folder / TABLE)
+        ]
+    except (FileNotFoundError, Damaged, KeyError, ValueError):
+        return []
+
+
+def _cell(value: str | float | int) -> str | int:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.6g}" if np.isfinite(value) else ""
+
+
+def _number(text: str) -> float:
+    return float(text) if text else UNKNOWN
+
+
+_NUMBERS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("value", "low", "high", "control_value", "p"), _number),
+    "n": int,
+}
 
 
 def mean_of(values: Sequence[float] | np.ndarray, seed: int) -> tuple[float, float, float, int]:
@@ -116,7 +161,7 @@ def compare_with(
         elif n and high < 0:
             beating.append(name)
     if len(beaten) == len(known):
-        verdict = "better than every control"
+        verdict = BETTER
     elif best in beating:
         verdict = f"worse than {best}"
     else:

@@ -1,4 +1,4 @@
-"""Where the heat is: on the coin, its rim and its symbols, of each method, beside maps that know nothing of the network.
+"""Where the heat is: on the coin, its rim and its symbols, of each method, beside maps that know nothing.
 
 Maps are drawn back onto the photograph first, so runs of different views compare. Parts are known of painted coins;
 of real ones the found coin gives coin, rim and background.
@@ -14,9 +14,18 @@ from console import progress
 from datasets import Masks, default_view
 from datasets.painted import TYPES
 from datasets.view import PHOTOGRAPH
-from explain.attribution.registry import PHOTOGRAPH as REGISTERED_PHOTOGRAPH
 from explain.audit.controls import CONTROLS, EDGES, UNTRAINED, edges_of, heats
-from explain.audit.findings import Asked, Beside, Finding, Measured, Sample, compare_with, mean_of
+from explain.audit.findings import (
+    BETTER,
+    Asked,
+    Beside,
+    Finding,
+    Measured,
+    Sample,
+    compare_with,
+    join_words,
+    mean_of,
+)
 from explain.gallery.places import RIM
 from explain.subject import Subject
 
@@ -27,6 +36,8 @@ SYMBOLS, DECIDING = "symbols", "deciding symbol"
 TOLD = (SYMBOLS, DECIDING)  # parts of which a method is told whether it surpasses every control
 ENOUGH = 5  # images that have a part, for a figure of it
 ALL = "all of the coin"
+NO_PARTS = "Where the heat lies: these pictures show no coins, and none of their parts is known."
+ONLY_FOUND = "Heat on symbols, cross and dot: only of painted coins is known where these are; here coins were found."
 
 
 @dataclass
@@ -58,15 +69,12 @@ def measure(sample: Sample, asked: Asked) -> Measured:
     subject = sample.subject
     dataset, first = subject.pictures.dataset, int(subject.pictures.position[sample.rows[0]])
     if dataset.mask(first) is None and default_view(subject.run.meta.dataset.source) == PHOTOGRAPH:
-        return Measured([], missing=["Where the heat lies: these pictures show no coins, and none of their parts is known."])
+        return Measured([], missing=[NO_PARTS])
     found = measure_shares(sample, asked)
-    methods = [one.title for one in asked.methods if one.name != REGISTERED_PHOTOGRAPH]
+    methods = [one.title for one in asked.methods]
     missing = []
     if dataset.mask(first) is None:
-        missing.append(
-            "Heat on symbols, cross and dot: only painted coins say where these are; here the found coin gives coin, rim "
-            "and background."
-        )
+        missing.append(ONLY_FOUND)
     return Measured(list_findings(found, methods, asked.seed), {}, missing)
 
 
@@ -109,9 +117,7 @@ def list_findings(found: Shares, methods: Sequence[str], seed: int) -> list[Find
                     controls = {one: found.density(one, part) for one in (*CONTROLS, name + UNTRAINED)}
                     beside = compare_with(values, controls, seed)
             listed.append(
-                Finding(
-                    PART, title, name, *mean_of(values, seed), beside.name, beside.value, verdict=beside.verdict
-                )
+                Finding(PART, title, name, *mean_of(values, seed), beside.name, beside.value, verdict=beside.verdict)
             )
             if part == COIN or part in TOLD or not coins:
                 for what, words in ((1, "maximum lies on the"), (2, "rank accuracy on the")):
@@ -205,3 +211,26 @@ def shares_of(heat: np.ndarray, masks: Mapping[str, np.ndarray]) -> dict[str, tu
 def _place(part: str) -> tuple[int, str]:
     first = (COIN, BACKGROUND, RIM_PART, "cross", "horizontal", "vertical", "dot", SYMBOLS, DECIDING)
     return (first.index(part) if part in first else len(first), part)
+
+
+def conclude(measured: Measured) -> list[str]:
+    """What the figures say of the methods, in sentences."""
+    said = []
+    for part in (DECIDING, SYMBOLS):
+        rows = [one for one in measured.findings if one.verdict and f" {part} " in one.measure]
+        rows.sort(key=lambda one: -one.value)
+        good = [f"{one.of} ({one.value:.2f})" for one in rows if one.verdict == BETTER]
+        rest = [
+            f"{one.of} ({one.value:.2f}) is {one.verdict} ({one.control_value:.2f})"
+            for one in rows
+            if one.verdict != BETTER
+        ]
+        if good:
+            verb = "put" if len(good) > 1 else "puts"
+            said.append(f"{join_words(good)} {verb} more heat on the {part} than every control.")
+        if rest:
+            said.append(f"On the {part} {'; '.join(rest)}.")
+    coin = [one for one in measured.findings if one.measure == f"share of the heat on the {COIN}"]
+    if coin and not said:
+        said.append(f"On the coin lies {', '.join(f'{one.value:.0%} of {one.of}' for one in coin[:3])}.")
+    return said

@@ -1,0 +1,179 @@
+"""One call of `python -m explain audit`: each part measured, or read where it was; tables, pictures and a page."""
+
+import argparse
+import time
+from dataclasses import asdict, fields, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import runs
+from console import UserError
+from datasets.folder import refuse_inside
+from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
+from explain.attribution.registry import PHOTOGRAPH, VIEW, default_methods
+from explain.attribution.registry import Asked as Method
+from explain.attribution.targets import find_layer
+from explain.audit.findings import (
+    FOLDER,
+    PARTS,
+    UNKNOWN,
+    Asked,
+    Figure,
+    Finding,
+    Measured,
+    Part,
+    Sample,
+    write_findings,
+)
+from explain.audit.page import write_page
+from explain.audit.parts import PARTS, Part
+from explain.results import check_results, default_results, read_results, refresh_pages
+from explain.scores import score_images
+from explain.subject import Subject, epochs_to_explain, find_pictures
+from machine.device import use_device
+from machine.files import locked, refuse_links, write_json
+from machine.reading import Damaged, read_json, typed
+
+VERSION = 1  # raise when a part measures otherwise: kept parts are measured again
+
+
+def audit_command(options: argparse.Namespace) -> None:
+    """`python -m explain audit`."""
+    run = runs.open_run(options.run)
+    epoch = epochs_to_explain(run, options.epoch)[-1]
+    device = use_device(options.device, run.meta.stamp.threads)
+    results: Path = options.results or default_results(run.path)
+    check_results(results, run)
+    refuse_inside(results, options.data or run.meta.dataset.source, "--results")
+    methods = options.methods or default_methods(run.meta.view.name != PHOTOGRAPH_VIEW)
+    asked = Asked(
+        tuple(one for one in methods if one.name not in (PHOTOGRAPH, VIEW)), options.images, options.seed, options.table
+    )
+    if asked.table is not None and not asked.table.is_file():
+        raise UserError(f"--table {asked.table}: no such file: name a CSV with the column image")
+    pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
+    subject = Subject(run, epoch, pictures, options.assignments, device)
+    check_methods(subject, asked.methods)
+    kept = read_results(results)
+    if kept is not None and kept.assignments != subject.clusters.digest:
+        raise UserError(
+            f"{results}: explains other clusters than are to be audited: give the same --assignments, or choose "
+            "another --results"
+        )
+    folder = results / str(epoch) / FOLDER
+    refuse_links(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(results, "another explain is writing here: wait for it or choose --results"):
+        sample = draw_sample(subject, results / str(epoch), asked)
+        measured = measure_all(sample, asked, folder)
+        findings = [finding for one in measured.values() for finding in one.findings]
+        write_findings(folder, findings)
+        write_page(sample, asked, measured, folder)
+        refresh_pages(subject, results)
+    tell(measured)
+    print(f"Open {folder / 'index.html'} in a browser; {folder / 'audit.csv'} has all {len(findings)} figures.")
+
+
+def check_methods(subject: Subject, methods: tuple[Method, ...]) -> None:
+    """Refuse methods that this network or view cannot have, before anything is measured."""
+    if not methods:
+        raise UserError("--methods: name a method that makes maps, such as grad_cam")
+    for one in methods:
+        if one.method.needs_layer:
+            find_layer(subject.model, one.options.get("layer"))
+        if one.method.check is not None:
+            one.method.check(min(subject.images(subject.pictures.present[:1]).shape[2:]), **one.options)
+
+
+def draw_sample(subject: Subject, folder: Path, asked: Asked) -> Sample:
+    """The images whose maps are measured, drawn evenly from those that are there and in a cluster."""
+    map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
+    scores = score_images(subject, folder, map_of_all)
+    there = subject.pictures.present
+    there = there[subject.clusters.assignment[there] >= 0]
+    if not len(there):
+        raise UserError(f"{subject.run.path}: none of its images is in a cluster: there is nothing to audit")
+    rows = np.sort(np.random.default_rng(asked.seed).permutation(there)[: asked.images])
+    return Sample(subject, scores, rows)
+
+
+def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measured]:
+    """Every part, in the order of PARTS; one that was measured with the same is read instead."""
+    found, known = {}, _identity(sample, asked)
+    for part in PARTS:
+        path = folder / f".{part.name}.json"
+        measured = _read(path, known)
+        if measured is None:
+            begun = time.perf_counter()
+            measured = part.module.measure(sample, asked)
+            measured = replace(measured, seconds=round(time.perf_counter() - begun, 1))
+            write_json(path, {"asked": known, **_to_json(measured)})
+        found[part] = measured
+    return found
+
+
+def tell(measured: dict[Part, Measured]) -> None:
+    """What each part concludes."""
+    for part, one in measured.items():
+        print(f"{part.title}:")
+        for sentence in part.module.conclude(one) or one.missing[:1]:
+            print(f"  {sentence}")
+
+
+def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
+    """What a kept part must have been measured with."""
+    subject = sample.subject
+    return {
+        "version": VERSION,
+        "run": subject.run.identity,
+        "assignments": subject.clusters.digest,
+        "methods": [one.key for one in asked.methods],
+        "images": asked.images,
+        "present": len(subject.pictures.present),
+        "seed": asked.seed,
+        "table": None if asked.table is None else sha256(asked.table.read_bytes()).hexdigest()[:16],
+    }
+
+
+def _to_json(measured: Measured) -> dict[str, Any]:
+    """As JSON has it, which knows no NaN."""
+    rows = [
+        {
+            name: None if isinstance(value, float) and not np.isfinite(value) else value
+            for name, value in asdict(one).items()
+        }
+        for one in measured.findings
+    ]
+    figures = {name: asdict(figure) for name, figure in measured.figures.items()}
+    return {"findings": rows, "figures": figures, "missing": measured.missing, "seconds": measured.seconds}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _read(path: Path, asked: dict[str, Any]) -> Measured | None:
+    """A part that was measured with the same; None where it was not."""
+    try:
+        kept = typed(dict[str, Any], read_json(path, ""), path, "")
+        if kept.get("asked") != asked:
+            return None
+        rows = typed(list[dict[str, str | int | float | None]], kept.get("findings"), path, "")
+        known = {one.name for one in fields(Finding)}
+        if any(row.keys() != known for row in rows):
+            return None
+        values: list[dict[str, Any]] = [{key: UNKNOWN if v is None else v for key, v in row.items()} for row in rows]
+        figures = {}
+        for name, figure in typed(dict[str, dict[str, Any]], kept.get("figures"), path, "").items():
+            lines = typed(dict[str, list[list[float]]], figure.get("lines"), path, "")
+            words = typed(list[str], [figure.get(one) for one in ("title", "across", "up")], path, "")
+            title, across, up = words
+            figures[name] = Figure(title, across, up, {key: (x, y) for key, (x, y) in lines.items()})
+        missing = typed(list[str], kept.get("missing"), path, "")
+        seconds = typed(float, kept.get("seconds"), path, "")
+        return Measured([Finding(**row) for row in values], figures, missing, seconds)
+    except (FileNotFoundError, Damaged, TypeError, ValueError):
+        return None  # not measured yet, or damaged

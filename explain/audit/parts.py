@@ -1,0 +1,78 @@
+"""The parts of the audit, in the order of its page: a module of this package each."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of the audit: a module of this package."""
+
+    name: str
+    title: str
+    about: str  # how to read its figures
+    drawn: tuple[str, ...] = ()  # measures that are drawn beside their controls, if they were measured
+
+    @property
+    def module(self) -> Any:
+        return import_module(f"explain.audit.{self.name}")
+
+
+PARTS = (
+    Part(
+        "confounders",
+        "What else the clusters could be",
+        "Adjusted mutual information (AMI) of the clusters with everything known of a photograph that is not "
+        "the coin: 0 is chance, 1 the same division. The control is the mean over permutations of the fact; p "
+        "is how often chance alone reaches the value. Look here first: clusters of grounds or of file names "
+        "have heat maps, too.",
+        ("AMI with the clusters",),
+    ),
+    Part(
+        "localisation",
+        "Where the heat is",
+        "Maps are drawn onto the photograph. Heat on a part over the part's share of the coin: 1 is chance. "
+        "The controls know nothing of the network: a blob in the middle, edges of the photograph, random "
+        "heat; or nothing of what was learnt: the same method before training. A method that does not surpass "
+        "them points at nothing of its own.",
+        (
+            "share of the heat on the coin",
+            "heat on the symbols over its share of the coin",
+            "heat on the deciding symbol over its share of the coin",
+        ),
+    ),
+    Part(
+        "faithfulness",
+        "Does the network need what the maps show?",
+        "Pixels are taken away (deletion: lower is better) or brought back (insertion: higher is better) in "
+        "the order of the heat; the area is under the curve of the cluster's probability. Pairs of the same "
+        "image decide whether a method surpasses every control.",
+    ),
+    Part(
+        "randomisation",
+        "Do the maps depend on what was learnt?",
+        "The network's layers are made random again from the last down; a map that stays as it was shows the "
+        "photograph and not what was learnt (Adebayo et al. 2018). Rank correlation with the maps of the "
+        "trained network: 1 is the same, 0 unrelated.",
+    ),
+    Part(
+        "stability",
+        "Do the maps stay when the photograph hardly changes?",
+        "The same coin turned by five degrees, lit otherwise, blurred, cropped: how far the map moves, beside "
+        "how far the photograph does. And how many maps are empty, how many explain a cluster that the "
+        "network itself would not choose, and what a map costs.",
+    ),
+    Part(
+        "claims",
+        "Seven claims about what holds coins together",
+        "Each counted over all clusters, with a bootstrap interval, beside heat that knows nothing. They are "
+        "those of a study of Celtic coins, which drew them from chosen coins of chosen clusters.",
+    ),
+    Part(
+        "counterfactual",
+        "What moves a coin to another cluster",
+        "The same painted coin with one thing changed, all else equal to the pixel: the share of coins that "
+        "the network then puts elsewhere. The strongest evidence there is, and only for painted coins.",
+    ),
+)
