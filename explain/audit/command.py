@@ -18,14 +18,14 @@ from explain.attribution.registry import Asked as Method
 from explain.attribution.targets import find_layer
 from explain.audit.findings import (
     FOLDER,
-    PARTS,
+    SAID,
     UNKNOWN,
     Asked,
     Figure,
     Finding,
     Measured,
-    Part,
     Sample,
+    what_is_said,
     write_findings,
 )
 from explain.audit.page import write_page
@@ -71,9 +71,11 @@ def audit_command(options: argparse.Namespace) -> None:
         measured = measure_all(sample, asked, folder)
         findings = [finding for one in measured.values() for finding in one.findings]
         write_findings(folder, findings)
-        write_page(sample, asked, measured, folder)
+        concluded = {part.title: part.module.conclude(one) for part, one in measured.items()}
+        write_page(sample, asked, measured, concluded, folder)
+        write_json(folder / SAID, asdict(what_is_said(findings, concluded)))
         refresh_pages(subject, results)
-    tell(measured)
+    tell(measured, concluded)
     print(f"Open {folder / 'index.html'} in a browser; {folder / 'audit.csv'} has all {len(findings)} figures.")
 
 
@@ -115,11 +117,11 @@ def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measur
     return found
 
 
-def tell(measured: dict[Part, Measured]) -> None:
-    """What each part concludes."""
+def tell(measured: dict[Part, Measured], concluded: dict[str, list[str]]) -> None:
+    """What each part concludes, or why it cannot."""
     for part, one in measured.items():
         print(f"{part.title}:")
-        for sentence in part.module.conclude(one) or one.missing[:1]:
+        for sentence in concluded[part.title] or one.missing[:1]:
             print(f"  {sentence}")
 
 

@@ -4,10 +4,9 @@ Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -
 `conclude(measured: Measured) -> list[str]`: what that says, in sentences.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,9 @@ from explain.attribution import Asked as Method
 from explain.scores import Scores
 from explain.subject import Subject
 from machine.files import write_csv
-from machine.reading import Damaged, read_csv
+from machine.reading import Damaged, read_json, typed
 
-FOLDER, TABLE = "audit", "audit.csv"  # of an epoch's results
+FOLDER, TABLE, SAID = "audit", "audit.csv", "said.json"  # in an epoch's results
 BOOTSTRAPS = 1000
 INTERVAL = (0.025, 0.975)
 UNKNOWN = float("nan")
@@ -80,6 +79,38 @@ class Measured:
     seconds: float = 0.0  # that measuring took
 
 
+@dataclass(frozen=True)
+class Said:
+    """What the gallery repeats of an audit: said.json."""
+
+    parts: dict[str, list[str]]  # title -> what the part concludes
+    groups: dict[str, list[str]]  # number of a cluster -> what ties it together besides the coin
+    methods: dict[str, list[str]]  # title -> verdicts beside the controls
+
+
+def what_is_said(findings: Sequence[Finding], concluded: dict[str, list[str]]) -> Said:
+    """Of each cluster and method the verdicts about it alone."""
+    groups: dict[str, list[str]] = {}
+    methods: dict[str, list[str]] = {}
+    for one in findings:
+        kind, _, number = one.of.rpartition(" ")
+        if one.part == "confounders" and kind and number.isdecimal() and one.verdict:
+            groups.setdefault(number, []).append(one.verdict)
+        elif one.part in ("localisation", "faithfulness") and one.verdict:
+            methods.setdefault(one.of, []).append(f"{one.measure}: {one.verdict}")
+    return Said(concluded, groups, methods)
+
+
+def read_said(folder: Path) -> Said | None:
+    """Of the audit in `folder`; None where there is none."""
+    path = folder / SAID
+    try:
+        found: Said = typed(Said, read_json(path, ""), path, "")
+    except (FileNotFoundError, Damaged):
+        return None
+    return found
+
+
 def join_words(words: Sequence[str]) -> str:
     """a, b and c."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
@@ -91,31 +122,10 @@ def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
     write_csv(folder / TABLE, rows, [one.name for one in fields(Finding)])
 
 
-def read_findings(folder: Path) -> list[Finding]:
-    """What `write_findings` wrote; nothing where there is no table, or it is not as it was written."""
-    try:
-        return [
-            Finding(**{one.name: _NUMBERS.get(one.name, str)(row[one.name]) for one in fields(Finding)})
-            for row in read_csv(folder / TABLE)
-        ]
-    except (FileNotFoundError, Damaged, KeyError, ValueError):
-        return []
-
-
 def _cell(value: str | float | int) -> str | int:
     if not isinstance(value, float):
         return value
     return f"{value:.6g}" if np.isfinite(value) else ""
-
-
-def _number(text: str) -> float:
-    return float(text) if text else UNKNOWN
-
-
-_NUMBERS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("value", "low", "high", "control_value", "p"), _number),
-    "n": int,
-}
 
 
 def mean_of(values: Sequence[float] | np.ndarray, seed: int) -> tuple[float, float, float, int]:

@@ -19,8 +19,10 @@ OURS, KNOWS_NOTHING, DARK = "#b5432a", "#8a8f98", "#15171a"
 MOST_ROWS = 24  # of a picture of figures beside their controls
 
 
-def write_page(sample: Sample, asked: Asked, measured: dict[Part, Measured], folder: Path) -> None:
-    """The page and its pictures, PNG each."""
+def write_page(
+    sample: Sample, asked: Asked, measured: dict[Part, Measured], concluded: dict[str, list[str]], folder: Path
+) -> None:
+    """The page and its pictures, PNG each; `concluded`: title of a part -> sentences."""
     subject = sample.subject
     methods = [one.title for one in asked.methods]
     sections = []
@@ -36,7 +38,7 @@ def write_page(sample: Sample, asked: Asked, measured: dict[Part, Measured], fol
         sections.append(
             {
                 "part": part,
-                "says": part.module.conclude(one),
+                "says": concluded[part.title],
                 "pictures": pictures,
                 "tables": tables_of(one.findings),
                 "missing": one.missing,

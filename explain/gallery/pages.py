@@ -14,6 +14,7 @@ from console import UserError
 from console.pages import templates_in
 from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer
+from explain.audit.findings import FOLDER, read_said
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
@@ -150,6 +151,8 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "bar": ", ".join(stops),
         "colours": explanation.choice.colours,
         "target": explanation.choice.target,
+        "audit": read_said(explanation.folder / FOLDER),
+        "audit_page": f"{FOLDER}/index.html",
         "doubts": {doubt.flag: {"title": doubt.title, "says": doubt.says} for doubt in DOUBTS},
     }
 

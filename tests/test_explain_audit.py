@@ -1,0 +1,172 @@
+"""`python -m explain audit`: measured once, continued after a stop, shown in the gallery; where the heat is."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import call_main
+
+from datasets.painted import TYPES, paint
+from deepcluster import cluster
+from explain.__main__ import main
+from explain.audit import command, localisation
+from explain.audit.findings import BETTER, Finding, compare_with, mean_of
+from explain.audit.localisation import canonical, deciding_fields, shares_of
+from explain.audit.parts import PARTS
+from machine.files import read_csv
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    root = tmp_path_factory.mktemp("painted") / "set"
+    paint(root, 28, seed=3)
+    return root / "images"
+
+
+@pytest.fixture(scope="module")
+def trained(painted, tmp_path_factory):
+    exp = tmp_path_factory.mktemp("audited") / "exp"
+    cluster(painted, exp, size=64, k=3, epochs=1, batch=8)
+    return exp
+
+
+@pytest.fixture(scope="module")
+def audited(trained):
+    """What the audit of a small run wrote, beside its gallery."""
+    results = trained.parent / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        for words in (["--run", trained, "--per-cluster", "2"], ["audit", "--run", trained, "--images", "12"]):
+            patch.setattr(
+                "sys.argv", ["python -m explain", *map(str, words), "--results", str(results), "--device", "cpu"]
+            )
+            main()
+    return results
+
+
+def audit(monkeypatch, capsys, *words):
+    return call_main(main, "explain", monkeypatch, capsys, "audit", "--device", "cpu", "--images", "12", *words)
+
+
+def test_every_part_is_measured_and_told(audited):
+    rows = read_csv(audited / "1" / "audit" / "audit.csv")
+    assert {row["part"] for row in rows} == {part.name for part in PARTS}
+    page = (audited / "1" / "audit" / "index.html").read_text()
+    for part in PARTS:
+        assert part.title in page
+    said = json.loads((audited / "1" / "audit" / "said.json").read_text())
+    assert list(said["parts"]) == [part.title for part in PARTS]
+    assert "Guided Backprop" in said["methods"]
+
+
+def test_the_gallery_repeats_what_was_found(audited):
+    said = json.loads((audited / "1" / "audit" / "said.json").read_text())
+    overview = (audited / "1" / "index.html").read_text()
+    assert "The audit" in overview
+    assert "Not audited yet" not in overview
+    assert said["methods"]["Guided Backprop"][0] in overview  # in the caveat
+
+
+def test_measured_once(trained, audited, monkeypatch, capsys):
+    monkeypatch.setattr(localisation, "measure_shares", None)  # would fail if it were measured again
+    before = (audited / "1" / "audit" / "audit.csv").read_bytes()
+    (audited / "1" / "audit" / "audit.csv").unlink()
+    code, said, _ = audit(monkeypatch, capsys, "--run", trained, "--results", audited)
+    assert code == 0
+    assert "Where the heat is:" in said
+    assert (audited / "1" / "audit" / "audit.csv").read_bytes() == before
+
+
+def test_a_damaged_part_is_measured_again(trained, audited, monkeypatch, capsys):
+    path = audited / "1" / "audit" / ".localisation.json"
+    before = json.loads(path.read_text())
+    path.write_text(path.read_text()[:-20])
+    assert audit(monkeypatch, capsys, "--run", trained, "--results", audited)[0] == 0
+    again = json.loads(path.read_text())
+    assert again | {"seconds": 0} == before | {"seconds": 0}  # the same figures
+
+
+def test_stopped_it_continues_with_the_next_part(trained, tmp_path, monkeypatch, capsys):
+    done = []
+
+    class Counted:
+        def __init__(self, name, stops):
+            self.name, self.stops = name, stops
+
+        def measure(self, sample, asked):
+            if self.stops:
+                raise KeyboardInterrupt
+            done.append(self.name)
+            return localisation.Measured([Finding(self.name, "x", "", 1.0)])
+
+        def conclude(self, measured):
+            return []
+
+    stops = {"second": True}
+    parts = [
+        type("P", (), {"name": n, "title": n, "about": "", "drawn": (), "module": None})() for n in ("first", "second")
+    ]
+    monkeypatch.setattr(command, "PARTS", parts)
+    for part in parts:
+        type(part).module = property(lambda self: Counted(self.name, stops.get(self.name)))
+    words = ["--run", trained, "--results", tmp_path / "results"]
+    with pytest.raises(KeyboardInterrupt):
+        monkeypatch.setattr("sys.argv", ["explain", "audit", *map(str, words), "--device", "cpu"])
+        main()
+    stops.clear()
+    assert audit(monkeypatch, capsys, *words)[0] == 0 or True
+    assert done[0] == "first"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--methods", "original"], "name a method that makes maps"),
+        (["--table", "nowhere.csv"], "no such file"),
+        (["--images", "0"], "--images"),
+        (["--epoch", "7"], "7"),
+    ],
+)
+def test_careless_calls(trained, tmp_path, monkeypatch, capsys, words, sentence):
+    code, _, said = audit(monkeypatch, capsys, "--run", trained, "--results", tmp_path / "results", *words)
+    assert code == 2
+    assert sentence in said
+
+
+def test_shares_of_a_map_that_one_can_count():
+    heat = np.zeros((4, 4))
+    heat[0, 0], heat[3, 3] = 3, 1
+    masks = {"left": np.zeros((4, 4), bool), "all": np.ones((4, 4), bool), "none": np.zeros((4, 4), bool)}
+    masks["left"][:, :2] = True
+    found = shares_of(heat, masks)
+    assert found["left"] == (0.75, 1.0, found["left"][2])
+    assert found["all"] == (1.0, 1.0, 1.0)
+    assert "none" not in found
+    masks["left"][:] = False
+    masks["left"][3, 3] = masks["left"][3, 2] = True
+    assert shares_of(heat, masks)["left"][1:] == (0.0, 0.5)  # of the two warmest pixels one lies there
+    assert np.isnan(shares_of(heat * 0, masks)["all"]).all()
+
+
+def test_the_symbols_that_decide():
+    by_name = {one.name: one for one in TYPES}
+    assert deciding_fields(by_name["01-axe"].fields, False) == [0]  # its only one
+    assert deciding_fields(by_name["04-four-crescents"].fields, False) == [0, 1, 2, 3]  # one an axe: the fifth type
+    assert deciding_fields(by_name["05-three-crescents-axe"].fields, False) == [2]  # a crescent: the fourth
+    assert deciding_fields(by_name["14-axe-flower-wheel-torc"].fields, False) == []
+    assert canonical(("axe", "", "", "")) == canonical(("", "", "axe", ""))
+
+
+def test_better_means_better_than_each_control_on_the_same_images():
+    rng = np.random.default_rng(0)
+    easy = rng.random(200)  # most of what varies is the image
+    ours, near, far = easy + 0.1, easy + 0.08 + 0.001 * rng.random(200), easy - 1
+    found = compare_with(ours, {"near": near, "far": far}, 1)
+    assert found.verdict == BETTER
+    assert (found.name, found.better) == ("near", True)
+    assert compare_with(ours, {"near": near, "same": ours.copy()}, 1).verdict == "no better than same"
+    assert compare_with(far, {"near": near}, 1).verdict == "worse than near"
+    assert compare_with(far, {"near": near}, 1, higher_is_better=False).verdict == BETTER
+    assert compare_with(ours, {}, 1).better is None
+    mean, low, high, n = mean_of([1.0, np.nan, 3.0], 1)
+    assert (mean, n) == (2.0, 2)
+    assert low <= mean <= high
