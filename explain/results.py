@@ -13,6 +13,7 @@ from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
 from explain.attribution.registry import default_methods
+from explain.audit.findings import FOLDER
 from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
@@ -22,7 +23,7 @@ from explain.scores import score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
 from machine.files import locked, write_json
-from machine.reading import Damaged, read_json, shown, typed
+from machine.reading import Damaged, read_json, shown, typed, whole_number
 from runs import Run
 
 SCHEMA = 2
@@ -134,7 +135,7 @@ def check_results(results: Path, run: Run) -> None:
         foreign = [
             path.name
             for path in (sorted(results.iterdir()) if results.is_dir() else [])
-            if path.name not in ("README.md", DOTS, FLIPS) and not path.name.startswith(".")
+            if path.name not in ("README.md", DOTS, FLIPS) and not path.name.startswith(".") and not only_audited(path)
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")
@@ -142,6 +143,13 @@ def check_results(results: Path, run: Run) -> None:
         raise UserError(
             f"{results}: holds the explanations of another run ({kept.name}): choose another --results, or remove it"
         )
+
+
+def only_audited(path: Path) -> bool:
+    """Whether a folder is that of an epoch of which `explain audit` alone wrote something."""
+    if whole_number(path.name) is None or not path.is_dir():
+        return False
+    return all(inside.name == FOLDER or inside.name.startswith(".") for inside in path.iterdir())
 
 
 def claim_results(results: Path, run: Run, choice: Choice, assignments: str | None) -> None:

@@ -10,7 +10,7 @@ from datasets.painted import TYPES, paint
 from deepcluster import cluster
 from explain.__main__ import main
 from explain.audit import command, localisation
-from explain.audit.findings import BETTER, Finding, compare_with, mean_of
+from explain.audit.findings import BETTER, Finding, Measured, compare_with, mean_of
 from explain.audit.localisation import canonical, deciding_fields, shares_of
 from explain.audit.parts import PARTS
 from machine.files import read_csv
@@ -85,36 +85,42 @@ def test_a_damaged_part_is_measured_again(trained, audited, monkeypatch, capsys)
     assert again | {"seconds": 0} == before | {"seconds": 0}  # the same figures
 
 
+class StandIn:
+    """A part that counts how often it is measured, and can be stopped."""
+
+    about, drawn = "", ()
+
+    def __init__(self, name):
+        self.name = self.title = name
+        self.module, self.times, self.stopped = self, 0, False
+
+    def measure(self, sample, asked):
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.times += 1
+        return Measured([Finding(self.name, "x", "", float(len(sample.rows)))])
+
+    def conclude(self, measured):
+        return [f"{measured.findings[0].value:.0f} images"]
+
+
 def test_stopped_it_continues_with_the_next_part(trained, tmp_path, monkeypatch, capsys):
-    done = []
-
-    class Counted:
-        def __init__(self, name, stops):
-            self.name, self.stops = name, stops
-
-        def measure(self, sample, asked):
-            if self.stops:
-                raise KeyboardInterrupt
-            done.append(self.name)
-            return localisation.Measured([Finding(self.name, "x", "", 1.0)])
-
-        def conclude(self, measured):
-            return []
-
-    stops = {"second": True}
-    parts = [
-        type("P", (), {"name": n, "title": n, "about": "", "drawn": (), "module": None})() for n in ("first", "second")
-    ]
+    first, second = parts = (StandIn("first"), StandIn("second"))
     monkeypatch.setattr(command, "PARTS", parts)
-    for part in parts:
-        type(part).module = property(lambda self: Counted(self.name, stops.get(self.name)))
     words = ["--run", trained, "--results", tmp_path / "results"]
-    with pytest.raises(KeyboardInterrupt):
-        monkeypatch.setattr("sys.argv", ["explain", "audit", *map(str, words), "--device", "cpu"])
-        main()
-    stops.clear()
-    assert audit(monkeypatch, capsys, *words)[0] == 0 or True
-    assert done[0] == "first"
+    second.stopped = True
+    audit(monkeypatch, capsys, *words)
+    assert (first.times, second.times) == (1, 0)
+    second.stopped = False
+    code, said, _ = audit(monkeypatch, capsys, *words)
+    assert code == 0
+    assert said.count("12 images") == 2
+    assert (first.times, second.times) == (1, 1)
+    assert audit(monkeypatch, capsys, *words, "--seed", "2")[0] == 0  # other images
+    assert (first.times, second.times) == (2, 2)
+    draw = ["draw", "--per-cluster", "1", "--methods", "grad_cam", "--device", "cpu"]
+    assert call_main(main, "explain", monkeypatch, capsys, *draw, *words)[0] == 0  # explained afterwards
+    assert "12 images" in (tmp_path / "results" / "1" / "index.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -
 `conclude(measured: Measured) -> list[str]`: what that says, in sentences.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
