@@ -1,9 +1,10 @@
-"""python -m runs show DIR | trust DIR"""
+"""python -m runs show DIR | trust DIR | sheet FILE.toml"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from console import Parser, command
+from console.options import positive
 from machine.reading import read_csv
 
 if TYPE_CHECKING:
@@ -13,13 +14,22 @@ ROWS = 15  # of the log, the newest
 
 
 def main() -> None:
-    parser = Parser(prog="python -m runs", description="Look into a run directory.")
+    parser = Parser(prog="python -m runs", description="Look into a run directory, or make many.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
     show = commands.add_parser("show", help="what was trained, how far it is, and how it went")
     trust = commands.add_parser("trust", help="read the images that a run from elsewhere names in its run.json")
     for one in (show, trust):
         one.add_argument("run", type=Path, metavar="DIR")
+    sheet = commands.add_parser("sheet", help="a table of experiments: run, explained, compared on one page")
+    sheet.add_argument("file", type=Path, metavar="FILE.toml")
+    sheet.add_argument("--out", type=Path, metavar="DIR", help="where all of it goes (sheet-FILE/)")
+    sheet.add_argument("--jobs", type=positive, default=1, metavar="N", help="experiments at a time (1)")
     options = parser.parse_args()
+    if options.command == "sheet":
+        from runs.sheet import sheet_command
+
+        sheet_command(options.file, options.out, options.jobs)
+        return
     from runs import open_run  # brings torch, after --help
 
     run = open_run(options.run)

@@ -1,0 +1,107 @@
+"""Run the experiments of a sheet: train, explain, audit each, in processes of their own that continue themselves."""
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+from tqdm import tqdm
+
+from console import bar_settings
+from machine.files import write_json
+from machine.reading import Damaged, read_json
+from runs.sheet.plan import Experiment, Sheet, to_words
+
+EXP, RESULTS, SAID, DONE = "exp", "results", "log.txt", "finished.json"  # in an experiment's folder
+
+
+def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
+    """Every experiment that is not finished, `jobs` at a time; what failed, and the sentence it ended with."""
+    failed: dict[str, str] = {}
+    running: list[subprocess.Popen[bytes]] = []
+    with (
+        ThreadPoolExecutor(jobs) as pool,
+        tqdm(total=len(sheet.experiments), desc="experiments", unit=" experiments", **bar_settings()) as bar,
+    ):
+        futures = {pool.submit(_run, sheet, one, folder / one.name, jobs, running): one for one in sheet.experiments}
+        try:
+            for future in as_completed(futures):
+                sentence = future.result()
+                if sentence is not None:
+                    failed[futures[future].name] = sentence
+                bar.update()
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            for process in running:
+                process.send_signal(signal.SIGINT)  # each keeps what it has finished
+            raise
+    return {one.name: failed[one.name] for one in sheet.experiments if one.name in failed}
+
+
+def steps(sheet: Sheet, one: Experiment, home: Path) -> list[list[str]]:
+    """The commands of an experiment, in turn."""
+    where = ["--run", str(home / EXP), "--results", str(home / RESULTS)]
+    commands = [
+        ["deepcluster", "train", *one.words, "--exp", str(home / EXP)],
+        ["explain", "draw", *where, *to_words(sheet.explain)],
+    ]
+    if sheet.audit is not None:
+        commands.append(["explain", "audit", *where, *to_words(sheet.audit)])
+    return commands
+
+
+def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: list[subprocess.Popen[bytes]]) -> str | None:
+    """Do an experiment; the sentence of its failure, None where it went well."""
+    home.mkdir(exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    if jobs > 1:
+        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+    commands = steps(sheet, one, home)
+    if _done(home) == commands:
+        return None
+    for command in commands:
+        with (home / SAID).open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+            running.append(process)
+            code = process.wait()
+            running.remove(process)
+        if code:
+            return last_sentence(home / SAID, code)
+    write_json(home / DONE, commands)
+    return None
+
+
+def _done(home: Path) -> object:
+    """The commands after which an experiment was finished; None where it is not."""
+    try:
+        return read_json(home / DONE, "")
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def last_sentence(path: Path, code: int) -> str:
+    """What a command that failed said last."""
+    lines = path.read_text("utf-8", "replace").replace("\r", "\n").splitlines()
+    errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return errors[-1] if errors else f"ended with {code}, see {path}"
+
+
+def finished_epoch(home: Path) -> int | None:
+    """The epoch that an experiment's results explain; None where there are none."""
+    names = [path.parent.name for path in (home / RESULTS).glob("*/explanations.csv")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def audit_of(home: Path, epoch: int) -> dict[str, list[str]]:
+    """Title of each part of the audit -> its sentences; {} where there was none."""
+    path = home / RESULTS / str(epoch) / "audit" / "said.json"
+    try:
+        found = read_json(path, "")
+        return {str(title): [str(one) for one in said] for title, said in found["parts"].items()}
+    except (FileNotFoundError, Damaged, KeyError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,150 @@
+"""`python -m runs sheet`: a table of experiments is checked, run, continued, and compared on one page."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from conftest import ROOT, call_main, refused, run_module
+
+from runs.__main__ import main
+from runs.sheet.compare import Outcome, agreement, match, recommend
+from runs.sheet.plan import Experiment, read_sheet
+from runs.sheet.work import DONE
+
+SHEET = """
+title = "Two k"
+[all]
+data = "coins"
+size = 64
+epochs = 1
+batch = 16
+view = "photograph"
+[explain]
+per-cluster = 1
+methods = "grad_cam"
+[[run]]
+name = "few"
+k = 3
+[[run]]
+name = "many"
+k = 5
+sobel = true
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(coins, tmp_path_factory):
+    """A sheet that was run whole."""
+    home = tmp_path_factory.mktemp("sheet")
+    (home / "coins").symlink_to(coins)
+    (home / "two.toml").write_text(SHEET)
+    result = run_module("runs", "sheet", home / "two.toml", "--out", home / "out")
+    assert result.returncode == 0, result.stderr
+    assert "is recommended" in result.stdout
+    return home
+
+
+def test_everything_is_run_and_compared(finished):
+    with (finished / "out" / "sheet.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"few", "many"}
+    assert float(rows["few"]["ami"]) > 0
+    assert {"silhouette", "head_agreement", "with the others", "baseline", "empty maps"} <= set(rows["few"])
+    with (finished / "out" / "pairs.csv").open() as file:
+        pairs = {row[""]: row for row in csv.DictReader(file)}
+    assert float(pairs["few"]["few"]) == 1
+    assert pairs["few"]["many"] == pairs["many"]["few"] == rows["few"]["with the others"][:6]
+    page = (finished / "out" / "index.html").read_text()
+    for words in ("Two k", "few/results/index.html", "_typical.jpg", "over_k.png"):
+        assert words in page
+    for link in ("few/results/index.html", "many/results/index.html"):
+        assert (finished / "out" / link).exists()
+    config = json.loads((finished / "out" / "many" / "exp" / "run.json").read_text())["config"]
+    assert (config["k"], config["sobel"], config["epochs"]) == (5, True, 1)
+
+
+def test_what_is_finished_is_not_run_again(finished, monkeypatch, capsys):
+    monkeypatch.setattr("runs.sheet.work.subprocess.Popen", None)  # would fail if a command were started
+    before = (finished / "out" / "sheet.csv").read_bytes()
+    code, said, _ = call_main(
+        main, "runs", monkeypatch, capsys, "sheet", finished / "two.toml", "--out", finished / "out"
+    )
+    assert code == 0
+    assert "is recommended" in said
+    assert (finished / "out" / "sheet.csv").read_bytes() == before
+
+
+def test_one_that_fails_stops_no_other(finished, tmp_path):
+    """It is named with its own sentence, and what is finished is compared all the same."""
+    text = SHEET + '[[run]]\nname = "lost"\ndata = "nowhere"\nk = 2\n'
+    (finished / "three.toml").write_text(text)
+    result = run_module("runs", "sheet", finished / "three.toml", "--out", finished / "out")
+    sentence = refused(result)
+    assert "1 of 3 experiments failed" in sentence
+    assert "no such folder" in sentence
+    assert not (finished / "out" / "lost" / DONE).exists()
+    assert "<b>lost</b> failed" in (finished / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("title = ", "mend it"),
+        ("titel = 'x'", "titel: unknown"),
+        ("title = 3", "title: not a str"),
+        ("[all]\nk = 3", "no experiments"),
+        ("[[run]]\nk = 3", "name"),
+        ("[[run]]\nname = '../up'\ndata = 'x'", "letters, digits"),
+        ("[[run]]\nname = 'a'", "no data"),
+        ("[[run]]\nname = 'a'\ndata = 'x'\nkk = 3", "run a: "),
+        ("[[run]]\nname = 'a'\ndata = 'x'\nk = 'many'", "run a: "),
+        ("[[run]]\nname = 'a'\ndata = 'x'\nexp = 'mine'", "leave it out"),
+        ("[[run]]\nname = 'a'\ndata = 'x'\nk = [3]", "a word, a number"),
+        ("[[run]]\nname = 'a'\ndata = 'x'\n[[run]]\nname = 'A'\ndata = 'x'", "two experiments"),
+    ],
+)
+def test_a_careless_sheet_is_refused_before_anything_is_run(tmp_path, monkeypatch, capsys, text, sentence):
+    (tmp_path / "bad.toml").write_text(text)
+    words = ["sheet", tmp_path / "bad.toml", "--out", tmp_path / "out"]
+    code, _, said = call_main(main, "runs", monkeypatch, capsys, *words)
+    assert code == 2
+    assert sentence in said
+    assert str(tmp_path / "bad.toml") in said
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["short", "thesis", "architectures"])
+def test_the_sheets_that_are_shipped(name):
+
+    sheet = read_sheet(ROOT / "scripts" / "experiments" / f"{name}.toml")
+    assert len(sheet.experiments) >= 7
+    if name == "thesis":
+        for preset in ("paper", "stable"):
+            seven = [one.settings for one in sheet.experiments if one.settings["preset"] == preset]
+            assert len(seven) == 7
+            assert {50, 100} <= {one["k"] for one in seven}
+            assert {one["epochs"] for one in seven} == {300, 400}
+
+
+def outcome(name, clusters, **figures):
+    return Outcome(Experiment(name, "x", {}), 1, dict(enumerate(clusters)), figures, None, {})
+
+
+def test_agreement_matching_and_choice_on_clusters_one_can_count():
+    one = outcome("one", [0, 0, 0, 1, 1, 2], nmi_previous=0.9, head_agreement=0.5)
+    same = outcome("same", [5, 5, 5, 3, 3, 4], nmi_previous=0.8, head_agreement=0.9)
+    other = outcome("other", [0, 0, 1, 1, 2, 2], nmi_previous=0.7, head_agreement=0.4)
+    assert agreement(one, same) == 1
+    assert agreement(one, other) < 0.7
+    part = Outcome(one.experiment, 1, {100: 0}, {}, None, {})
+    assert np.isnan(agreement(one, part))
+    found = match([one, same, other], 0)
+    assert [(m.cluster, m.size) for m in found] == [(0, 3), (1, 2), (2, 1)]
+    assert [m.others[0][1:] for m in found] == [(5, 1.0), (3, 1.0), (4, 1.0)]
+    assert found[0].others[1][1:] == (0, 2 / 3)
+    best, reasons = recommend([one, same, other])  # ranks 1 and 2, 2 and 1, 3 and 3: the first of equals
+    assert best == 0
+    assert "0.90: the highest of 3" in reasons[0]
+    assert recommend([other, same])[0] == 1
+    assert recommend([one]) == (0, ["There is nothing to choose between."])
