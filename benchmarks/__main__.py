@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | localisation | invariance | explain | pixelflip"""
+"""python -m benchmarks training | agreement | invariance | explain | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -21,9 +21,6 @@ COMMANDS = {
     "training": Benchmark("benchmarks.training", "seconds of an epoch, against the way of the original program"),
     "agreement": Benchmark(
         "benchmarks.agreement", "agreement with labels over k and seeds, against its baselines", passes_on=True
-    ),
-    "localisation": Benchmark(
-        "benchmarks.localisation", "share of the heat on coin and symbols, of runs, beside controls"
     ),
     "invariance": Benchmark(
         "benchmarks.invariance", "how often another photograph of a painted coin moves it to another cluster"

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +177,40 @@ def originals_from(explanation: Explanation, results: Path) -> dict[str, str]:
     return {"relative": "", "path": str(source)}
 
 
-def cells_of(explanation: Explanation) -> int | None:
-    """Cells a side of the maps that Grad-CAM reads; None of a network without convolutions."""
+@dataclass(frozen=True)
+class Cells:
+    """Of the maps that Grad-CAM reads."""
+
+    down: int
+    across: int
+    sees: float  # share of the view that one of them depends on: its receptive field
+    square: bool  # whether they lie on the photograph as a grid, and not about the coin's centre
+
+    @property
+    def said(self) -> str:
+        lie = "" if self.square else ", from the centre to the rim and around"
+        return (
+            f"A Grad-CAM has {self.down} × {self.across} cells{lie}; each sees {self.sees:.0%} of what the network is "
+            "shown, so heat says where about and never which line."
+        )
+
+
+def cells_of(explanation: Explanation) -> Cells | None:
+    """Cells of the maps that Grad-CAM reads; None of a network without convolutions."""
     subject = explanation.subject
     try:
         find_layer(subject.model)
     except UserError:
         return None
-    with torch.inference_mode():
-        maps = subject.model.maps(subject.images(subject.pictures.present[:1]))
-    return int(maps.shape[-1]) if maps.dim() == 4 else None
+    images = subject.images(subject.pictures.present[:4]).clone().requires_grad_()
+    maps = subject.model.maps(images)
+    if maps.dim() != 4:
+        return None
+    down, across = maps.shape[2:]
+    (slope,) = torch.autograd.grad(maps[:, :, down // 2, across // 2].sum(), images)
+    reached = (slope != 0).flatten(0, 1).any(0)
+    share = float(reached.any(1).float().mean() * reached.any(0).float().mean())
+    return Cells(down, across, share, subject.view != "unrolled")
 
 
 def overview_facts(explanation: Explanation) -> list[tuple[str, str]]:
