@@ -168,7 +168,8 @@ def test_what_is_drawn_on_a_single_photograph_lies_where_the_gallery_has_it(
     """`explain image` and the gallery draw a coin and its maps onto the same square, in the same colours."""
     name = subject.run.ids[8]
     words = ["--run", trained, "--methods", "original,grad_cam,guided_backprop", "--device", "cpu"]
-    assert explain(monkeypatch, capsys, "image", struck / name, *words, "--out", tmp_path / "one")[0] == 0
+    one = ["image", struck / name, "--target", subject.clusters.assignment[8], "--out", tmp_path / "one"]
+    assert explain(monkeypatch, capsys, *one, *words)[0] == 0
     assert explain(monkeypatch, capsys, *words, "--results", tmp_path / "all")[0] == 0
     stem = name.rpartition("/")[2].rpartition(".")[0]
     for method in ("original", "grad_cam", "guided_backprop"):
