@@ -54,6 +54,7 @@ class Viewer:
     look: Callable[[np.ndarray], Look]  # at (height, width, 3) uint8
     photograph: Callable[[Tensor], Tensor]  # what the network sees (1, C, H, W), for the eye: in 0..1
     view: str = PHOTOGRAPH_VIEW
+    size: int = 0  # of the view, where it is another
 
 
 def image_command(options: argparse.Namespace) -> None:
@@ -109,7 +110,7 @@ def explain_photo(
         for one in maps_of:
             if one.name != VIEW:
                 values = drawn[one.key].transpose(1, 2, 0)
-                back = to_photograph(values, viewer.view, look.place, window, len(seen), SHOWN)
+                back = to_photograph(values, viewer.view, look.place, window, viewer.size, SHOWN)
                 drawn[one.key] = back.reshape(SHOWN, SHOWN, -1).transpose(2, 0, 1)
     likeliest = ", ".join(f"{viewer.names[number]} {float(probability[number]):.3f}" for number in order[:TOP])
     score = float((probability * weights[0]).sum())
@@ -199,7 +200,7 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
         k = model(blank).shape[1]
     names = trainer.class_names(run) or [f"{trainer.group(run)} {j}" for j in range(k)]
     sides = (seen.decoded_side, seen.decode_at_most)
-    return Viewer(f"{path}, epoch {number}", model, list(names), sides, look, trainer.photograph, seen.name)
+    return Viewer(f"{path}, epoch {number}", model, list(names), sides, look, trainer.photograph, seen.name, seen.size)
 
 
 def viewer_of_network(spec: str, device: torch.device) -> Viewer:
