@@ -27,7 +27,7 @@ from datasets.names import take_apart
 from datasets.places import Place
 from deepcluster.compare import match
 from deepcluster.lift import family_of
-from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample
+from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, join_words
 from explain.subject import Subject
 from machine.reading import finite_number, read_csv, shown
 from machine.seeds import derive_seed
@@ -37,7 +37,7 @@ AMI, WITHIN, SHARED, HELD = (
     "AMI with the clusters",
     "AMI with the clusters, among images of one label",
     "share of the cluster's images",
-    "clusters held together by it",
+    "clusters held together by more than a design",
 )
 LEVEL = 0.01  # of p, corrected for all that was asked: a set in which nothing is tied is called so 99 times in 100
 PERMUTATIONS = 9999  # so that a fact among a hundred can still reach LEVEL
@@ -58,6 +58,7 @@ ENOUGH = 20  # pixels that a ground is judged by, at least
 HUES = ((50, "red"), (80, "orange"), (110, "yellow"), (180, "green"), (225, "cyan"), (315, "blue"), (350, "purple"))
 
 NO_PREFIX = "no prefix"
+AGREEMENT = "these are the labels, so this is agreement"
 Values = list[str] | np.ndarray  # '' and NaN: not known
 Found = TypeVar("Found")
 
@@ -79,19 +80,19 @@ KINDS = {
     "folder": Kind("name", "lie in the folder {}"),
     "camera": Kind("camera", "were taken with a {}"),
     "day": Kind("camera", "were taken on {}"),
-    "size of the picture": Kind("camera", "have a shorter side of {} pixels"),
-    "shape of the picture": Kind("camera", "are {} times as wide as high"),
+    "size of the picture": Kind("camera", "have a shorter side, in pixels, of {}"),
+    "shape of the picture": Kind("camera", "are, width over height, of {}"),
     "brightness": Kind("light", "have a brightness of {}"),
     "contrast": Kind("light", "have a contrast of {}"),
     "sharpness": Kind("light", "have a sharpness of {}"),
     "hue": Kind("light", "are {} on the whole"),
     "ground": Kind("ground", "lie on {} ground"),
-    "share of the ground": Kind("ground", "have a ground of {} of the picture"),
-    "place across": Kind("place", "have the coin {} shorter sides right of the middle"),
-    "place down": Kind("place", "have the coin {} shorter sides below the middle"),
-    "radius": Kind("place", "show the coin with a radius of {} shorter sides"),
+    "share of the ground": Kind("place", "are ground to a share of {}"),
+    "place across": Kind("place", "have the coin to the right, in shorter sides, by {}"),
+    "place down": Kind("place", "have the coin below the middle, in shorter sides, by {}"),
+    "radius": Kind("place", "have a coin whose radius, in shorter sides, is {}"),
     "true ground": Kind("ground", "lie on {}"),
-    "true light": Kind("light", "are lit from {} degrees"),
+    "true light": Kind("light", "are lit from an angle, in degrees, of {}"),
     "true quality": Kind("light", "are of the quality {}"),
     "true wear": Kind("wear", "have a wear of {}"),
 }
@@ -126,6 +127,31 @@ def measure(sample: Sample, asked: Asked) -> Measured:
     told = {name: own for name, own in classes.items() if labels is None or not own.divides_as(labels, assignment)}
     findings += _hold_together(told, assignment, asked.seed)  # the gallery counts the labels of each cluster anyway
     return Measured(findings, missing=[*missing, *unusable])
+
+
+def conclude(measured: Measured) -> list[str]:
+    """What the figures say, in sentences: which facts the clusters follow, and how many clusters share something."""
+    rows = [one for one in measured.findings if one.measure == AMI and AGREEMENT not in one.verdict]
+    if not rows:
+        return []
+    followed = [one for one in rows if one.p < LEVEL and one.value >= FAINT]
+    within = {one.of for one in measured.findings if one.measure == WITHIN and one.p < LEVEL}
+    if followed:
+        names = [f"{one.of} ({one.value:.2f})" for one in followed]
+        said = [f"Of {len(rows)} facts that are no design the clusters follow {join_words(names)}: AMI, 0 is chance."]
+        both = [one.of for one in followed if one.of in within]
+        if both:
+            said.append(f"Among images of one label they still follow {join_words(both)}.")
+    else:
+        strongest = max(rows, key=lambda one: one.value)
+        said = [
+            f"The clusters follow none of {len(rows)} facts that are no design: the strongest is {strongest.of} (AMI "
+            f"{strongest.value:.2f}, 0 is chance)."
+        ]
+    for one in measured.findings:
+        if one.measure == HELD:
+            said.append(f"{one.verdict} By chance it would be {one.control_value:.0%} of them.")
+    return said
 
 
 def facts_of(subject: Subject, table: Path | None) -> dict[str, Values]:
@@ -204,7 +230,11 @@ def _usable(facts: dict[str, Values], assignment: np.ndarray) -> tuple[dict[str,
             twice.append(f"{name} (as {same})")
         else:
             kept[name] = own
-    said = ("The same for all images", alike), ("Different for every image", unique), ("Told once", twice)
+    said = (
+        ("The same for all images", alike),
+        ("Different for every image", unique),
+        ("Told once, being the same division of the images", twice),
+    )
     return kept, [f"{what}: {', '.join(names)}." for what, names in said if names]
 
 
@@ -267,7 +297,7 @@ def _verdict(ami: float, p: float, group: str) -> str:
 
 def _beside_labels(same: bool, p_within: float | None) -> str:
     if same:
-        return ": these are the labels, so this is agreement"
+        return f": {AGREEMENT}"
     if p_within is None:
         return "; it is the same for all images of one label, so the two cannot be told apart"
     if p_within < LEVEL:
@@ -326,7 +356,9 @@ def _scale(tables: list[np.ndarray], n: int) -> Callable[[Any], Any] | None:
             size = int(table.sum())
             expected += size * expected_mutual_information(table, size) / n
     room = (2 * whole - rows - columns) / 2 / n - expected
-    return None if room <= 1e-12 else lambda cells: ((cells + whole - rows - columns) / n - expected) / room
+    if min(whole - rows, whole - columns) < 1e-9 or room <= 1e-12:
+        return None
+    return lambda cells: ((cells + whole - rows - columns) / n - expected) / room
 
 
 def _jackknife(
@@ -410,7 +442,7 @@ def _hold_together(classes: dict[str, _Classes], assignment: np.ndarray, seed: i
         Finding(
             PART, HELD, "", held / tested, n=tested, control=f"clusters dealt out anew {SHUFFLES} times, mean",
             control_value=float(np.mean(by_chance)),
-            verdict=f"In {held} of {tested} clusters most images share something that is not the coin.",
+            verdict=f"In {held} of {tested} clusters most images share something other than a design.",
         )
     ]  # fmt: skip
     for number in numbers.tolist():
@@ -422,8 +454,8 @@ def _hold_together(classes: dict[str, _Classes], assignment: np.ndarray, seed: i
             abouts.add(about)
             findings.append(
                 Finding(
-                    PART, f"{SHARED}: {one.fact}", f"cluster {number}", one.count / one.size, n=one.size,
-                    control="share of all images; p corrected for all clusters and values (Holm)",
+                    PART, SHARED, f"cluster {number}", one.count / one.size, n=one.size,
+                    control=f"share of all images ({one.fact}); p corrected for all clusters and values (Holm)",
                     control_value=one.of_all, p=one.p, verdict=one.sentence,
                 )
             )  # fmt: skip
@@ -478,7 +510,7 @@ def _gather(subject: Subject, table: Path | None) -> tuple[dict[str, Values], li
         places = _of_places(subject)
         lost = int(np.isnan(places["radius"][present]).sum())
         if lost:
-            missing.append(f"In {lost} photographs no coin was found: their ground and place are not known.")
+            missing.append(f"In {lost} of the photographs no coin was found: their ground and place are not known.")
         facts |= places
     if dataset.truth_of is None:
         missing.append("True ground, light, quality and wear are known of painted coins alone.")
@@ -539,9 +571,7 @@ def _looks(pixels: np.ndarray) -> tuple[float, float, float, str]:
     coloured = chroma > COLOURED
     hue = "grey"
     if coloured.mean() >= COLOURFUL:
-        names = _hues(lab[coloured])
-        kinds, codes = np.unique(names, return_inverse=True)
-        hue = str(kinds[np.bincount(codes, chroma[coloured]).argmax()])
+        hue = HUES[int(np.bincount(_hues(lab[coloured]), chroma[coloured]).argmax())][1]
     deviation = float(light.std())
     return float(light.mean()), deviation, float(laplace(light).std()) / max(deviation, 0.4), hue
 
@@ -582,15 +612,14 @@ def _ground(pixels: np.ndarray, place: Place) -> tuple[str, float]:
         return "", share
     median = np.median(_lab(outside[None])[0], axis=0)
     if np.hypot(median[1], median[2]) >= GREYISH:
-        return str(_hues(median[None])[0]), share
+        return HUES[int(_hues(median[None])[0])][1], share
     return "black" if median[0] < DARK else "white" if median[0] > LIGHT else "grey", share
 
 
 def _hues(lab: np.ndarray) -> np.ndarray:
-    """(M, 3) CIE Lab -> (M,) names of hues."""
+    """(M, 3) CIE Lab -> (M,) rows of HUES."""
     angle = np.degrees(np.arctan2(lab[:, 2], lab[:, 1])) % 360
-    ends, names = [end for end, _ in HUES], np.array([*(name for _, name in HUES), HUES[0][1]])
-    return names[np.searchsorted(ends, angle, side="right")]
+    return np.searchsorted([end for end, _ in HUES], angle, side="right") % len(HUES)
 
 
 def _lab(pixels: np.ndarray) -> np.ndarray:
