@@ -666,7 +666,7 @@ def _own_table(ids: list[str], path: Path) -> tuple[dict[str, Values], list[str]
         if index is None:
             unknown.append(row["image"])
         elif index in found:
-            raise UserError(f"{where}, row {line}: names {shown(row['image'])} a second time: keep one of the rows")
+            raise UserError(f"{where}, line {line}: names {shown(row['image'])} a second time: keep one of the rows")
         else:
             found[index] = row
     if not found:
