@@ -479,7 +479,7 @@ def _shared(classes: dict[str, _Classes], assignment: np.ndarray) -> list[_Share
             found.append(
                 _Shared(int(numbers[column]), name, own.names[int(kinds[value])], count, size, total / n, UNKNOWN)
             )
-    corrected = holm(np.exp(log_p).tolist(), tests)
+    corrected = holm(np.maximum(np.exp(log_p), 1e-300).tolist(), tests)
     order = np.argsort(log_p, kind="stable").tolist()
     return [replace(found[i], p=corrected[i]) for i in order if corrected[i] < LEVEL]
 
