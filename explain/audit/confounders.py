@@ -135,7 +135,7 @@ def conclude(measured: Measured) -> list[str]:
     if not rows:
         return []
     followed = [one for one in rows if one.p < LEVEL and one.value >= FAINT]
-    within = {one.of for one in measured.findings if one.measure == WITHIN and one.p < LEVEL}
+    within = {one.of for one in measured.findings if one.measure == WITHIN and one.p < LEVEL and one.value >= FAINT}
     if followed:
         names = [f"{one.of} ({one.value:.2f})" for one in followed]
         said = [f"Of {len(rows)} facts that are no design the clusters follow {join_words(names)}: AMI, 0 is chance."]
