@@ -18,6 +18,7 @@ from datasets.painted import TYPES, paint_coin
 from datasets.places import place_at
 from deepcluster.lift import conditional_ami, estimate_ami
 from explain.audit import confounders
+from explain.audit import facts as known_facts
 from explain.audit.confounders import (
     AMI,
     HELD,
@@ -26,15 +27,13 @@ from explain.audit.confounders import (
     WITHIN,
     _associate,
     _Classes,
-    _ground,
-    _looks,
     _shared,
     classes_of,
     conclude,
-    facts_of,
     holm,
     measure,
 )
+from explain.audit.facts import _ground, _looks, facts_of
 from explain.audit.findings import Asked, Sample
 from explain.subject import Pictures
 
@@ -379,4 +378,4 @@ def test_camera_and_day_of_files_are_facts(tmp_path):
     assert facts["camera"] == ["D850"] * 4 + ["X-T3"] * 4
     assert facts["day"] == ["2021-04-03"] * 8
     assert facts["size of the picture"].tolist() == [100] * 8
-    assert set(confounders.KINDS) >= set(facts)
+    assert set(known_facts.KINDS) >= set(facts)

@@ -23,9 +23,9 @@ PARTS = (
     Part(
         "confounders",
         "What else the clusters could be",
-        "Adjusted mutual information (AMI) of the clusters with everything known of a photograph that is not "
-        "the coin: 0 is chance, 1 the same division. The control is the mean over permutations of the fact; p "
-        "is how often chance alone reaches the value. Look here first: clusters of grounds or of file names "
+        "Adjusted mutual information (AMI) of the clusters with what is known of a photograph besides the design: 0 "
+        "is chance, 1 the same division; p is how often chance alone reaches the value. Hue and radius may be the "
+        "coin's own metal and size; a folder may be its type. Look here first: clusters of grounds or of file names "
         "have heat maps, too.",
         ("AMI with the clusters",),
     ),
