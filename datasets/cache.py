@@ -80,6 +80,14 @@ class Pixels:
         self._shards, self._shard, self._offset = shards, shard, offset
         self.shape = shape  # (N, 2): height, width
 
+    @classmethod
+    def of(cls, images: Sequence[np.ndarray]) -> "Pixels":
+        """Images (H, W, 3) uint8 that are in memory."""
+        shape = np.array([image.shape[:2] for image in images], np.int64).reshape(-1, 2)
+        return cls(
+            [image.reshape(-1) for image in images], np.arange(len(images)), np.zeros(len(images), np.int64), shape
+        )
+
     def __len__(self) -> int:
         return len(self.shape)
 

@@ -33,16 +33,21 @@ class Report:
 
 def examine(dataset: Dataset) -> Report:
     """Look at every image once."""
-    sharpness, dark = np.zeros(len(dataset)), []
+    sharp, dark = np.zeros(len(dataset)), []
     same: dict[bytes, list[str]] = defaultdict(list)
     for i in progress(range(len(dataset)), "checking"):
         grey = dataset.pixels[i].mean(axis=2, dtype=np.float32)
-        sharpness[i] = laplace(grey).std() / max(float(grey.std()), 1.0)  # contrast is not sharpness
+        sharp[i] = sharpness(grey)
         if grey.mean() < DARK and np.percentile(grey, 98) < DIM:
             dark.append(dataset.ids[i])
         same[_thumbprint(grey)].append(dataset.ids[i])
-    blurred = [dataset.ids[i] for i in np.flatnonzero(sharpness < BLURRED * np.median(sharpness))]
+    blurred = [dataset.ids[i] for i in np.flatnonzero(sharp < BLURRED * np.median(sharp))]
     return Report([group for group in same.values() if len(group) > 1], blurred, dark)
+
+
+def sharpness(grey: np.ndarray) -> float:
+    """How fine the detail of a picture (H, W) of 0..255 is, whatever its contrast: larger is sharper."""
+    return float(laplace(grey).std() / max(float(grey.std()), 1.0))
 
 
 def _thumbprint(grey: np.ndarray) -> bytes:

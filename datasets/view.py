@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from datasets.outline import fill_outline
-from datasets.places import Place
+from datasets.places import Place, find_place
 
 FACE_RADIUS = 80  # pixels of a coin's radius in the face, from which reliefs are made
 MARGIN = 1.06  # the face reaches so far, in radii
@@ -159,6 +159,14 @@ VIEWS: dict[str, View] = {
 }
 COLOURLESS = ("relief", "unrolled")  # whose channels are no colours
 PHOTOGRAPH = "photograph"  # the view that leaves a picture as it is
+
+
+def look_at(pixels: np.ndarray, view: str, size: int) -> tuple[np.ndarray, Place | None]:
+    """One photograph (H, W, 3) uint8 in a view, as `datasets.look` draws those of a set, and where its coin is."""
+    if view == PHOTOGRAPH:
+        return pixels, None
+    place = find_place(pixels)
+    return VIEWS[view].draw(pixels, place, size), place
 
 
 def neutral(view: str) -> tuple[float, float, float]:

@@ -16,8 +16,8 @@ import runs
 from console import UserError
 from datasets.cache import Pixels
 from datasets.decoding import BadImage, decode
-from datasets.places import Place, find_place
-from datasets.view import COLOURLESS, VIEWS, Window, to_photograph
+from datasets.places import Place
+from datasets.view import COLOURLESS, Window, look_at, to_photograph
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
 from deepcluster.views import Frames
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
@@ -187,12 +187,8 @@ def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
     seen = run.meta.view
 
     def look(pixels: np.ndarray) -> Look:
-        place = None
-        if seen.name != PHOTOGRAPH_VIEW:
-            place = find_place(pixels)
-            pixels = VIEWS[seen.name].draw(pixels, place, seen.size)
-        one = Pixels([pixels.reshape(-1)], np.zeros(1, np.int64), np.zeros(1, np.int64), np.array([pixels.shape[:2]]))
-        return Look(trainer.view(run, Frames(one, device), np.zeros(1, np.int64)), place)
+        drawn, place = look_at(pixels, seen.name, seen.size)
+        return Look(trainer.view(run, Frames(Pixels.of([drawn]), device), np.zeros(1, np.int64)), place)
 
     blank = look(np.zeros((seen.decoded_side, seen.decoded_side, 3), np.uint8)).images
     model.neutral = neutral_pixel(trainer, seen.name, blank)

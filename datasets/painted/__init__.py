@@ -9,10 +9,11 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
@@ -21,7 +22,7 @@ from console import progress
 from datasets.cache import made_once
 from datasets.painted.photograph import BACKGROUNDS, photograph
 from datasets.painted.relief import FREE, SIZE, engrave, flan, metal, rotate
-from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask
+from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask, split_mask
 from machine.files import cache_root
 
 __all__ = [
@@ -30,17 +31,35 @@ __all__ = [
     "SIZE",
     "SYMBOLS",
     "TYPES",
+    "Changed",
     "CoinType",
     "paint",
     "paint_coin",
     "painted_folder",
     "read_mask",
     "repaint",
+    "repaint_with_mask",
+    "split_mask",
 ]
 
 COUNT, MOST = 1000, 1_000_000
 SEED = 11
 VERSION = 5  # raise when the same seed paints other pictures
+
+
+class Changed(TypedDict, total=False):
+    """What of a coin or its photograph is not left to chance; all else stays as it was, to the pixel.
+
+    Light, wear and turn change pixels everywhere; a symbol or the dot those beside it, the ground those off the coin.
+    """
+
+    fields: tuple[str, str, str, str]  # symbols clockwise from top left, "" is empty
+    dot: bool
+    wear: float  # 0..1
+    quality: str  # "good", "blurred", "dark", "small"
+    background: str  # one of BACKGROUNDS
+    turn: float  # degrees
+    light: float  # degrees, azimuth of the lamp
 
 
 def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
@@ -123,29 +142,36 @@ def _paint_file(job: tuple[int, int, int, str, int | None]) -> dict[str, object]
 
 
 def repaint(
-    number: int, seed: int = SEED, count: int = COUNT, changed: Mapping[str, float | str] | None = None
+    number: int, seed: int = SEED, count: int = COUNT, changed: Changed | None = None
 ) -> tuple[np.ndarray, dict]:
-    """Photograph coin `number` (from 0) of a painted folder again: the same flan, strike and wear.
+    """Photograph coin `number` (from 0) of a painted folder again: the same coin, but for what is changed.
 
     Args:
         number: of the coin, from 0.
         seed: of the folder.
         count: of its coins.
-        changed: what is otherwise: `turn` and `light` in degrees, `background` one of BACKGROUNDS.
+        changed: what is otherwise.
 
     Returns:
         (SIZE, SIZE, 3) uint8 photograph, before it is a JPEG, and its facts.
     """
-    coin_type = TYPES[_type_of_each(count, seed)[number]]
-    picture, _, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]), changed=changed)
+    picture, _, facts = repaint_with_mask(number, seed, count, changed)
     return picture, facts
+
+
+def repaint_with_mask(
+    number: int, seed: int = SEED, count: int = COUNT, changed: Changed | None = None
+) -> tuple[np.ndarray, np.ndarray, dict]:
+    """As `repaint`, with the mask bits (SIZE, SIZE) uint8 between picture and facts."""
+    coin_type = TYPES[_type_of_each(count, seed)[number]]
+    return paint_coin(coin_type, np.random.default_rng([seed, 1, number]), changed=changed)
 
 
 def paint_coin(
     coin_type: CoinType,
     rng: np.random.Generator,
     engraver: np.random.Generator | None = None,
-    changed: Mapping[str, float | str] | None = None,
+    changed: Changed | None = None,
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     """One photograph.
 
@@ -154,7 +180,7 @@ def paint_coin(
         rng: the chance of flan, strike, wear and photograph.
         engraver: the chance of the die. Engravers of one seed cut the same die, which then strikes at any angle; None:
             a die for this coin alone, struck upright.
-        changed: what is not left to chance: `turn`, `light`, `background`.
+        changed: what is not left to chance.
 
     Returns:
         (SIZE, SIZE, 3) uint8 photograph, (SIZE, SIZE) uint8 mask bits, and the facts of truth.csv.
@@ -165,8 +191,11 @@ def paint_coin(
     turn = float(rng.normal(0, 5) if engraver is None else rng.uniform(-180, 180))
     light = float(rng.normal(-125, 20))  # azimuth of the lamp; -125 is upper left
     changed = changed or {}
+    coin_type = replace(
+        coin_type, fields=changed.get("fields", coin_type.fields), dot=changed.get("dot", coin_type.dot)
+    )
+    wear, quality = float(changed.get("wear", wear)), changed.get("quality", quality)
     turn, light = float(changed.get("turn", turn)), float(changed.get("light", light))
-    background = str(changed.get("background", background))
     radius = float(rng.uniform(0.40, 0.48) if quality == "small" else rng.uniform(0.80, 0.93))
     centre = rng.uniform(-0.3, 0.3, 2) * (1 - radius)
     off_centre = rng.normal(0, 0.055, 2)
@@ -182,7 +211,8 @@ def paint_coin(
         engrave(coin_type, *struck, rng) if engraver is None else engrave(coin_type, *struck, engraver, FREE)
     )
     surface = metal(design, inside, wear, rng, radius)
-    picture = photograph(surface, coin, inside, background, light, radius, quality, rng)
+    other = changed.get("background")
+    picture = photograph(surface, coin, inside, background, light, radius, quality, rng, other)
 
     bits = np.zeros((SIZE, SIZE), np.uint8)
     bits[coin] |= MASK_BITS["coin"]
@@ -191,7 +221,7 @@ def paint_coin(
     facts = {
         "wear": round(wear, 4),
         "quality": quality,
-        "background": background,
+        "background": other or background,
         "turn_degrees": round(turn, 3),
         "light_degrees": round(light, 2),
         "radius": round(radius, 4),

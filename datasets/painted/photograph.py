@@ -17,8 +17,13 @@ def photograph(
     radius: float,
     quality: str,
     rng: np.random.Generator,
+    instead: str | None = None,
 ) -> np.ndarray:
-    """Light the height map (Lambert and Blinn-Phong), lay it on its background with a shadow, and expose it."""
+    """Light the height map (Lambert and Blinn-Phong), lay it on its background with a shadow, and expose it.
+
+    A background `instead` of its own takes nothing from the chance of what comes after it: the coin and the camera stay
+    what they were.
+    """
     scale = SIZE / 2 * radius
     slope_y, slope_x = np.gradient(surface)
     normal = np.stack([-slope_x, -slope_y, np.ones_like(surface)])
@@ -41,6 +46,8 @@ def photograph(
     metal = (brightness * tone * (0.22 + 0.95 * diffuse))[..., None] * toning + (0.32 * specular)[..., None]
 
     ground = _background(background, rng)
+    if instead is not None and instead != background:
+        ground = _background(instead, rng.spawn(1)[0])
     blocked = gaussian_filter(coin.astype(float), 0.05 * scale)
     shift = np.rint(-0.07 * scale * lamp[:2] / np.cos(elevation)).astype(int)
     shadow = np.roll(blocked, (shift[1], shift[0]), (0, 1))

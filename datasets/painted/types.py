@@ -52,7 +52,11 @@ MASK_BITS = {
 
 def read_mask(path: Path) -> dict[str, np.ndarray]:
     """name (MASK_BITS, and `cross` for both bars and the dot) -> (H, W) bool."""
-    bits = np.asarray(Image.open(path))
+    return split_mask(np.asarray(Image.open(path)))
+
+
+def split_mask(bits: np.ndarray) -> dict[str, np.ndarray]:
+    """Mask bits (H, W) -> what `read_mask` gives."""
     masks = {name: (bits & bit) > 0 for name, bit in MASK_BITS.items()}
     masks["cross"] = masks["horizontal"] | masks["vertical"] | masks["dot"]
     return masks

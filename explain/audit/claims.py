@@ -1,0 +1,847 @@
+"""The seven claims that were made of coins and their clusters, each measured over all clusters, beside controls.
+
+The functions take arrays, so that a claim can be made true or false on purpose; `evidence` gathers them of a run. Of
+each claim the first finding bears its verdict, the second is the share of clusters for which it holds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import hypergeom, rankdata
+
+from deepcluster.lift import conditional_ami, estimate_ami
+from explain.audit.evidence import PLACEBO, Evidence, bad_pictures, gather
+from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, mean_of
+from machine.files import write_csv
+from machine.seeds import derive_seed
+
+PART = "claims"
+CLAIMS = {
+    1: "claim 1: the cross is a global feature",
+    2: "claim 2: the horizontal bar is dominant",
+    3: "claim 3: picture quality drives the clusters",
+    4: "claim 4: worn coins are badly recognised",
+    5: "claim 5: coins with many symbols group together",
+    6: "claim 6: the axe is a marked feature, though the bar weighs more",
+    7: "claim 7: coins sharing a symbol end up in different clusters",
+}
+CORNERS = ("top left", "top right", "bottom right", "bottom left")
+SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
+
+# The smallest effects that count, chosen before anything was measured.
+LEAST_DENSITY = 0.1  # heat density beyond a control's; 1 is the mean over the coin
+LEAST_RATIO = float(np.log(1.1))  # of two densities, as a logarithm
+LEAST_AMI = 0.05
+LEAST_CORRELATION = 0.1
+LEAST_LOST = 0.05  # probability
+LEAST_LIFT = 0.25  # of pairs that share a cluster, beyond chance's 1
+ELSEWHERE = 0.25  # share of a symbol's coins
+NEARLY_ALL = 0.75  # share of the clusters in which what is global must be seen
+
+FEW = 5  # clusters or images: of fewer no interval is trusted
+MANY = 3  # symbols of a coin, of four fields
+FAINT = 0.05  # heat density that is added to both sides of a ratio
+PERMUTATIONS = 499
+GROUPS = 20  # of the jackknife
+BAD = 0.5  # share of a cluster's pictures
+UNLIKELY = 0.05  # chance, over all clusters, of so many
+
+
+def measure(sample: Sample, asked: Asked) -> Measured:
+    """All seven, as far as what is known of the images answers them."""
+    evidence = gather(sample, asked)
+    return Measured(judge(evidence, derive_seed(asked.seed, 0, "claims")), missing=evidence.missing)
+
+
+def judge(evidence: Evidence, seed: int) -> list[Finding]:
+    """The claims that the evidence answers."""
+    found: list[Finding] = []
+    heat, own, clusters, facts = evidence.heat, evidence.assignment, evidence.clusters, evidence.facts
+
+    def on(part: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return heat[""][part], {source: parts[part] for source, parts in heat.items() if source}
+
+    def ratio(one: str, other: str) -> dict[str, np.ndarray]:
+        return {source: log_ratio(parts[one], parts[other]) for source, parts in heat.items()}
+
+    if evidence.has_parts("cross"):
+        found += claim_cross(*on("cross"), own, seed, facts.get("dot"), clusters)
+    if evidence.has_parts("horizontal", "vertical"):
+        bars = ratio("horizontal", "vertical")
+        turned = {how: log_ratio(parts["horizontal"], parts["vertical"]) for how, parts in evidence.turned.items()}
+        found += claim_bar(bars.pop(""), bars, own, seed, turned)
+    if evidence.causes:
+        places = {
+            where: {source: parts[part] for source, parts in heat.items()}
+            for where, part in (("off the coin", "outside"), ("on the rim", "rim"))
+            if evidence.has_parts(part)
+        }
+        found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad)
+    if evidence.wear is not None:
+        of_wear, wear = evidence.wear
+        found += claim_wear(wear, evidence.signs, clusters, seed, of_wear)
+    if evidence.fields is not None:
+        fields = evidence.fields
+        kinds = np.unique(
+            np.column_stack([fields, facts.get("dot", np.zeros(len(fields)))]), axis=0, return_inverse=True
+        )
+        found += claim_many((fields != "").sum(1), kinds[1].ravel(), clusters, seed)
+        for place in range(4):
+            part = f"field{place}"
+            if evidence.has_parts(part):
+                value, controls = on(part)
+                title = f"heat density on the symbol at the {CORNERS[place]}"
+                found += compare(CLAIMS[5], title, value, controls, own, LEAST_DENSITY, seed).findings[:1]
+        if evidence.has_parts("axe", "other symbols", "horizontal"):
+            axes, bar = ratio("axe", "other symbols"), ratio("horizontal", "axe")[""]
+            found += claim_axe(axes, bar, own, seed, evidence.covered)
+        names = sorted({*fields.ravel().tolist()} - {""})
+        bears = {name: (fields == name).any(1) for name in names}
+        on_symbols = {name: heat[""][name] for name in names if name in heat.get("", {})}
+        found += claim_symbol(bears, clusters, evidence.other_clusters, seed, "flower", on_symbols, evidence.places)
+    return found
+
+
+def write_exclude(path: Path, sample: Sample) -> int:
+    """Write the images of clusters of bad pictures, for `train --exclude` and for a person to strike out; how many.
+
+    The file has the columns image and reason, and is written even if there is none.
+    """
+    run, clusters = sample.subject.run, sample.subject.clusters.assignment
+    rows = sample.subject.pictures.present
+    rows = rows[clusters[rows] >= 0]
+    bad = bad_pictures(sample.subject, rows)
+    lines: list[dict[str, object]] = []
+    if bad is not None:
+        for number, count, size in bad_clusters(clusters[rows], bad != ""):
+            for row, why in zip(rows.tolist(), bad.tolist(), strict=True):
+                if clusters[row] == number:
+                    of = f"cluster {number}, of which {count} of {size} pictures are bad"
+                    lines.append({"image": run.ids[row], "reason": f"{of}; this one is {why or 'good'}"})
+    write_csv(path, lines, ["image", "reason"])
+    return len(lines)
+
+
+# --- verdicts -----------------------------------------------------------------------------------------------------
+
+
+def decide(value: float, low: float, high: float, n: int, least: float) -> str:
+    """What an effect and its interval say: 0 is none, `least` the smallest that counts.
+
+    Supported if it is at least that and its interval lies above 0; not supported if all of its interval is less.
+    """
+    if n < FEW or not np.isfinite([value, low, high]).all():
+        return UNDECIDED
+    if low > 0 and value >= least:
+        return SUPPORTED
+    return NOT if high < least else UNDECIDED
+
+
+def because(verdict: str, reason: str) -> str:
+    """The verdict, and a short reason."""
+    return f"{verdict}: {reason}"
+
+
+def both(verdicts: Sequence[str]) -> str:
+    """The verdict of a claim that says several things at once."""
+    if NOT in verdicts:
+        return NOT
+    return UNDECIDED if UNDECIDED in verdicts else SUPPORTED
+
+
+# --- over all clusters --------------------------------------------------------------------------------------------
+
+
+def by_cluster(values: np.ndarray, assignment: np.ndarray) -> np.ndarray:
+    """Mean of the finite values (n,) of each cluster of `assignment` (n,): one for each cluster, NaN where none is."""
+    return np.array([_mean(values[assignment == number]) for number in np.unique(assignment)])
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else UNKNOWN
+
+
+def p_of_sign(differences: np.ndarray, seed: int) -> float:
+    """How often a mean at least so large comes of differences whose signs are chance (one-sided)."""
+    known = differences[np.isfinite(differences)]
+    if len(known) < FEW:
+        return UNKNOWN
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (PERMUTATIONS, len(known)))
+    return float((1 + ((signs * known).mean(1) >= known.mean() - 1e-12).sum()) / (1 + PERMUTATIONS))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A quantity of each image against controls, over all clusters."""
+
+    findings: list[Finding]  # one for each control, then the share of clusters; none has a verdict
+    verdict: str  # of the effect beyond the highest control
+    said: str  # why, in words
+
+
+def compare(
+    claim: str,
+    measure: str,
+    found: np.ndarray,
+    controls: Mapping[str, np.ndarray],
+    assignment: np.ndarray,
+    least: float,
+    seed: int,
+    logarithm: bool = False,
+) -> Compared:
+    """A value of each image (n,) beside the same of controls, means of clusters' means, whose clusters are (n,).
+
+    A control may be one number for all, (1,). The effect is the mean over clusters of the difference to the control whose own
+    mean is highest. `logarithm`: values are natural logarithms, findings and words tell their exponentials.
+    """
+    outer = np.exp if logarithm else np.asarray
+    own = by_cluster(found, assignment)
+    value, low, high, n = mean_of(own, seed)
+    others = {
+        name: by_cluster(np.broadcast_to(np.asarray(values, np.float64), found.shape), assignment)
+        for name, values in controls.items()
+    }
+    findings = []
+    for name, other in others.items():
+        told = [float(outer(number)) for number in (value, low, high, _mean(other))]
+        p = p_of_sign(own - other, seed)
+        findings.append(Finding(PART, measure, claim, told[0], told[1], told[2], n, name, told[3], p))
+    highest = max(others, key=lambda name: np.nan_to_num(_mean(others[name]), nan=-np.inf))
+    differences = own - others[highest]
+    verdict = decide(*mean_of(differences, seed), least)
+    known = differences[np.isfinite(differences)]
+    share, share_low, share_high, count = mean_of((known > 0).astype(float), seed)
+    findings.insert(
+        1,
+        Finding(
+            PART,
+            f"share of the clusters in which {measure} is more than {_of(highest)}",
+            claim,
+            share,
+            share_low,
+            share_high,
+            count,
+            "chance",
+            0.5,
+        ),
+    )
+    said = f"{float(outer(value)):.2f}, {_of(highest)} {float(outer(_mean(others[highest]))):.2f}; "
+    said += f"above it in {share:.0%} of {count} clusters" if count else "in no cluster"
+    return Compared(findings, verdict, said)
+
+
+def _of(control: str) -> str:
+    return f"that of {control}"
+
+
+def with_verdict(findings: list[Finding], verdict: str) -> list[Finding]:
+    """The first finding bears it."""
+    first = findings[0]
+    return [replace(first, verdict=verdict), *findings[1:]]
+
+
+# --- the claims ---------------------------------------------------------------------------------------------------
+
+
+def claim_cross(
+    on_cross: np.ndarray,
+    controls: Mapping[str, np.ndarray],
+    assignment: np.ndarray,
+    seed: int,
+    dots: np.ndarray | None = None,
+    clusters: np.ndarray | None = None,
+) -> list[Finding]:
+    """Claim 1: heat on the cross, over its share of the coin's area, in every cluster; with and without dot together.
+
+    Args:
+        on_cross: (n,) heat density on the cross of each image: its share of the heat over its share of the area.
+        controls: the same of maps that know nothing; one of them should be a blob in the middle, where the cross is.
+        assignment: (n,) clusters.
+        seed: of chance.
+        dots: (N,) whether each coin of the run has a central dot.
+        clusters: (N,) of these.
+    """
+    name = CLAIMS[1]
+    found = compare(name, "heat density on the cross", on_cross, controls, assignment, LEAST_DENSITY, seed)
+    share = found.findings[1].value
+    everywhere = decide_share(found.findings[1], NEARLY_ALL)
+    verdict = both([found.verdict, everywhere])
+    findings = with_verdict(found.findings, because(verdict, found.said))
+    if dots is not None and clusters is not None and 0 < dots.sum() < len(dots):
+        purity, chance, p = purity_of(dots, clusters, seed)
+        together = "coins with and without a dot are told apart" if p < UNLIKELY else "the dot divides no clusters"
+        findings.append(
+            Finding(
+                PART,
+                "purity of the clusters as to the central dot",
+                name,
+                purity,
+                n=len(dots),
+                control="dots dealt out anew",
+                control_value=chance,
+                p=p,
+                verdict=together,
+            )
+        )
+    return findings if np.isfinite(share) else with_verdict(findings, because(UNDECIDED, "no map says anything"))
+
+
+def decide_share(share: Finding, wanted: float) -> str:
+    """Whether something holds for nearly all clusters: supported, unless the interval of its share says less."""
+    if share.n < FEW or not np.isfinite(share.value):
+        return UNDECIDED
+    if share.value >= wanted:
+        return SUPPORTED
+    return NOT if share.high < wanted else UNDECIDED
+
+
+def purity_of(labels: np.ndarray, clusters: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Share of images that have their cluster's commonest label; its mean where labels are dealt out anew; p."""
+
+    def purity(dealt: np.ndarray) -> float:
+        table = np.zeros((int(codes.max()) + 1, int(dealt.max()) + 1))
+        np.add.at(table, (codes, dealt), 1)
+        return float(table.max(1).sum() / len(dealt))
+
+    codes, labels = (np.unique(values, return_inverse=True)[1] for values in (clusters, labels))
+    rng = np.random.default_rng(seed)
+    value = purity(labels)
+    chance = np.array([purity(rng.permutation(labels)) for _ in range(PERMUTATIONS)])
+    return value, float(chance.mean()), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+
+
+def log_ratio(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Logarithm of the ratio of two heat densities (n,), of which neither may be 0 alone."""
+    return np.log((one + FAINT) / (other + FAINT))
+
+
+def claim_bar(
+    ratio: np.ndarray,
+    controls: Mapping[str, np.ndarray],
+    assignment: np.ndarray,
+    seed: int,
+    turned: Mapping[str, np.ndarray],
+) -> list[Finding]:
+    """Claim 2: the horizontal bar has more heat than the vertical one; and has it when it is no longer horizontal.
+
+    Args:
+        ratio: (n,) logarithm of the heat density on the horizontal bar over that on the vertical one.
+        controls: the same of maps that know nothing.
+        assignment: (n,) clusters.
+        seed: of chance.
+        turned: in words, how the coin was turned by 90 degrees -> (n,) the same logarithm, of the same two bars. NaN
+            where it was not. If it is not the bar but what is horizontal, or the lamp, the ratio goes to its inverse.
+    """
+    name = CLAIMS[2]
+    measure = "heat density on the horizontal bar over that on the vertical one"
+    found = compare(name, measure, ratio, controls, assignment, LEAST_RATIO, seed, logarithm=True)
+    verdicts, findings, said = [found.verdict], found.findings, found.said
+    before = _mean(ratio)
+    for how, values in turned.items():
+        value, low, high, n = mean_of(by_cluster(values, assignment), seed)
+        stays = decide(value, low, high, n, LEAST_RATIO)
+        told = {SUPPORTED: "it stays with the bar", NOT: "it does not stay with the bar"}.get(stays, UNDECIDED)
+        if stays == NOT and high < 0 < before:
+            told = "it goes over to the other bar"
+        outer = [float(np.exp(number)) for number in (value, low, high)]
+        findings.append(
+            Finding(
+                PART,
+                f"{measure}, {how}",
+                name,
+                *outer,
+                n,
+                "not turned",
+                float(np.exp(before)),
+                p_of_sign(by_cluster(values, assignment), seed),
+                told,
+            )
+        )
+        verdicts.append(stays)
+        said += f"; {how} {outer[0]:.2f}"
+    return with_verdict(findings, because(both(verdicts), said))
+
+
+def claim_quality(
+    causes: Mapping[str, np.ndarray],
+    clusters: np.ndarray,
+    seed: int,
+    heat: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    assignment: np.ndarray | None = None,
+    bad: np.ndarray | None = None,
+) -> list[Finding]:
+    """Claim 3: clusters follow quality and background; heat lies off the coin and on its rim.
+
+    Args:
+        causes: what is of the picture and not of the coin -> (N,) values of it.
+        clusters: (N,).
+        seed: of chance.
+        heat: "off the coin" and "on the rim" -> whose map ("" is the network's) -> (n,) heat density, whose clusters
+            are `assignment` (n,).
+        assignment: see there.
+        bad: (N,) whether a picture is bad.
+    """
+    name, findings, verdicts, said = CLAIMS[3], [], [], []
+    for cause, values in causes.items():
+        estimate = estimate_ami(values, clusters, np.zeros(len(values)), seed, PERMUTATIONS)
+        low, high = jackknife(partial(_ami, values, clusters), len(values))
+        verdict = decide(estimate.value, low, high, len(np.unique(clusters)), LEAST_AMI)
+        if verdict == SUPPORTED and estimate.p >= UNLIKELY:
+            verdict = UNDECIDED
+        findings.append(
+            Finding(
+                PART,
+                f"AMI of the clusters with the {cause}",
+                name,
+                estimate.value,
+                low,
+                high,
+                len(values),
+                "dealt out anew",
+                (estimate.low + estimate.high) / 2,
+                estimate.p,
+                verdict,
+            )
+        )
+        verdicts.append(verdict)
+        said.append(f"{cause} {estimate.value:.2f}")
+    if not findings:
+        return []
+    findings.sort(key=lambda one: -one.value)
+    verdict = SUPPORTED if SUPPORTED in verdicts else UNDECIDED if UNDECIDED in verdicts else NOT
+    findings[0] = replace(findings[0], verdict=because(verdict, f"AMI with {', '.join(said)}"))
+    findings.insert(1, surprising(causes, clusters, seed))
+    for where, maps in (heat or {}).items():
+        assert assignment is not None
+        others = {control: values for control, values in maps.items() if control}
+        found = compare(
+            name, f"heat density {where}", maps[""], {"all alike": np.ones(1)} | others, assignment, LEAST_DENSITY, seed
+        )
+        findings += with_verdict(found.findings, because(found.verdict, found.said))
+    if bad is not None:
+        listed = bad_clusters(clusters, bad)
+        of = len(np.unique(clusters))
+        told = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
+        findings.append(
+            Finding(
+                PART,
+                "share of the clusters that are of bad pictures: candidates for removal",
+                name,
+                len(listed) / of,
+                n=of,
+                control="share of bad pictures",
+                control_value=float(bad.mean()),
+                verdict=told,
+            )
+        )
+    return findings
+
+
+def _ami(values: np.ndarray, clusters: np.ndarray, rows: np.ndarray) -> float:
+    return conditional_ami(values[rows], clusters[rows], rows * 0)
+
+
+def jackknife(figure: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
+    """95 % interval of a figure of rows (n,), by leaving out each of GROUPS groups (a bootstrap's copies agree)."""
+    rows, groups = np.arange(count), min(GROUPS, count)
+    left = np.array([figure(rows[rows % groups != group]) for group in range(groups)])
+    whole = figure(rows)
+    error = np.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
+    return float(whole - 1.96 * error), float(whole + 1.96 * error)
+
+
+def surprising(causes: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int) -> Finding:
+    """Share of the clusters that have one value of a cause oftener than chance would let any cluster have it."""
+    codes = {name: np.unique(values, return_inverse=True)[1] for name, values in causes.items()}
+    rng = np.random.default_rng(seed)
+
+    def share(dealt: Mapping[str, np.ndarray]) -> float:
+        return float(np.mean([_surprises(dealt, clusters == number) for number in np.unique(clusters)]))
+
+    chance = [share({name: rng.permutation(values) for name, values in codes.items()}) for _ in range(10)]
+    return Finding(
+        PART,
+        f"share of the clusters that share their {' or '.join(causes)} oftener than chance",
+        CLAIMS[3],
+        share(codes),
+        n=len(np.unique(clusters)),
+        control="dealt out anew",
+        control_value=float(np.mean(chance)),
+    )
+
+
+def _surprises(causes: Mapping[str, np.ndarray], own: np.ndarray) -> bool:
+    tests = sum(int(values.max()) + 1 for values in causes.values())
+    for values in causes.values():
+        at_large, here = np.bincount(values), np.bincount(values[own], minlength=int(values.max()) + 1)
+        tails = hypergeom.sf(here - 1, len(values), at_large, int(own.sum()))
+        if (tails < UNLIKELY / tests).any():
+            return True
+    return False
+
+
+def bad_clusters(clusters: np.ndarray, bad: np.ndarray) -> list[tuple[int, int, int]]:
+    """Clusters at least half of whose pictures are bad, and more than chance would let any cluster have.
+
+    Returns:
+        (cluster, bad pictures, pictures) of each.
+    """
+    found, numbers = [], np.unique(clusters)
+    for number in numbers.tolist():
+        own = clusters == number
+        count, size = int(bad[own].sum()), int(own.sum())
+        chance = float(hypergeom.sf(count - 1, len(bad), int(bad.sum()), size))
+        if count >= BAD * size and chance < UNLIKELY / len(numbers):
+            found.append((number, count, size))
+    return found
+
+
+def claim_wear(
+    wear: np.ndarray, signs: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int, of_wear: str = "wear"
+) -> list[Finding]:
+    """Claim 4: the more worn, the worse recognised.
+
+    Args:
+        wear: (N,) larger is more worn.
+        signs: in words, what is larger where a coin is recognised worse -> (N,), NaN where it is not known. The first
+            decides.
+        clusters: (N,).
+        seed: of chance.
+        of_wear: what `wear` is, in words.
+    """
+    name, findings = CLAIMS[4], []
+    for place, (sign, values) in enumerate(signs.items()):
+        known = np.isfinite(values) & np.isfinite(wear)
+        value, low, high, p = correlation(wear[known], values[known], seed)
+        verdict = decide(value, low, high, int(known.sum()), LEAST_CORRELATION)
+        told = because(verdict, f"rank correlation of {sign} with {of_wear} {value:.2f}") if place == 0 else verdict
+        findings.append(
+            Finding(
+                PART,
+                f"rank correlation of {sign} with {of_wear}",
+                name,
+                value,
+                low,
+                high,
+                int(known.sum()),
+                "dealt out anew",
+                0.0,
+                p,
+                told,
+            )
+        )
+        if place == 0:
+            within = []
+            for number in np.unique(clusters):
+                own = known & (clusters == number)
+                if own.sum() >= FEW:
+                    within.append(_spearman(rankdata(wear[own]), rankdata(values[own])))
+            signed = np.array([one > 0 for one in within if np.isfinite(one)], float)
+            findings.append(
+                Finding(
+                    PART,
+                    f"share of the clusters (of {FEW} and more) in which {sign} goes with {of_wear}",
+                    name,
+                    *mean_of(signed, seed),
+                    "chance",
+                    0.5,
+                )
+            )
+    return findings
+
+
+def correlation(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float, float]:
+    """Spearman's correlation of (n,) and (n,), its 95 % interval (bootstrap over images), and p (one-sided)."""
+    if len(x) < FEW:
+        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
+    a, b = rankdata(x), rankdata(y)
+    value = _spearman(a, b)
+    if not np.isfinite(value):
+        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
+    rng = np.random.default_rng(seed)
+    draws = [rng.integers(0, len(a), len(a)) for _ in range(BOOTSTRAPS)]
+    low, high = np.nanquantile([_spearman(a[rows], b[rows]) for rows in draws], INTERVAL)
+    chance = np.array([_spearman(a, rng.permutation(b)) for _ in range(PERMUTATIONS)])
+    return value, float(low), float(high), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    """Of ranks."""
+    a, b = a - a.mean(), b - b.mean()
+    length = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / length) if length > 0 else UNKNOWN
+
+
+def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, seed: int) -> list[Finding]:
+    """Claim 5: coins with many symbols lie together whatever the symbols are.
+
+    Of two coins of different types: how much likelier they share a cluster if both have many symbols. Coins of one type
+    do not count: that they lie together says nothing of their number of symbols.
+
+    Args:
+        symbols: (N,) their number, of each coin.
+        kinds: (N,) its type.
+        clusters: (N,).
+        seed: of chance.
+    """
+    name = CLAIMS[5]
+    cluster, kind = (np.unique(values, return_inverse=True)[1] for values in (clusters, kinds))
+    table = np.zeros((int(cluster.max()) + 1, int(kind.max()) + 1))
+    np.add.at(table, (cluster, kind), 1)
+    number = np.array([symbols[kind == one][0] for one in range(table.shape[1])])
+
+    def pairs(counts: np.ndarray) -> np.ndarray:
+        """(clusters, types) -> pairs of different types in each cluster."""
+        return (counts.sum(1) ** 2 - (counts**2).sum(1)) / 2
+
+    def lift(many: np.ndarray, rows: np.ndarray) -> float:
+        both_many, all_pairs = pairs(table[:, many]), pairs(table)
+        at_large = [float(pairs(some.sum(0)[None])[0]) for some in (table[:, many], table)]
+        together = all_pairs[rows].sum()
+        return float(both_many[rows].sum() / together / (at_large[0] / at_large[1])) if together else UNKNOWN
+
+    many = number >= MANY
+    every = np.arange(len(table))
+    rng = np.random.default_rng(seed)
+    if pairs(table[:, many].sum(0)[None])[0] == 0:
+        return []
+    value = lift(many, every)
+    draws = [lift(many, rng.integers(0, len(table), len(table))) for _ in range(BOOTSTRAPS)]
+    chance = np.array([lift(rng.permutation(many), every) for _ in range(PERMUTATIONS)])
+    mixed = pairs(table) > 0
+    if not mixed.any():
+        low = high = p = UNKNOWN
+    else:
+        low, high = (float(edge) for edge in np.nanquantile(draws, INTERVAL))
+        p = float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+    verdict = decide(value - 1, low - 1, high - 1, int(mixed.sum()), LEAST_LIFT)
+    if verdict == SUPPORTED and p >= UNLIKELY:  # few types: another choice of them would do as well
+        verdict = UNDECIDED
+    said = f"{value:.2f} times as likely in one cluster (as many types of other coins: p {p:.2f})"
+    if not mixed.any():
+        said = "no cluster holds coins of two types"
+    ratio = pairs(table[:, many])[mixed] / pairs(table)[mixed]
+    at_large = float(pairs(table[:, many].sum(0)[None])[0] / pairs(table.sum(0)[None])[0])
+    explained, control, p_explained = number_explained(symbols, cluster, seed)
+    findings = [
+        Finding(
+            PART,
+            f"pairs of coins of different types in one cluster: how much likelier if both have {MANY} symbols or more",
+            name,
+            value,
+            low,
+            high,
+            int(mixed.sum()),
+            "numbers dealt out anew among the types",
+            _mean(chance),
+            p,
+            because(verdict, said),
+        ),
+        Finding(
+            PART,
+            "share of the clusters (of two types and more) in which such pairs are commoner than at large",
+            name,
+            *mean_of((ratio > at_large).astype(float), seed),
+            "such pairs at large",
+            at_large,
+        ),
+        Finding(
+            PART,
+            "share of the variance of the number of symbols that the clusters explain",
+            name,
+            explained,
+            n=len(symbols),
+            control="dealt out anew",
+            control_value=control,
+            p=p_explained,
+        ),
+    ]
+    return findings
+
+
+def number_explained(values: np.ndarray, cluster: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Eta squared of (N,) values by (N,) clusters numbered from 0; its mean for values dealt out anew; p."""
+
+    def eta(dealt: np.ndarray) -> float:
+        sums, sizes = np.bincount(cluster, dealt), np.bincount(cluster)
+        between = (sums[sizes > 0] ** 2 / sizes[sizes > 0]).sum() - dealt.sum() ** 2 / len(dealt)
+        total = ((dealt - dealt.mean()) ** 2).sum()
+        return float(between / total) if total else UNKNOWN
+
+    rng = np.random.default_rng(seed)
+    value = eta(values.astype(float))
+    chance = np.array([eta(rng.permutation(values).astype(float)) for _ in range(PERMUTATIONS)])
+    return value, float(chance.mean()), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+
+
+def claim_axe(
+    over_others: Mapping[str, np.ndarray],
+    bar_over: np.ndarray,
+    assignment: np.ndarray,
+    seed: int,
+    covered: Mapping[str, np.ndarray] | None = None,
+) -> list[Finding]:
+    """Claim 6: more heat on axes than on other symbols of the same coin, and more on the horizontal bar than on axes.
+
+    Args:
+        over_others: whose map ("" is the network's) -> (n,) logarithm of the heat density on the coin's axes over that
+            on its other symbols; NaN where it has not both.
+        bar_over: (n,) logarithm of the density on the horizontal bar over that on the axes.
+        assignment: (n,) clusters.
+        seed: of chance.
+        covered: what was covered ("axes", "the same shapes where no symbol is", ...) -> (n,) probability lost.
+    """
+    name = CLAIMS[6]
+    others = {control: values for control, values in over_others.items() if control}
+    measure = "heat density on axes over that on the coin's other symbols"
+    found = compare(name, measure, over_others[""], {"both alike": np.zeros(1)} | others, assignment, LEAST_RATIO, seed, True)
+    bar = compare(
+        name,
+        "heat density on the horizontal bar over that on axes",
+        bar_over,
+        {"both alike": np.zeros(1)},
+        assignment,
+        LEAST_RATIO,
+        seed,
+        True,
+    )
+    said = f"axe over others {found.said}; bar over axe {bar.said}"
+    findings = with_verdict(found.findings, because(both([found.verdict, bar.verdict]), said))
+    findings += with_verdict(bar.findings, because(bar.verdict, bar.said))
+    covered = covered or {}
+    spare = covered.get(PLACEBO)
+    for what, lost in covered.items():
+        value, low, high, n = mean_of(lost, seed)
+        control = UNKNOWN if spare is None or what == PLACEBO else _mean(np.where(np.isfinite(lost), spare, np.nan))
+        beyond = mean_of(lost - spare, seed) if spare is not None and what != PLACEBO else None
+        findings.append(
+            Finding(
+                PART,
+                f"probability lost when covered: {what}",
+                name,
+                value,
+                low,
+                high,
+                n,
+                "" if beyond is None else f"covered: {PLACEBO}",
+                control,
+                UNKNOWN if beyond is None else p_of_sign(lost - spare, seed),  # type: ignore[operator]
+                "" if beyond is None else decide(*beyond, LEAST_LOST),
+            )
+        )
+    return findings
+
+
+def claim_symbol(
+    bears: Mapping[str, np.ndarray],
+    clusters: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    seed: int,
+    claimed: str = "flower",
+    heat: Mapping[str, np.ndarray] | None = None,
+    rows: np.ndarray | None = None,
+) -> list[Finding]:
+    """Claim 7: coins that share a symbol, the flower before all, lie in clusters that are not its own.
+
+    A cluster is a symbol's own if most of its coins bear it; *elsewhere* is the share of its coins that lie in others.
+
+    Args:
+        bears: symbol -> (N,) whether each coin has it.
+        clusters: (N,).
+        others: name of another clustering, k-means on pixels say -> (N,).
+        seed: of chance.
+        claimed: the symbol that the claim is about.
+        heat: symbol -> (n,) heat density on it, of the images `rows` (n,) of N.
+        rows: see there.
+    """
+    name, findings = CLAIMS[7], []
+    rng = np.random.default_rng(seed)
+    for symbol, has in sorted(bears.items(), key=lambda one: one[0] != claimed):
+        if not has.any():
+            continue
+        away = elsewhere(has, clusters)
+        value, low, high = bootstrap_by_cluster(away[has], clusters[has], seed)
+        n = int(has.sum())
+        verdict = decide(value - ELSEWHERE, low - ELSEWHERE, high - ELSEWHERE, n, 0.0)
+        controls = {other: float(elsewhere(has, found)[has].mean()) for other, found in others.items()}
+        controls["coins dealt out anew"] = float(
+            np.mean([elsewhere(dealt, clusters)[dealt].mean() for dealt in (rng.permutation(has) for _ in range(50))])
+        )
+        said = ", ".join([f"{value:.0%} of its coins lie elsewhere", *(f"{o} {v:.0%}" for o, v in controls.items())])
+        measure = f"share of the coins with {article(symbol)} that lie in clusters where most have none"
+        for place, (other, control) in enumerate(controls.items()):
+            told = because(verdict, said) if symbol == claimed else verdict
+            findings.append(
+                Finding(
+                    PART,
+                    measure,
+                    name,
+                    value,
+                    low,
+                    high,
+                    n,
+                    other,
+                    control,
+                    verdict=told if place == 0 else "",
+                )
+            )
+            if place == 0 and symbol == claimed:
+                holding = np.unique(clusters[has])
+                minority = np.array([away[has & (clusters == number)].any() for number in holding], float)
+                findings.append(
+                    Finding(
+                        PART,
+                        f"share of the clusters with {article(symbol)} in which most coins have none",
+                        name,
+                        *mean_of(minority, seed),
+                        "coins dealt out anew",
+                        _share_dealt(has, clusters, rng),
+                    )
+                )
+        if heat is not None and rows is not None and symbol in heat and symbol == claimed:
+            at_home = heat[symbol][has[rows] & ~away[rows]]
+            lost = heat[symbol][has[rows] & away[rows]]
+            if np.isfinite(lost).sum() and np.isfinite(at_home).sum():
+                findings.append(
+                    Finding(
+                        PART,
+                        f"heat density on the {symbol} of coins that lie elsewhere",
+                        name,
+                        *mean_of(lost, seed),
+                        "of coins in its own clusters",
+                        _mean(at_home),
+                    )
+                )
+    return findings
+
+
+def article(symbol: str) -> str:
+    return f"{'an' if symbol[0] in 'aeiou' else 'a'} {symbol}"
+
+
+def elsewhere(has: np.ndarray, clusters: np.ndarray) -> np.ndarray:
+    """(N,) whether a coin lies in a cluster of whose coins less than half have what `has` (N,) tells."""
+    _, own = np.unique(clusters, return_inverse=True)
+    return (np.bincount(own, has) / np.bincount(own) < 0.5)[own]
+
+
+def _share_dealt(has: np.ndarray, clusters: np.ndarray, rng: np.random.Generator) -> float:
+    shares = []
+    for _ in range(50):
+        dealt = rng.permutation(has)
+        away = elsewhere(dealt, clusters)
+        shares.append(np.mean([away[clusters == number][0] for number in np.unique(clusters[dealt])]))
+    return float(np.mean(shares))
+
+
+def bootstrap_by_cluster(values: np.ndarray, clusters: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """Mean of (n,) and its 95 % interval, drawing whole clusters (n,): images of one cluster share their fate."""
+    _, own = np.unique(clusters, return_inverse=True)
+    sums, sizes = np.bincount(own, values), np.bincount(own)
+    draws = np.random.default_rng(seed).integers(0, len(sizes), (BOOTSTRAPS, len(sizes)))
+    low, high = np.quantile(sums[draws].sum(1) / sizes[draws].sum(1), INTERVAL)
+    return float(values.mean()), float(low), float(high)

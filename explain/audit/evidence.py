@@ -1,0 +1,479 @@
+"""What the claims are judged by: where the heat of each image lies, and what is known of the images besides."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from console import progress
+from datasets import decoded_side
+from datasets.check import examine, sharpness
+from datasets.decoding import decode
+from datasets.painted import repaint_with_mask, split_mask
+from datasets.places import Place
+from datasets.processes import map_processes
+from datasets.view import PHOTOGRAPH, VIEWS, Window, look_at, to_photograph
+from deepcluster.baselines import Material, raw_pixels
+from deepcluster.clustering import partition
+from deepcluster.trained import run_config
+from explain.attribution import PHOTOGRAPH as ORIGINAL
+from explain.attribution import VIEW, attribute
+from explain.attribution import Asked as Method
+from explain.audit.counterfactual import PaintedSet, answers_of, as_jpeg, can_be_painted, images_of, truth_of
+from explain.audit.findings import UNKNOWN, Asked, Sample
+from explain.gallery.places import RIM
+from explain.subject import Subject
+from machine.seeds import derive_seed
+from runs.meta import View
+
+BATCH = 32
+BLOB = 0.5  # sigma of a blob in the middle of the coin, in its radii
+COARSE = 7  # cells of random heat along a side, as many as the last map of an AlexNet has
+WARM = 0.1  # of the square: concentration is the share of the heat on its warmest such part
+SYMBOLS = ("field0", "field1", "field2", "field3")
+UNTRAINED, CENTRED, RANDOM = "the untrained network", "a centred blob", "random heat"
+TURNED, UNDER_THE_LAMP = "the photograph turned by 90 degrees", "the coin turned by 90 degrees under the same lamp"
+AXES, OTHER_SYMBOLS, BAR = "the axes", "the other symbols", "the horizontal bar"
+PLACEBO = "the axes' shapes on an empty field"
+REPAINTED = 60  # coins that are painted anew at most
+LEVELS = 5  # that a measured quantity is divided into
+GROWN = 0.04  # of the picture's side: what is covered beyond a symbol's own pixels
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Of n images of the sample and all N of the run that are there and have a cluster."""
+
+    assignment: np.ndarray  # (n,) clusters
+    clusters: np.ndarray  # (N,)
+    places: np.ndarray  # (n,) the sample's among the N
+    # whose map ("" is the network's) -> part -> (n,) heat density: share of the heat over share of the area
+    heat: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    turned: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # how -> part -> (n,)
+    causes: dict[str, np.ndarray] = field(default_factory=dict)  # of the picture, not of the coin -> (N,)
+    facts: dict[str, np.ndarray] = field(default_factory=dict)  # of the coin -> (N,)
+    fields: np.ndarray | None = None  # (N, 4) symbols
+    bad: np.ndarray | None = None  # (N,) whether a picture is bad
+    wear: tuple[str, np.ndarray] | None = None  # what stands for it, and (N,) of it
+    signs: dict[str, np.ndarray] = field(default_factory=dict)  # of being recognised badly -> (N,)
+    covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (n,) probability lost
+    other_clusters: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) of other clusterings
+    missing: list[str] = field(default_factory=list)
+
+    def has_parts(self, *names: str) -> bool:
+        """Whether the heat on these parts is known of any image."""
+        parts = self.heat.get("", {})
+        return all(name in parts and np.isfinite(parts[name]).any() for name in names)
+
+
+# --- heat ---------------------------------------------------------------------------------------------------------
+
+
+def densities(heat: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Where a map from 0 lies, of one image.
+
+    Args:
+        heat: (S, S) from 0.
+        parts: name -> (S, S) bool; "coin" among them, all others but "outside" are on it.
+
+    Returns:
+        Part -> its share of the heat on the coin over its share of the coin's area; "outside" and "rim": of all heat
+        and of the whole square. "concentration": share of the heat on the warmest tenth. NaN: an empty map or part.
+    """
+    found = {name: UNKNOWN for name in (*parts, "concentration") if name != "coin"}
+    coin, total = parts["coin"], float(heat.sum())
+    on_coin = float(heat[coin].sum())
+    if total <= 0 or not np.isfinite(total):
+        return found
+    ordered = np.sort(heat, axis=None)[::-1]
+    found["concentration"] = float(ordered[: round(WARM * heat.size)].sum() / total)
+    for name, part in parts.items():
+        whole = name in ("outside", "rim")
+        own = part if whole else part & coin
+        if name == "coin" or not own.any() or (not whole and on_coin <= 0):
+            continue
+        share, area = (total, heat.size) if whole else (on_coin, coin.sum())
+        found[name] = float(heat[own].sum() / share / (own.sum() / area))
+    return found
+
+
+def parts_of(masks: Mapping[str, np.ndarray], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """What densities are measured on: masks (S, S) bool -> the same, bars without their crossing, rim, symbols by name.
+
+    Args:
+        masks: with "coin"; others as in a painted mask.
+        fields: the symbol of each field.
+    """
+    coin = masks["coin"]
+    depth = cv2.distanceTransform(np.pad(coin, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    radius = np.sqrt(coin.sum() / np.pi)
+    parts = {"coin": coin, "outside": ~coin, "rim": coin & (depth <= RIM * radius)}
+    for name, mask in masks.items():
+        if name in ("cross", *SYMBOLS):
+            parts[name] = mask
+    if {"horizontal", "vertical", "dot"} <= masks.keys():
+        crossing = masks["dot"] | (masks["horizontal"] & masks["vertical"])
+        parts |= {name: masks[name] & ~crossing for name in ("horizontal", "vertical")}
+    none = np.zeros_like(coin)
+    for name in {*fields} - {""}:
+        parts[name] = np.any([masks[f"field{i}"] for i, one in enumerate(fields) if one == name], axis=0)
+    if "axe" in fields:
+        others = [masks[f"field{i}"] for i, one in enumerate(fields) if one not in ("", "axe")]
+        parts["other symbols"] = np.any(others, axis=0) if others else none
+    return parts
+
+
+def centred_blob(coin: np.ndarray) -> np.ndarray:
+    """(S, S): a Gaussian about the coin's middle, half its radius wide."""
+    y, x = np.nonzero(coin)
+    if not len(x):
+        return np.ones(coin.shape)
+    at = np.arange(len(coin))
+    square = (at[None] - x.mean()) ** 2 + (at[:, None] - y.mean()) ** 2
+    return np.exp(-square / (2 * (BLOB**2 * len(x) / np.pi)))
+
+
+def random_heat(side: int, seed: int) -> np.ndarray:
+    """(S, S) in 0..1: as coarse as a class activation map, of chance alone."""
+    cells = np.random.default_rng(seed).random((COARSE, COARSE), np.float32)
+    return np.clip(cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
+
+
+def heat_of(model: Any, images: Tensor, columns: np.ndarray, method: Method) -> np.ndarray:
+    """(B, 1, H, W) from 0: what speaks for the logits `columns` (B,), channels summed."""
+    targets = torch.as_tensor(columns, device=images.device)
+    heat = attribute(model, images, targets, [method])[method.key].float().cpu().numpy()
+    heat = np.abs(heat) if method.method.kind == "signed" else np.maximum(heat, 0)
+    return np.nan_to_num(heat.sum(1, keepdims=True))
+
+
+def table_of(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    """One dict an image -> part -> (n,), NaN where an image has it not."""
+    names = {name: None for row in rows for name in row}
+    return {name: np.array([row.get(name, UNKNOWN) for row in rows]) for name in names}
+
+
+# --- a run's ------------------------------------------------------------------------------------------------------
+
+
+def gather(sample: Sample, asked: Asked) -> Evidence:
+    """The evidence of a run; what it has not goes into `missing`."""
+    subject = sample.subject
+    assignment, present = subject.clusters.assignment, subject.pictures.present
+    every = present[assignment[present] >= 0]
+    own = assignment[sample.rows]
+    bare = Evidence(own, assignment[every], np.searchsorted(every, sample.rows))
+    if subject.run.meta.kind != "deepcluster":
+        words = "a supervised run is told what to find"
+        return replace(bare, missing=[f"claims 1 to 7: they are about clusters of coins, and {words}"])
+    if not len(sample.rows):
+        return replace(bare, missing=["claims 1 to 7: no image of the run is there and has a cluster"])
+    method = next((one for one in asked.methods if one.name not in (ORIGINAL, VIEW)), None)
+    dataset = subject.pictures.dataset
+    truths = [dataset.truth(int(subject.pictures.position[row])) or {} for row in every.tolist()]
+    known = set.intersection(*({*truth} for truth in truths))
+    fields = np.array([[truth[name] for name in SYMBOLS] for truth in truths]) if {*SYMBOLS} <= known else None
+    missing = []
+    first = dataset.mask(int(subject.pictures.position[sample.rows[0]]))
+    has_coin = dataset.root is not None and (first is None or "coin" in first)
+    if first is None:
+        missing.append(
+            "claims 1, 2 and 6, and the heat in 5 and 7: where cross, bars and symbols are is not known of these "
+            "pictures: masks beside them are needed (painted coins have them)"
+        )
+    elif "cross" not in first:
+        missing.append("claims 1, 2 and 6: these pictures show no cross and no bars")
+    if fields is None:
+        missing.append(
+            "claims 5, 6 and 7: which symbols each coin bears is not known: a truth.csv with field0 to field3 is needed"
+        )
+    if method is None:
+        missing.append("the heat in claims 1 to 7: no method of attribution was asked for")
+    heat: dict[str, dict[str, np.ndarray]] = {}
+    turned: dict[str, dict[str, np.ndarray]] = {}
+    covered: dict[str, np.ndarray] = {}
+    named = None if fields is None else fields[bare.places]
+    if method is not None and has_coin:
+        heat = heat_on_parts(subject, sample.rows, named, method, asked.seed)
+        if first is not None and "cross" in first:
+            turned = heat_when_turned(sample, method, asked.seed)
+            if named is not None:
+                covered = cover(subject, sample.rows, named)
+    facts = {"dot": np.array([truth["dot"] == "True" for truth in truths])} if "dot" in known else {}
+    sharp, ground = (None, None) if {"quality", "background", "wear"} <= known else _measured(subject, every, has_coin)
+    causes: dict[str, np.ndarray] = {
+        name: np.array([truth[name] for truth in truths]) for name in ("background", "quality") if name in known
+    }
+    wear = None
+    if "wear" in known:
+        wear = ("wear", np.array([float(truth["wear"]) for truth in truths]))
+    elif sharp is not None:
+        missing.append("claim 4: wear is not known of these coins; measured blur of the photograph stands in its place")
+        wear = ("blur (measured)", -sharp)
+    if sharp is not None and ground is not None and not causes:
+        missing.append(
+            "claim 3: quality and background are not known of these pictures; measured sharpness and the ground's "
+            "brightness stand in their place"
+        )
+        causes = {"measured sharpness": _levels(sharp), "measured brightness of the ground": _levels(ground)}
+    bad = bad_pictures(subject, every)
+    others = {} if fields is None else {"k-means on pixels": _pixel_clusters(subject, every, asked.seed)}
+    return replace(
+        bare,
+        heat=heat,
+        turned=turned,
+        causes=causes,
+        facts=facts,
+        fields=fields,
+        bad=None if bad is None else bad != "",
+        wear=wear,
+        signs=_signs(sample, every, heat, bare.places) if wear is not None else {},
+        covered=covered,
+        other_clusters=others,
+        missing=missing,
+    )
+
+
+def heat_on_parts(
+    subject: Subject, rows: np.ndarray, fields: np.ndarray | None, method: Method, seed: int
+) -> dict[str, dict[str, np.ndarray]]:
+    """Densities of a method's maps for the own cluster, and of maps that know nothing: whose -> part -> (n,)."""
+    found: dict[str, list[dict[str, float]]] = {"": [], UNTRAINED: [], CENTRED: [], RANDOM: []}
+    for some in _batches(rows, "heat on the coin's parts"):
+        images, columns = subject.images(some), subject.clusters.column_of(subject.clusters.assignment[some])
+        maps = {
+            whose: subject.draw_back(some, heat_of(model, images, columns, method))[:, 0]
+            for whose, model in (("", subject.model), (UNTRAINED, subject.untrained))
+        }
+        for at, row in enumerate(some.tolist()):
+            names = () if fields is None else fields[np.searchsorted(rows, row)].tolist()
+            parts = parts_of(_masks_of(subject, row), names)
+            for whose, heats in maps.items():
+                found[whose].append(densities(heats[at], parts))
+            found[CENTRED].append(densities(centred_blob(parts["coin"]), parts))
+            chance = random_heat(subject.size, derive_seed(seed, row, "random heat"))
+            found[RANDOM].append(densities(chance, parts))
+    return {whose: table_of(lines) for whose, lines in found.items()}
+
+
+def _batches(rows: np.ndarray, what: str) -> Iterator[np.ndarray]:
+    for begin in progress(range(0, len(rows), BATCH), what, unit="batches"):
+        yield rows[begin : begin + BATCH]
+
+
+def _masks_of(subject: Subject, row: int) -> dict[str, np.ndarray]:
+    """(size, size) bool of each part, on the square that maps are drawn on; of a real coin the coin alone."""
+    dataset, position = subject.pictures.dataset, int(subject.pictures.position[row])
+    masks = dataset.mask(position)
+    if masks is None:
+        masks = {"coin": dataset.find_places()[position].mask(dataset.decoded.shape[position])}
+    return {name: subject.cut(row, mask.astype(np.float32), subject.size) > 0.5 for name, mask in masks.items()}
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A photograph that is not the run's, as the run sees it."""
+
+    pixels: np.ndarray  # (H, W, 3) uint8, decoded
+    drawn: np.ndarray  # (height, width, 3) uint8, of the view
+    place: Place | None
+    masks: dict[str, np.ndarray]  # (h, w) bool, of a copy of the photograph of any size
+
+
+def heat_when_turned(sample: Sample, method: Method, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """Densities for the own cluster when the coin lies otherwise, on the parts that are turned with it: how -> part.
+
+    The photograph turned takes its lamp with it, so what stays is no matter of what is across and what is down. Only a
+    coin painted anew under the same lamp tells the bar from the light.
+    """
+    subject, rows = sample.subject, sample.rows
+    dataset, seen = subject.pictures.dataset, subject.run.meta.view
+    positions = subject.pictures.position[rows].tolist()
+    jobs = [
+        (np.rot90(dataset.decoded[at]).copy(), _turned(dataset.mask(at) or {}), seen.name, seen.size)
+        for at in positions
+    ]
+    shots = progress(map_processes(_shoot, jobs, len(jobs)), "turning photographs", total=len(jobs))
+    found = {TURNED: table_of(_heat_of_shots(subject, rows, list(shots), method))}
+    painted = can_be_painted(sample)
+    if painted is not None:
+        some = np.sort(np.random.default_rng(derive_seed(seed, 0, "turned")).permutation(len(rows))[:REPAINTED])
+        again = [_turning(subject, int(row), painted) for row in rows[some]]
+        done = progress(map_processes(_paint_turned, again, len(again)), "turning coins", total=len(again))
+        lines: list[dict[str, float]] = [{} for _ in rows]
+        for at, line in zip(some.tolist(), _heat_of_shots(subject, rows[some], list(done), method), strict=True):
+            lines[at] = line
+        found[UNDER_THE_LAMP] = table_of(lines)
+    return found
+
+
+def _turned(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name: np.rot90(mask).copy() for name, mask in masks.items()}
+
+
+def _shoot(job: tuple[np.ndarray, dict[str, np.ndarray], str, int]) -> Shot:
+    pixels, masks, view, size = job
+    return Shot(pixels, *look_at(pixels, view, size), masks)
+
+
+def _turning(subject: Subject, row: int, painted: PaintedSet) -> tuple[int, PaintedSet, float, View]:
+    number, turn = painted.number_of(subject.run.ids[row]), float(truth_of(subject, row)["turn_degrees"])
+    return number, painted, turn - 90, subject.run.meta.view
+
+
+def _paint_turned(job: tuple[int, PaintedSet, float, View]) -> Shot:
+    number, painted, turn, seen = job
+    picture, bits, facts = repaint_with_mask(number, painted.seed, painted.count, {"turn": turn})
+    pixels = decode(as_jpeg(picture, facts["jpeg_quality"]), seen.decoded_side, seen.decode_at_most)
+    return _shoot((pixels, split_mask(bits), seen.name, seen.size))
+
+
+def _heat_of_shots(subject: Subject, rows: np.ndarray, shots: Sequence[Shot], method: Method) -> list[dict[str, float]]:
+    """Densities of the maps of `shots` for the clusters of images `rows`, without the symbols' names."""
+    found, seen = [], subject.run.meta.view
+    for begin in progress(range(0, len(rows), BATCH), "heat of turned coins", unit="batches"):
+        some, batch = rows[begin : begin + BATCH], shots[begin : begin + BATCH]
+        images = images_of(subject.run, subject.trainer, [shot.drawn for shot in batch], subject.device)
+        columns = subject.clusters.column_of(subject.clusters.assignment[some])
+        for shot, heat in zip(batch, heat_of(subject.model, images, columns, method), strict=True):
+            shape = shot.pixels.shape
+            if shot.place is None:
+                window = Window.central(shape, seen.size / decoded_side(seen.size) if seen.center_crop else 1)
+                drawn = heat[0]
+            else:
+                window = Window.about(shot.place, shape)
+                drawn = to_photograph(heat[0], seen.name, shot.place, window, seen.size, subject.size)
+            masks = {
+                name: window.times(min(mask.shape) / min(shape[:2])).cut(mask.astype(np.float32), subject.size) > 0.5
+                for name, mask in shot.masks.items()
+            }
+            found.append(densities(drawn, parts_of(masks)))
+    return found
+
+
+def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, np.ndarray]:
+    """Probability of the own cluster that is lost when a part of a coin with an axe is painted over: what -> (n,).
+
+    Painted over is what the metal around it lets expect (inpainting), on the photograph, which is then seen anew.
+
+    Args:
+        subject: whose network.
+        rows: (n,) images.
+        fields: (n, 4) their symbols.
+    """
+    dataset, seen = subject.pictures.dataset, subject.run.meta.view
+    lost = {what: np.full(len(rows), np.nan) for what in (AXES, PLACEBO, OTHER_SYMBOLS, BAR)}
+    with_axe = np.flatnonzero((fields == "axe").any(1))
+    for some in _batches(with_axe, "covering symbols"):
+        drawn, what_of = [], []
+        for at in some.tolist():
+            position = int(subject.pictures.position[rows[at]])
+            pixels, masks = np.array(dataset.decoded[position]), dataset.mask(position) or {}
+            place = None if seen.name == PHOTOGRAPH else dataset.find_places()[position]
+            for what, mask in _to_cover(masks, fields[at].tolist()).items():
+                shape = (pixels.shape[1], pixels.shape[0])
+                small = cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
+                grown = cv2.dilate(small, np.ones((2 * round(GROWN / 2 * len(pixels)) + 1,) * 2, np.uint8))
+                changed = cv2.inpaint(pixels, grown, 3, cv2.INPAINT_TELEA) if mask.any() else pixels
+                drawn.append(changed if place is None else VIEWS[seen.name].draw(changed, place, seen.size))
+                what_of.append((what, at))
+        columns = subject.clusters.column_of(subject.clusters.assignment[rows[[at for _, at in what_of]]])
+        probability = answers_of(subject, drawn)[np.arange(len(drawn)), columns]
+        before = {at: value for (what, at), value in zip(what_of, probability, strict=True) if what == ""}
+        for (what, at), value in zip(what_of, probability, strict=True):
+            if what:
+                lost[what][at] = before[at] - value
+    return lost
+
+
+def _to_cover(masks: Mapping[str, np.ndarray], fields: list[str]) -> dict[str, np.ndarray]:
+    """What is covered of a coin with axes -> its pixels (H, W) bool; "" is nothing."""
+    axes = [place for place, name in enumerate(fields) if name == "axe"]
+    others = [masks[f"field{place}"] for place, name in enumerate(fields) if name not in ("", "axe")]
+    found = {"": np.zeros_like(masks["coin"]), AXES: np.any([masks[f"field{place}"] for place in axes], axis=0)}
+    if others:
+        found[OTHER_SYMBOLS] = np.any(others, axis=0)
+    found[BAR] = masks["horizontal"] & ~masks["dot"]
+    empty = [place for place, name in enumerate(fields) if name == ""]
+    if len(axes) == 1 and empty:  # a turn about the coin's middle brings the axe's shape there
+        middle = np.argwhere(masks["coin"]).mean(0)[::-1]
+        turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), -90.0 * (empty[0] - axes[0]), 1)
+        axe, size = found[AXES].astype(np.uint8), found[AXES].shape[::-1]
+        found[PLACEBO] = cv2.warpAffine(axe, turn, size, flags=cv2.INTER_NEAREST) > 0
+    return found
+
+
+def bad_pictures(subject: Subject, rows: np.ndarray) -> np.ndarray | None:
+    """Why each picture of images `rows` is bad, "" if it is not: (N,) str. By the truth, else by `datasets check`.
+
+    None where that cannot be told: pictures that show no coin.
+    """
+    dataset, positions = subject.pictures.dataset, subject.pictures.position[rows]
+    truths = [dataset.truth(int(at)) for at in positions]
+    if all(truth is not None and "quality" in truth for truth in truths):
+        qualities = [truth["quality"] for truth in truths if truth is not None]
+        return np.array(["" if quality == "good" else quality for quality in qualities])
+    if dataset.root is None:
+        return None
+    report = examine(replace(dataset, pixels=dataset.decoded).take(positions))
+    reasons = dict.fromkeys(report.blurred, "blurred") | dict.fromkeys(report.dark, "dark")
+    return np.array([reasons.get(dataset.ids[at], "") for at in positions])
+
+
+def _measured(subject: Subject, rows: np.ndarray, has_coin: bool) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """(N,) sharpness of the square about each coin, and (N,) brightness off it."""
+    dataset = subject.pictures.dataset
+    if not has_coin or dataset.root is None:
+        return None, None
+    places, sharp, ground = dataset.find_places(), np.zeros(len(rows)), np.zeros(len(rows))
+    for at, position in enumerate(progress(subject.pictures.position[rows].tolist(), "looking at photographs")):
+        pixels = dataset.decoded[position]
+        grey = pixels.mean(2, dtype=np.float32)
+        sharp[at] = sharpness(Window.about(places[position], grey.shape).cut(grey, subject.size))
+        off = ~places[position].mask(grey.shape)
+        ground[at] = np.median(grey[off]) if off.any() else np.nan
+    return sharp, ground
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    """(N,) -> 0..LEVELS - 1, as many of each; NaN is a level of its own."""
+    edges = np.nanquantile(values, np.arange(1, LEVELS) / LEVELS)
+    return np.where(np.isfinite(values), np.searchsorted(edges, values), LEVELS)
+
+
+def _pixel_clusters(subject: Subject, rows: np.ndarray, seed: int) -> np.ndarray:
+    dataset = subject.pictures.dataset.take(subject.pictures.position[rows])
+    k = len(np.unique(subject.clusters.assignment[rows]))
+    pixels = raw_pixels(Material(dataset, run_config(subject.run), torch.device("cpu")))
+    return partition(pixels, "kmeans", k, derive_seed(seed, 0, "k-means on pixels")).assignment
+
+
+def _signs(
+    sample: Sample, rows: np.ndarray, heat: Mapping[str, Mapping[str, np.ndarray]], places: np.ndarray
+) -> dict[str, np.ndarray]:
+    """In words, what is larger where a coin is recognised worse -> (N,)."""
+    subject, scores = sample.subject, sample.scores
+    signs = {
+        "probability lost": 1 - scores.probability[rows],
+        "distance to the centroid": subject.clusters.distance[rows],
+        "another cluster chosen by the network": np.where(
+            np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan
+        ),
+    }
+    for whose, title in (("", "heat scattered"), (UNTRAINED, f"heat scattered, of {UNTRAINED}")):
+        if "concentration" in heat.get(whose, {}):
+            values = np.full(len(rows), np.nan)
+            values[places] = -heat[whose]["concentration"]
+            signs[title] = values
+    labels = subject.run.labels
+    if labels is not None:
+        codes = np.unique([labels[row] for row in rows], return_inverse=True)[1]
+        own = np.unique(subject.clusters.assignment[rows], return_inverse=True)[1]
+        table = np.zeros((int(own.max()) + 1, int(codes.max()) + 1))
+        np.add.at(table, (own, codes), 1)
+        signs["another label than most of its cluster"] = (table.argmax(1)[own] != codes).astype(float)
+    return signs
