@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import hypergeom, rankdata
 
 from deepcluster.lift import conditional_ami, estimate_ami
-from explain.audit.evidence import PLACEBO, Evidence, bad_pictures, gather
+from explain.audit.evidence import PLACEBO, UNTRAINED, Evidence, bad_pictures, gather
 from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, mean_of
 from machine.files import write_csv
 from machine.seeds import derive_seed
@@ -56,6 +56,15 @@ def measure(sample: Sample, asked: Asked) -> Measured:
     return Measured(judge(evidence, derive_seed(asked.seed, 0, "claims")), missing=evidence.missing)
 
 
+def conclude(measured: Measured) -> list[str]:
+    """The verdict of each claim, in a sentence."""
+    said: dict[str, str] = {}
+    for one in measured.findings:
+        if one.of not in said and one.verdict:
+            said[one.of] = f"{one.of[:1].upper()}{one.of[1:]}: {one.verdict}."
+    return [*said.values()]
+
+
 def judge(evidence: Evidence, seed: int) -> list[Finding]:
     """The claims that the evidence answers."""
     found: list[Finding] = []
@@ -82,7 +91,7 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
         found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad)
     if evidence.wear is not None:
         of_wear, wear = evidence.wear
-        found += claim_wear(wear, evidence.signs, clusters, seed, of_wear)
+        found += claim_wear(wear, evidence.signs, clusters, seed, of_wear, evidence.signs_untrained)
     if evidence.fields is not None:
         fields = evidence.fields
         kinds = np.unique(
@@ -152,6 +161,19 @@ def both(verdicts: Sequence[str]) -> str:
     return UNDECIDED if UNDECIDED in verdicts else SUPPORTED
 
 
+def row(
+    claim: str,
+    measure: str,
+    found: tuple[float, float, float, int],
+    control: str = "",
+    control_value: float = UNKNOWN,
+    p: float = UNKNOWN,
+    verdict: str = "",
+) -> Finding:
+    """A finding; `found` is its value, interval and number."""
+    return Finding(PART, measure, claim, *found, control, control_value, p, verdict)
+
+
 # --- over all clusters --------------------------------------------------------------------------------------------
 
 
@@ -195,8 +217,8 @@ def compare(
 ) -> Compared:
     """A value of each image (n,) beside the same of controls, means of clusters' means, whose clusters are (n,).
 
-    A control may be one number for all, (1,). The effect is the mean over clusters of the difference to the control whose own
-    mean is highest. `logarithm`: values are natural logarithms, findings and words tell their exponentials.
+    A control may be one number for all, (1,). The effect is the mean over clusters of the difference to the control
+    whose own mean is highest. `logarithm`: values are natural logarithms, findings and words tell their exponentials.
     """
     outer = np.exp if logarithm else np.asarray
     own = by_cluster(found, assignment)
@@ -207,27 +229,17 @@ def compare(
     }
     findings = []
     for name, other in others.items():
-        told = [float(outer(number)) for number in (value, low, high, _mean(other))]
+        told = (float(outer(value)), float(outer(low)), float(outer(high)), n)
         p = p_of_sign(own - other, seed)
-        findings.append(Finding(PART, measure, claim, told[0], told[1], told[2], n, name, told[3], p))
+        findings.append(row(claim, measure, told, name, float(outer(_mean(other))), p))
     highest = max(others, key=lambda name: np.nan_to_num(_mean(others[name]), nan=-np.inf))
     differences = own - others[highest]
     verdict = decide(*mean_of(differences, seed), least)
     known = differences[np.isfinite(differences)]
-    share, share_low, share_high, count = mean_of((known > 0).astype(float), seed)
+    held = mean_of((known > 0).astype(float), seed)
+    share, _, _, count = held
     findings.insert(
-        1,
-        Finding(
-            PART,
-            f"share of the clusters in which {measure} is more than {_of(highest)}",
-            claim,
-            share,
-            share_low,
-            share_high,
-            count,
-            "chance",
-            0.5,
-        ),
+        1, row(claim, f"share of the clusters in which {measure} is more than {_of(highest)}", held, "chance", 0.5)
     )
     said = f"{float(outer(value)):.2f}, {_of(highest)} {float(outer(_mean(others[highest]))):.2f}; "
     said += f"above it in {share:.0%} of {count} clusters" if count else "in no cluster"
@@ -274,19 +286,9 @@ def claim_cross(
     if dots is not None and clusters is not None and 0 < dots.sum() < len(dots):
         purity, chance, p = purity_of(dots, clusters, seed)
         together = "coins with and without a dot are told apart" if p < UNLIKELY else "the dot divides no clusters"
-        findings.append(
-            Finding(
-                PART,
-                "purity of the clusters as to the central dot",
-                name,
-                purity,
-                n=len(dots),
-                control="dots dealt out anew",
-                control_value=chance,
-                p=p,
-                verdict=together,
-            )
-        )
+        measure = "purity of the clusters as to the central dot"
+        found_purity = (purity, UNKNOWN, UNKNOWN, len(dots))
+        findings.append(row(name, measure, found_purity, "dots dealt out anew", chance, p, together))
     return findings if np.isfinite(share) else with_verdict(findings, because(UNDECIDED, "no map says anything"))
 
 
@@ -347,20 +349,9 @@ def claim_bar(
         told = {SUPPORTED: "it stays with the bar", NOT: "it does not stay with the bar"}.get(stays, UNDECIDED)
         if stays == NOT and high < 0 < before:
             told = "it goes over to the other bar"
-        outer = [float(np.exp(number)) for number in (value, low, high)]
-        findings.append(
-            Finding(
-                PART,
-                f"{measure}, {how}",
-                name,
-                *outer,
-                n,
-                "not turned",
-                float(np.exp(before)),
-                p_of_sign(by_cluster(values, assignment), seed),
-                told,
-            )
-        )
+        outer = (float(np.exp(value)), float(np.exp(low)), float(np.exp(high)), n)
+        p = p_of_sign(by_cluster(values, assignment), seed)
+        findings.append(row(name, f"{measure}, {how}", outer, "not turned", float(np.exp(before)), p, told))
         verdicts.append(stays)
         said += f"; {how} {outer[0]:.2f}"
     return with_verdict(findings, because(both(verdicts), said))
@@ -392,21 +383,9 @@ def claim_quality(
         verdict = decide(estimate.value, low, high, len(np.unique(clusters)), LEAST_AMI)
         if verdict == SUPPORTED and estimate.p >= UNLIKELY:
             verdict = UNDECIDED
-        findings.append(
-            Finding(
-                PART,
-                f"AMI of the clusters with the {cause}",
-                name,
-                estimate.value,
-                low,
-                high,
-                len(values),
-                "dealt out anew",
-                (estimate.low + estimate.high) / 2,
-                estimate.p,
-                verdict,
-            )
-        )
+        measure, found = f"AMI of the clusters with the {cause}", (estimate.value, low, high, len(values))
+        chance = (estimate.low + estimate.high) / 2
+        findings.append(row(name, measure, found, "dealt out anew", chance, estimate.p, verdict))
         verdicts.append(verdict)
         said.append(f"{cause} {estimate.value:.2f}")
     if not findings:
@@ -418,26 +397,17 @@ def claim_quality(
     for where, maps in (heat or {}).items():
         assert assignment is not None
         others = {control: values for control, values in maps.items() if control}
-        found = compare(
+        beside = compare(
             name, f"heat density {where}", maps[""], {"all alike": np.ones(1)} | others, assignment, LEAST_DENSITY, seed
         )
-        findings += with_verdict(found.findings, because(found.verdict, found.said))
+        findings += with_verdict(beside.findings, because(beside.verdict, beside.said))
     if bad is not None:
         listed = bad_clusters(clusters, bad)
         of = len(np.unique(clusters))
         told = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
-        findings.append(
-            Finding(
-                PART,
-                "share of the clusters that are of bad pictures: candidates for removal",
-                name,
-                len(listed) / of,
-                n=of,
-                control="share of bad pictures",
-                control_value=float(bad.mean()),
-                verdict=told,
-            )
-        )
+        measure = "share of the clusters that are of bad pictures: candidates for removal"
+        found = (len(listed) / of, UNKNOWN, UNKNOWN, of)
+        findings.append(row(name, measure, found, "share of bad pictures", float(bad.mean()), verdict=told))
     return findings
 
 
@@ -463,15 +433,9 @@ def surprising(causes: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int
         return float(np.mean([_surprises(dealt, clusters == number) for number in np.unique(clusters)]))
 
     chance = [share({name: rng.permutation(values) for name, values in codes.items()}) for _ in range(10)]
-    return Finding(
-        PART,
-        f"share of the clusters that share their {' or '.join(causes)} oftener than chance",
-        CLAIMS[3],
-        share(codes),
-        n=len(np.unique(clusters)),
-        control="dealt out anew",
-        control_value=float(np.mean(chance)),
-    )
+    measure = f"share of the clusters that share their {' or '.join(causes)} oftener than chance"
+    found = (share(codes), UNKNOWN, UNKNOWN, len(np.unique(clusters)))
+    return row(CLAIMS[3], measure, found, "dealt out anew", float(np.mean(chance)))
 
 
 def _surprises(causes: Mapping[str, np.ndarray], own: np.ndarray) -> bool:
@@ -501,56 +465,55 @@ def bad_clusters(clusters: np.ndarray, bad: np.ndarray) -> list[tuple[int, int, 
 
 
 def claim_wear(
-    wear: np.ndarray, signs: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int, of_wear: str = "wear"
+    wear: np.ndarray,
+    signs: Mapping[str, np.ndarray],
+    clusters: np.ndarray,
+    seed: int,
+    of_wear: str = "wear",
+    untrained: Mapping[str, np.ndarray] | None = None,
 ) -> list[Finding]:
     """Claim 4: the more worn, the worse recognised.
 
     Args:
         wear: (N,) larger is more worn.
-        signs: in words, what is larger where a coin is recognised worse -> (N,), NaN where it is not known. The first
-            decides.
+        signs: in words, what is larger where a coin is recognised worse -> (N,), NaN where it is not known. They all
+            must agree.
         clusters: (N,).
         seed: of chance.
         of_wear: what `wear` is, in words.
+        untrained: some of the signs, of a network that learnt nothing.
     """
-    name, findings = CLAIMS[4], []
-    for place, (sign, values) in enumerate(signs.items()):
+    name, findings, verdicts = CLAIMS[4], [], {}
+    for sign, values in signs.items():
         known = np.isfinite(values) & np.isfinite(wear)
         value, low, high, p = correlation(wear[known], values[known], seed)
-        verdict = decide(value, low, high, int(known.sum()), LEAST_CORRELATION)
-        told = because(verdict, f"rank correlation of {sign} with {of_wear} {value:.2f}") if place == 0 else verdict
-        findings.append(
-            Finding(
-                PART,
-                f"rank correlation of {sign} with {of_wear}",
-                name,
-                value,
-                low,
-                high,
-                int(known.sum()),
-                "dealt out anew",
-                0.0,
-                p,
-                told,
-            )
-        )
-        if place == 0:
-            within = []
-            for number in np.unique(clusters):
-                own = known & (clusters == number)
-                if own.sum() >= FEW:
-                    within.append(_spearman(rankdata(wear[own]), rankdata(values[own])))
-            signed = np.array([one > 0 for one in within if np.isfinite(one)], float)
-            findings.append(
-                Finding(
-                    PART,
-                    f"share of the clusters (of {FEW} and more) in which {sign} goes with {of_wear}",
-                    name,
-                    *mean_of(signed, seed),
-                    "chance",
-                    0.5,
-                )
-            )
+        count = int(known.sum())
+        verdicts[f"{sign} {value:.2f}"] = decide(value, low, high, count, LEAST_CORRELATION)
+        measure = f"rank correlation of {sign} with {of_wear}"
+        found = (value, low, high, count)
+        findings.append(row(name, measure, found, "dealt out anew", 0.0, p, verdicts[f"{sign} {value:.2f}"]))
+        if untrained and sign in untrained:
+            control = correlation(wear[known], untrained[sign][known], seed)[0]
+            findings.append(row(name, measure, found, UNTRAINED, control))
+    if not findings:
+        return []
+    said = [
+        f"{verdict} by {', '.join(sign for sign, one in verdicts.items() if one == verdict)}"
+        for verdict in (SUPPORTED, UNDECIDED, NOT)
+        if verdict in verdicts.values()
+    ]
+    alike = {*verdicts.values()}
+    verdict = alike.pop() if len(alike) == 1 else UNDECIDED
+    first, values = next(iter(signs.items()))
+    findings = with_verdict(findings, because(verdict, f"rank correlations with {of_wear}: {'; '.join(said)}"))
+    known, within = np.isfinite(values) & np.isfinite(wear), []
+    for number in np.unique(clusters):
+        own = known & (clusters == number)
+        if own.sum() >= FEW:
+            within.append(_spearman(rankdata(wear[own]), rankdata(values[own])))
+    held = mean_of(np.array([one > 0 for one in within if np.isfinite(one)], float), seed)
+    measure = f"share of the clusters (of {FEW} and more) in which {first} goes with {of_wear}"
+    findings.insert(1, row(name, measure, held, "chance", 0.5))
     return findings
 
 
@@ -604,6 +567,12 @@ def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, see
         together = all_pairs[rows].sum()
         return float(both_many[rows].sum() / together / (at_large[0] / at_large[1])) if together else UNKNOWN
 
+    def commoner(many: np.ndarray) -> np.ndarray:
+        """Of each cluster that holds pairs, whether more of them are of many symbols than at large."""
+        own, whole = pairs(table), pairs(table.sum(0)[None])[0]
+        some, at_large = pairs(table[:, many]), pairs(table[:, many].sum(0)[None])[0]
+        return (some / np.maximum(own, 1) > at_large / whole)[own > 0]
+
     many = number >= MANY
     every = np.arange(len(table))
     rng = np.random.default_rng(seed)
@@ -624,43 +593,30 @@ def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, see
     said = f"{value:.2f} times as likely in one cluster (as many types of other coins: p {p:.2f})"
     if not mixed.any():
         said = "no cluster holds coins of two types"
-    ratio = pairs(table[:, many])[mixed] / pairs(table)[mixed]
-    at_large = float(pairs(table[:, many].sum(0)[None])[0] / pairs(table.sum(0)[None])[0])
+    held = mean_of(commoner(many).astype(float), seed)
+    held_by_chance = _mean(np.array([_mean(commoner(rng.permutation(many)).astype(float)) for _ in range(50)]))
     explained, control, p_explained = number_explained(symbols, cluster, seed)
-    findings = [
-        Finding(
-            PART,
-            f"pairs of coins of different types in one cluster: how much likelier if both have {MANY} symbols or more",
+    measure = f"pairs of coins of different types in one cluster: how much likelier if both have {MANY} symbols or more"
+    found = (value, low, high, int(mixed.sum()))
+    dealt = "numbers dealt out anew among the types"
+    return [
+        row(name, measure, found, dealt, _mean(chance), p, because(verdict, said)),
+        row(
             name,
-            value,
-            low,
-            high,
-            int(mixed.sum()),
-            "numbers dealt out anew among the types",
-            _mean(chance),
-            p,
-            because(verdict, said),
-        ),
-        Finding(
-            PART,
             "share of the clusters (of two types and more) in which such pairs are commoner than at large",
-            name,
-            *mean_of((ratio > at_large).astype(float), seed),
-            "such pairs at large",
-            at_large,
+            held,
+            dealt,
+            held_by_chance,
         ),
-        Finding(
-            PART,
-            "share of the variance of the number of symbols that the clusters explain",
+        row(
             name,
-            explained,
-            n=len(symbols),
-            control="dealt out anew",
-            control_value=control,
-            p=p_explained,
+            "share of the variance of the number of symbols that the clusters explain",
+            (explained, UNKNOWN, UNKNOWN, len(symbols)),
+            "dealt out anew",
+            control,
+            p_explained,
         ),
     ]
-    return findings
 
 
 def number_explained(values: np.ndarray, cluster: np.ndarray, seed: int) -> tuple[float, float, float]:
@@ -698,7 +654,9 @@ def claim_axe(
     name = CLAIMS[6]
     others = {control: values for control, values in over_others.items() if control}
     measure = "heat density on axes over that on the coin's other symbols"
-    found = compare(name, measure, over_others[""], {"both alike": np.zeros(1)} | others, assignment, LEAST_RATIO, seed, True)
+    found = compare(
+        name, measure, over_others[""], {"both alike": np.zeros(1)} | others, assignment, LEAST_RATIO, seed, True
+    )
     bar = compare(
         name,
         "heat density on the horizontal bar over that on axes",
@@ -718,21 +676,12 @@ def claim_axe(
         value, low, high, n = mean_of(lost, seed)
         control = UNKNOWN if spare is None or what == PLACEBO else _mean(np.where(np.isfinite(lost), spare, np.nan))
         beyond = mean_of(lost - spare, seed) if spare is not None and what != PLACEBO else None
-        findings.append(
-            Finding(
-                PART,
-                f"probability lost when covered: {what}",
-                name,
-                value,
-                low,
-                high,
-                n,
-                "" if beyond is None else f"covered: {PLACEBO}",
-                control,
-                UNKNOWN if beyond is None else p_of_sign(lost - spare, seed),  # type: ignore[operator]
-                "" if beyond is None else decide(*beyond, LEAST_LOST),
-            )
-        )
+        measure = f"probability lost when covered: {what}"
+        if beyond is None or spare is None:
+            findings.append(row(name, measure, (value, low, high, n)))
+            continue
+        p, told = p_of_sign(lost - spare, seed), decide(*beyond, LEAST_LOST)
+        findings.append(row(name, measure, (value, low, high, n), f"covered: {PLACEBO}", control, p, told))
     return findings
 
 
@@ -774,48 +723,19 @@ def claim_symbol(
         said = ", ".join([f"{value:.0%} of its coins lie elsewhere", *(f"{o} {v:.0%}" for o, v in controls.items())])
         measure = f"share of the coins with {article(symbol)} that lie in clusters where most have none"
         for place, (other, control) in enumerate(controls.items()):
-            told = because(verdict, said) if symbol == claimed else verdict
-            findings.append(
-                Finding(
-                    PART,
-                    measure,
-                    name,
-                    value,
-                    low,
-                    high,
-                    n,
-                    other,
-                    control,
-                    verdict=told if place == 0 else "",
-                )
-            )
-            if place == 0 and symbol == claimed:
-                holding = np.unique(clusters[has])
-                minority = np.array([away[has & (clusters == number)].any() for number in holding], float)
-                findings.append(
-                    Finding(
-                        PART,
-                        f"share of the clusters with {article(symbol)} in which most coins have none",
-                        name,
-                        *mean_of(minority, seed),
-                        "coins dealt out anew",
-                        _share_dealt(has, clusters, rng),
-                    )
-                )
-        if heat is not None and rows is not None and symbol in heat and symbol == claimed:
-            at_home = heat[symbol][has[rows] & ~away[rows]]
-            lost = heat[symbol][has[rows] & away[rows]]
-            if np.isfinite(lost).sum() and np.isfinite(at_home).sum():
-                findings.append(
-                    Finding(
-                        PART,
-                        f"heat density on the {symbol} of coins that lie elsewhere",
-                        name,
-                        *mean_of(lost, seed),
-                        "of coins in its own clusters",
-                        _mean(at_home),
-                    )
-                )
+            told = "" if place else because(verdict, said) if symbol == claimed else verdict
+            findings.append(row(name, measure, (value, low, high, n), other, control, verdict=told))
+        if symbol == claimed:
+            minority = np.array([away[has & (clusters == one)].any() for one in np.unique(clusters[has])], float)
+            measure = f"share of the clusters with {article(symbol)} in which most coins have none"
+            by_chance = _share_dealt(has, clusters, rng)
+            findings.insert(1, row(name, measure, mean_of(minority, seed), "coins dealt out anew", by_chance))
+            if heat is not None and rows is not None and symbol in heat:
+                at_home, lost = (heat[symbol][has[rows] & where[rows]] for where in (~away, away))
+                if np.isfinite(lost).any() and np.isfinite(at_home).any():
+                    measure = f"heat density on the {symbol} of coins that lie elsewhere"
+                    control = _mean(at_home)
+                    findings.append(row(name, measure, mean_of(lost, seed), "of coins in its own clusters", control))
     return findings
 
 

@@ -40,6 +40,7 @@ WORN = 0.5  # wear that is added
 NUMBER = re.compile(r"coin_(\d+)\.jpg$")
 CORNERS = ("top left", "top right", "bottom right", "bottom left")
 UNLIKELY = 0.05
+SHARE = "share of the coins whose cluster changes"
 PAIRS = 10  # on the sheet
 BATCH = 128
 
@@ -329,7 +330,7 @@ def findings_of(
             verdict = "moves coins" if p < UNLIKELY else "moves no coins beyond chance"
         against = NOTHING if name != NOTHING else ""
         found.append(
-            Finding(PART, "share of the coins whose cluster changes", name, value, low, high, n, against, control, p,
+            Finding(PART, SHARE, name, value, low, high, n, against, control, p,
                     verdict)
         )  # fmt: skip
     for name, values in lost.items():
@@ -346,7 +347,7 @@ def findings_of(
                 found.append(
                     Finding(
                         PART,
-                        "share of the coins whose cluster changes",
+                        SHARE,
                         f"{name}: {symbol}",
                         *mean_of(moved[name][own], seed),
                         "the same of other symbols",
@@ -354,6 +355,17 @@ def findings_of(
                     )
                 )
     return found
+
+
+def conclude(measured: Measured) -> list[str]:
+    """What moves coins, the strongest first, in a sentence."""
+    shares = [one for one in measured.findings if one.measure == SHARE and one.of in CHANGES and one.n >= FEW]
+    if not shares:
+        return []
+    order = sorted((one for one in shares if one.of != NOTHING), key=lambda one: -one.value)
+    still = [f"{one.value:.0%} with {one.of}" for one in shares if one.of == NOTHING]
+    moves = [f"{one.of} {one.value:.0%}" for one in order]
+    return [f"Of the coins that were painted anew these change their cluster: {', '.join(moves)} ({', '.join(still)})."]
 
 
 def draw_pairs(path: Path, sample: Sample, asked: Asked) -> int:

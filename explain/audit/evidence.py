@@ -39,6 +39,7 @@ UNTRAINED, CENTRED, RANDOM = "the untrained network", "a centred blob", "random 
 TURNED, UNDER_THE_LAMP = "the photograph turned by 90 degrees", "the coin turned by 90 degrees under the same lamp"
 AXES, OTHER_SYMBOLS, BAR = "the axes", "the other symbols", "the horizontal bar"
 PLACEBO = "the axes' shapes on an empty field"
+SCATTERED = "heat scattered"
 REPAINTED = 60  # coins that are painted anew at most
 LEVELS = 5  # that a measured quantity is divided into
 GROWN = 0.04  # of the picture's side: what is covered beyond a symbol's own pixels
@@ -60,6 +61,7 @@ class Evidence:
     bad: np.ndarray | None = None  # (N,) whether a picture is bad
     wear: tuple[str, np.ndarray] | None = None  # what stands for it, and (N,) of it
     signs: dict[str, np.ndarray] = field(default_factory=dict)  # of being recognised badly -> (N,)
+    signs_untrained: dict[str, np.ndarray] = field(default_factory=dict)  # the same of a network that learnt nothing
     covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (n,) probability lost
     other_clusters: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) of other clusterings
     missing: list[str] = field(default_factory=list)
@@ -232,6 +234,9 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
         bad=None if bad is None else bad != "",
         wear=wear,
         signs=_signs(sample, every, heat, bare.places) if wear is not None else {},
+        signs_untrained={SCATTERED: _spread(-heat[UNTRAINED]["concentration"], bare.places, len(every))}
+        if heat
+        else {},
         covered=covered,
         other_clusters=others,
         missing=missing,
@@ -464,11 +469,8 @@ def _signs(
             np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan
         ),
     }
-    for whose, title in (("", "heat scattered"), (UNTRAINED, f"heat scattered, of {UNTRAINED}")):
-        if "concentration" in heat.get(whose, {}):
-            values = np.full(len(rows), np.nan)
-            values[places] = -heat[whose]["concentration"]
-            signs[title] = values
+    if "concentration" in heat.get("", {}):
+        signs[SCATTERED] = _spread(-heat[""]["concentration"], places, len(rows))
     labels = subject.run.labels
     if labels is not None:
         codes = np.unique([labels[row] for row in rows], return_inverse=True)[1]
@@ -477,3 +479,9 @@ def _signs(
         np.add.at(table, (own, codes), 1)
         signs["another label than most of its cluster"] = (table.argmax(1)[own] != codes).astype(float)
     return signs
+
+
+def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
+    found = np.full(count, np.nan)
+    found[places] = values
+    return found

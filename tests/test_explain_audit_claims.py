@@ -1,0 +1,413 @@
+"""The seven claims on coins of which each is made true on purpose, and made false: the audit must tell them apart."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import runs
+from datasets.painted import SIZE, TYPES, repaint
+from datasets.painted.relief import engrave, flan
+from deepcluster import cluster
+from explain.attribution import parse
+from explain.audit import claims, counterfactual
+from explain.audit.claims import CLAIMS, NOT, SUPPORTED, UNDECIDED, decide
+from explain.audit.counterfactual import Change, PaintedSet, changes_of, photograph_again
+from explain.audit.evidence import (
+    AXES,
+    BAR,
+    CENTRED,
+    PLACEBO,
+    RANDOM,
+    centred_blob,
+    densities,
+    parts_of,
+    random_heat,
+)
+from explain.audit.findings import Asked, Sample
+from explain.scores import score_images
+from explain.subject import Subject, find_pictures
+
+CPU = torch.device("cpu")
+SIDE = 48
+COINS, CLUSTERS = 140, 14
+SEED = 3
+
+
+def masks_of(coin_type, seed):
+    """(SIDE, SIDE) masks of a coin as the painter strikes it, without its photograph."""
+    rng = np.random.default_rng(seed)
+    axis = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    x, y = np.meshgrid(axis / 0.9, axis / 0.9)
+    coin = flan(x, y, rng) > 0
+    _, parts = engrave(coin_type, x, y, rng)
+    masks = {"coin": coin} | {name: part & coin for name, part in parts.items()}
+    masks["cross"] = masks["horizontal"] | masks["vertical"] | masks["dot"]
+    return masks
+
+
+@pytest.fixture(scope="module")
+def struck_coins():
+    """10 coins of each type: masks (of four dies), parts, symbols, dots."""
+    kinds = np.repeat(np.arange(len(TYPES)), COINS // len(TYPES))
+    dies = {(kind, die): masks_of(TYPES[kind], 10 * kind + die) for kind in range(len(TYPES)) for die in range(4)}
+    masks = [dies[kind, i % 4] for i, kind in enumerate(kinds.tolist())]
+    fields = np.array([TYPES[kind].fields for kind in kinds])
+    parts = [parts_of(one, names) for one, names in zip(masks, fields.tolist(), strict=True)]
+    return {"kinds": kinds, "masks": masks, "parts": parts, "fields": fields}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(SEED)
+
+
+def noisy(heat, rng):
+    return heat + 0.2 * rng.random(heat.shape)
+
+
+def on(coins, name, heat_of):
+    """(n,) density on a part, of the heat that `heat_of` (index) gives."""
+    return np.array([densities(heat_of(i), parts).get(name, np.nan) for i, parts in enumerate(coins["parts"])])
+
+
+def verdict_of(findings, number):
+    assert {one.of for one in findings} == {CLAIMS[number]}
+    assert findings[1].measure.startswith("share of the clusters")
+    return findings[0].verdict.split(":")[0]
+
+
+# --- the measures themselves ------------------------------------------------------------------------------------------
+
+
+def test_density_is_share_of_heat_over_share_of_area():
+    coin = np.ones((4, 4), bool)
+    coin[0] = False
+    part = np.zeros((4, 4), bool)
+    part[1, :3] = True  # 3 of the coin's 12 pixels
+    heat = np.zeros((4, 4))
+    heat[1, 0], heat[3, 3], heat[0, 0] = 2, 2, 4
+    found = densities(heat, {"coin": coin, "part": part, "outside": ~coin})
+    assert found["part"] == pytest.approx((2 / 4) / (3 / 12))
+    assert found["outside"] == pytest.approx((4 / 8) / (4 / 16))
+    assert found["concentration"] == pytest.approx(6 / 8)  # of 16 pixels the two warmest
+    assert all(np.isnan(value) for value in densities(np.zeros((4, 4)), {"coin": coin, "part": part}).values())
+
+
+def test_what_an_interval_says():
+    assert decide(0.3, 0.1, 0.5, 20, 0.2) == SUPPORTED
+    assert decide(0.05, -0.05, 0.15, 20, 0.2) == NOT
+    assert decide(0.15, 0.05, 0.19, 20, 0.2) == NOT  # there, but smaller than what counts
+    assert decide(0.15, -0.1, 0.4, 20, 0.2) == UNDECIDED
+    assert decide(0.3, 0.1, 0.5, 3, 0.2) == UNDECIDED  # of three
+    assert decide(np.nan, np.nan, np.nan, 20, 0.2) == UNDECIDED
+
+
+# --- planted ----------------------------------------------------------------------------------------------------------
+
+
+def cross_controls(coins):
+    return {
+        CENTRED: on(coins, "cross", lambda i: centred_blob(coins["masks"][i]["coin"])),
+        RANDOM: on(coins, "cross", lambda i: random_heat(SIDE, i)),
+    }
+
+
+def test_claim_1_the_cross(struck_coins, rng):
+    coins, clusters = struck_coins, np.arange(COINS) % CLUSTERS
+    controls, masks = cross_controls(coins), coins["masks"]
+    assert controls[CENTRED].mean() > 1.2  # coins are centred, so a blob lies on the cross, too
+    seen = on(coins, "cross", lambda i: noisy(masks[i]["cross"], rng))
+    assert verdict_of(claims.claim_cross(seen, controls, clusters, SEED), 1) == SUPPORTED
+    blob = on(coins, "cross", lambda i: noisy(centred_blob(masks[i]["coin"]), rng))
+    assert verdict_of(claims.claim_cross(blob, controls, clusters, SEED), 1) == NOT
+    some = np.where(clusters < 3, seen, on(coins, "cross", lambda i: noisy(masks[i]["coin"] * 1.0, rng)))
+    assert verdict_of(claims.claim_cross(some, controls, clusters, SEED), 1) == NOT  # in three clusters of fourteen
+
+
+def test_claim_1_the_dot(struck_coins):
+    dots = np.array([TYPES[kind].dot for kind in struck_coins["kinds"]])
+    heat, controls = np.ones(COINS), {CENTRED: np.ones(COINS)}
+    by_dot = dots + 2 * (np.arange(COINS) % 5)
+    for clusters, told in ((by_dot, "told apart"), (np.arange(COINS) % 10, "divides no clusters")):
+        found = claims.claim_cross(heat, controls, clusters, SEED, dots, clusters)[-1]
+        assert "dot" in found.measure
+        assert told in found.verdict
+
+
+def test_claim_2_the_bar_and_not_the_lamp(struck_coins, rng):
+    coins, clusters = struck_coins, np.arange(COINS) % CLUSTERS
+    masks = coins["masks"]
+
+    def ratio(horizontal, vertical):
+        maps = [noisy(horizontal * one["horizontal"] + vertical * one["vertical"], rng) for one in masks]
+        found = [on(coins, name, lambda i: maps[i]) for name in ("horizontal", "vertical")]
+        return claims.log_ratio(*found)
+
+    controls = {RANDOM: claims.log_ratio(*(on(coins, part, lambda i: random_heat(SIDE, i)) for part in
+                                           ("horizontal", "vertical")))}  # fmt: skip
+    more, less, same = ratio(2, 1), ratio(1, 2), ratio(1, 1)
+    stays = claims.claim_bar(more, controls, clusters, SEED, {"turned": ratio(2, 1)})
+    assert verdict_of(stays, 2) == SUPPORTED
+    flips = claims.claim_bar(more, controls, clusters, SEED, {"turned": less})
+    assert verdict_of(flips, 2) == NOT
+    assert flips[-1].verdict == "it goes over to the other bar"
+    assert flips[-1].value < 1 < flips[0].value
+    assert verdict_of(claims.claim_bar(same, controls, clusters, SEED, {"turned": same}), 2) == NOT
+
+
+def test_claim_3_picture_quality(rng):
+    count = 600
+    background = rng.choice(["white", "grey", "black", "felt"], count)
+    quality = rng.choice(["good", "dark"], count, p=[0.8, 0.2])
+    causes = {"background": background, "quality": quality}
+    by_ground = np.unique(background, return_inverse=True)[1] * 3 + np.arange(count) % 3
+    blind = np.arange(count) % 12
+    true = claims.claim_quality(causes, by_ground, SEED)
+    assert verdict_of(true, 3) == SUPPORTED
+    assert "background" in true[0].measure
+    assert true[1].value > 0.7 > 0.2 > true[1].control_value
+    false = claims.claim_quality(causes, blind, SEED)
+    assert verdict_of(false, 3) == NOT
+    assert false[1].value < 0.2
+
+
+def test_clusters_of_bad_pictures_are_candidates(rng):
+    clusters = np.arange(COINS) % CLUSTERS
+    bad = rng.random(COINS) < 0.1
+    assert not claims.bad_clusters(clusters, bad)
+    spoilt = bad | (clusters == 5) & (rng.random(COINS) < 0.8)
+    (found,) = claims.bad_clusters(clusters, spoilt)
+    assert found == (5, int(spoilt[clusters == 5].sum()), 10)
+
+
+def test_claim_4_wear(rng):
+    wear, clusters = rng.random(COINS), np.arange(COINS) % CLUSTERS
+    probability = 0.5 * wear + 0.3 * rng.random(COINS)
+    lost = (rng.random(COINS) < wear).astype(float)
+    true = claims.claim_wear(wear, {"probability lost": probability, "another cluster": lost}, clusters, SEED)
+    assert verdict_of(true, 4) == SUPPORTED
+    assert true[1].value > 0.8
+    nothing = {"probability lost": rng.random(COINS), "another cluster": rng.permutation(lost)}
+    assert verdict_of(claims.claim_wear(wear, nothing, clusters, SEED), 4) in (NOT, UNDECIDED)
+    opposite = {"probability lost": -probability, "another cluster": 1 - lost}
+    assert verdict_of(claims.claim_wear(wear, opposite, clusters, SEED), 4) == NOT
+    mixed = claims.claim_wear(wear, {"probability lost": probability, "another cluster": 1 - lost}, clusters, SEED)
+    assert verdict_of(mixed, 4) == UNDECIDED
+    assert "supported by probability lost" in mixed[0].verdict
+
+
+def test_claim_5_many_symbols(struck_coins, rng):
+    kinds = np.tile(struck_coins["kinds"], 6)
+    symbols = np.tile((struck_coins["fields"] != "").sum(1), 6)
+    many, place = symbols >= claims.MANY, rng.permutation(len(kinds))
+    together = np.where(many, place % 5, 5 + place % 9)
+    assert verdict_of(claims.claim_many(symbols, kinds, together, SEED), 5) == SUPPORTED
+    apart = claims.claim_many(symbols, kinds, place % 14, SEED)
+    assert verdict_of(apart, 5) == NOT
+    assert apart[0].value == pytest.approx(1, abs=0.15)
+    pure = claims.claim_many(symbols, kinds, kinds, SEED)
+    assert verdict_of(pure, 5) == UNDECIDED  # a cluster for each type says nothing of numbers
+    assert "no cluster holds coins of two types" in pure[0].verdict
+    # two types that are mixed: their symbols' number is chance
+    assert verdict_of(claims.claim_many(symbols, kinds, np.where(kinds == 11, 3, kinds), SEED), 5) != SUPPORTED
+
+
+def test_claim_6_the_axe(struck_coins, rng):
+    coins, clusters = struck_coins, struck_coins["kinds"]
+
+    def judged(axe, other, bar):
+        def heat(i):
+            parts = coins["parts"][i]
+            none = np.zeros((SIDE, SIDE))
+            return noisy(
+                axe * parts.get("axe", none) + other * parts.get("other symbols", none) + bar * parts["horizontal"],
+                rng,
+            )
+
+        maps = [heat(i) for i in range(COINS)]
+        density = {name: on(coins, name, lambda i: maps[i]) for name in ("axe", "other symbols", "horizontal")}
+        axes = claims.log_ratio(density["axe"], density["other symbols"])
+        blind = {CENTRED: np.zeros(COINS)}
+        return claims.claim_axe(
+            {"": axes} | blind, claims.log_ratio(density["horizontal"], density["axe"]), clusters, SEED
+        )
+
+    assert verdict_of(judged(2, 1, 3), 6) == SUPPORTED
+    assert verdict_of(judged(1, 2, 3), 6) == NOT  # others more
+    assert verdict_of(judged(3, 1, 2), 6) == NOT  # the bar less
+
+
+def test_claim_6_what_covering_takes_away(rng):
+    flat = {"": np.zeros(30)}
+    lost = {AXES: rng.normal(0.4, 0.1, 30), PLACEBO: rng.normal(0.05, 0.1, 30), BAR: rng.normal(0.05, 0.1, 30)}
+    found = claims.claim_axe(flat, np.zeros(30), np.arange(30) % 10, SEED, lost)
+    by = {one.measure.rpartition(": ")[2]: one for one in found if "covered" in one.measure}
+    assert by[AXES].verdict == SUPPORTED
+    assert by[AXES].control_value == pytest.approx(lost[PLACEBO].mean())
+    assert by[BAR].verdict != SUPPORTED
+
+
+def test_claim_7_the_flower(struck_coins, rng):
+    fields = struck_coins["fields"]
+    bears = {name: (fields == name).any(1) for name in ("axe", "flower")}
+    flower = bears["flower"]
+    pixels = {"k-means on pixels": rng.integers(0, 14, COINS)}
+    together = np.where(flower, rng.integers(0, 3, COINS), 3 + rng.integers(0, 11, COINS))
+    scattered = np.arange(COINS) % 14
+    kept = claims.claim_symbol(bears, together, pixels, SEED)
+    assert verdict_of(kept, 7) == NOT
+    assert kept[0].value == 0
+    assert kept[0].control_value > 0.9  # of k-means on pixels, which knows no flower
+    lost = claims.claim_symbol(bears, scattered, pixels, SEED)
+    assert verdict_of(lost, 7) == SUPPORTED
+    assert "flower" in lost[0].measure
+    heat = np.where(np.arange(COINS) % 2, 2.0, 1.0)
+    half = np.where(flower & (np.arange(COINS) % 2 == 1), 0, scattered + 1)  # every other flower at home
+    found = claims.claim_symbol(bears, half, pixels, SEED, "flower", {"flower": heat}, np.arange(COINS))
+    on_flower = next(one for one in found if one.measure.startswith("heat density"))
+    assert (on_flower.value, on_flower.control_value) == (1, 2)
+
+
+# --- the painter ------------------------------------------------------------------------------------------------------
+
+
+def test_all_else_stays_to_the_pixel():
+    """A symbol less, and nothing is otherwise but where it was; another ground, and nothing within the coin."""
+    number = 8
+    before, facts = repaint(number, count=60)
+    truth = {name: str(value) for name, value in facts.items()}
+    kind = next(kind for kind in TYPES if kind.name == name_of(number))
+    place = next(i for i, name in enumerate(kind.fields) if name)
+    fields = tuple("" if i == place else name for i, name in enumerate(kind.fields))
+    without, same = repaint(number, count=60, changed={"fields": fields})
+    assert {name: str(value) for name, value in same.items()} == truth
+    differs = np.argwhere((without != before).any(2))
+    assert len(differs) > 100
+    reach = np.ptp(differs, axis=0)
+    assert (reach < 0.55 * SIZE).all()  # one quarter of the coin and what blur takes from it
+    np.testing.assert_array_equal(repaint(number, count=60, changed={})[0], before)
+    ground = "black" if facts["background"] != "black" else "white"
+    other, _ = repaint(number, count=60, changed={"background": ground})
+    changed = (other != before).any(2)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    inner = np.hypot(x - SIZE / 2, y - SIZE / 2) < 0.5 * SIZE / 2 * float(facts["radius"])
+    assert not changed[inner].any()
+    assert changed.mean() > 0.1
+
+
+def name_of(number):
+    from datasets.painted import _type_of_each
+
+    return TYPES[_type_of_each(60, 11)[number]].name
+
+
+def test_every_change_changes_what_it_says():
+    truth = {"field0": "axe", "field1": "", "field2": "flower", "field3": "", "dot": "False", "background": "white",
+             "light_degrees": "-120", "wear": "0.2", "quality": "good"}  # fmt: skip
+    for seed in range(8):
+        found = {name: change.changed for name, change in changes_of(3, truth, seed).items()}
+        assert found.keys() == counterfactual.CHANGES.keys()
+        removed, moved, exchanged = (
+            found[f"one symbol {what}"]["fields"] for what in ("removed", "moved to an empty field", "exchanged")
+        )
+        assert sorted(removed) in (["", "", "", "axe"], ["", "", "", "flower"])
+        assert sorted(moved) == ["", "", "axe", "flower"] != list(moved)
+        assert moved != ("axe", "", "flower", "")
+        assert sum(a != b for a, b in zip(exchanged, ("axe", "", "flower", ""), strict=True)) == 1
+        assert "" not in (exchanged[0], exchanged[2])
+        assert found["the central dot added or removed"] == {"dot": True}
+        assert found["another background"]["background"] != "white"
+        assert found[counterfactual.NOTHING] == {}
+    full = truth | {"field1": "torc", "field3": "torc", "quality": "dark"}
+    admitted = changes_of(3, full, 1)
+    assert "one symbol moved to an empty field" not in admitted
+    assert "a good photograph blurred or dark" not in admitted
+
+
+def test_shares_of_moved_coins_beside_nothing_changed():
+    still, all_move = np.zeros(20), np.ones(20)
+    names = (counterfactual.NOTHING, "another background", "one symbol removed")
+    moved = dict(zip(names, (still, still, all_move), strict=True))
+    symbols = {name: np.full(20, "") for name in names[:2]} | {names[2]: np.array(["axe"] * 12 + ["torc"] * 8)}
+    found = counterfactual.findings_of(moved, moved, symbols, SEED)
+    by = {one.of: one for one in found if one.measure == counterfactual.SHARE}
+    assert by["one symbol removed"].verdict == "moves coins"
+    assert by["one symbol removed"].p < 1e-4
+    assert by["another background"].verdict == "moves no coins beyond chance"
+    assert by["one symbol removed: torc"].n == 8
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def sample_of(exp, tmp, count):
+    run = runs.open_run(exp)
+    subject = Subject(run, run.checkpoints()[-1], find_pictures(run, None, None, None, CPU), None, CPU)
+    rows = subject.pictures.present
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, count).astype(int))]
+    return Sample(subject, score_images(subject, tmp, "pca"), rows)
+
+
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    exp = tmp_path_factory.mktemp("painted") / "exp"
+    cluster("painted:28", exp, size=64, k=3, epochs=1, batch=8)
+    return sample_of(exp, exp.parent, 5)
+
+
+ASKED = Asked((parse("hires_cam"),), 5, 1)
+
+
+def test_a_painted_run_answers_every_claim(painted, tmp_path):
+    found = claims.measure(painted, ASKED)
+    assert not found.missing
+    assert {one.of for one in found.findings} == {*CLAIMS.values()}
+    for name in CLAIMS.values():
+        first = next(one for one in found.findings if one.of == name)
+        assert first.verdict.split(":")[0] in (SUPPORTED, NOT, UNDECIDED)
+    again = claims.measure(painted, ASKED)
+    np.testing.assert_equal([vars(one) for one in again.findings], [vars(one) for one in found.findings])
+    assert len(claims.conclude(found)) == 7
+    lines = claims.write_exclude(tmp_path / "exclude.csv", painted)
+    rows = list(csv.DictReader((tmp_path / "exclude.csv").open()))
+    assert len(rows) == lines
+    assert (tmp_path / "exclude.csv").read_text().startswith("image,reason")
+
+
+def test_a_coin_painted_anew_is_seen_as_the_runs_own(painted):
+    """The control of every pair: nothing changed, nothing is otherwise for the network."""
+    subject, seen = painted.subject, painted.subject.run.meta.view
+    for row in painted.rows[:2].tolist():
+        number = PaintedSet.number_of(subject.run.ids[row])
+        _, drawn = photograph_again(number, PaintedSet(28, 11), Change({}), seen)
+        again = counterfactual.images_of(subject.run, subject.trainer, [drawn], CPU)
+        torch.testing.assert_close(again, subject.images(np.array([row])))
+
+
+def test_a_sheet_of_pairs_is_drawn(painted, tmp_path):
+    from PIL import Image
+
+    path = tmp_path / "pairs.png"
+    assert counterfactual.draw_pairs(path, painted, ASKED) == 5
+    with Image.open(path) as sheet:
+        assert sheet.width > 800
+        assert np.asarray(sheet).std() > 20
+
+
+def test_photographs_of_which_nothing_is_known_say_what_is_missing(struck: Path, tmp_path_factory, tmp_path):
+    exp = tmp_path_factory.mktemp("plain") / "exp"
+    cluster(struck, exp, size=64, k=2, epochs=1, batch=8)
+    sample = sample_of(exp, exp.parent, 4)
+    found = claims.measure(sample, ASKED)
+    assert {one.of for one in found.findings} == {CLAIMS[3], CLAIMS[4]}
+    said = " ".join(found.missing)
+    for words in ("masks beside them are needed", "truth.csv", "measured blur", "measured sharpness"):
+        assert words in said
+    pairs = counterfactual.measure(sample, ASKED)
+    assert not pairs.findings
+    assert len(pairs.missing) == 1
+    assert counterfactual.draw_pairs(tmp_path / "none.png", sample, ASKED) == 0
+    assert not (tmp_path / "none.png").exists()
