@@ -3,7 +3,7 @@
 `SOURCES` is the one table of what DATA may be besides a folder or a zip; a new one is added there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class Dataset:
     view: str = PHOTOGRAPH  # whose pixels these are: a key of datasets.view.VIEWS, or PHOTOGRAPH
     photographs: Pixels | None = None  # as decoded, where `pixels` is another view
     places: list[Place] | None = None  # of the coins in them, where `pixels` is another view
+    excluded: tuple[str, ...] = ()  # ids of images that were left out because they were listed
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -84,6 +85,13 @@ class Dataset:
             places=None if self.places is None else [self.places[i] for i in indices],
         )
 
+    def without(self, listed: Mapping[str, str]) -> "Dataset":
+        """The images but for those that are listed, id -> why; they are among the skipped then."""
+        left = [i for i, name in enumerate(self.ids) if name not in listed]
+        out = tuple(name for name in self.ids if name in listed)
+        skipped = sorted([*self.skipped, *((name, listed[name]) for name in out)])
+        return replace(self.take(np.array(left, np.int64)), skipped=skipped, excluded=out)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -113,6 +121,7 @@ def open_dataset(
     workers: int | None = None,
     mnist_dir: Path | None = None,
     at_most: int | None = None,
+    exclude: Path | None = None,
 ) -> Dataset:
     """Find, decode (once, into the cache) and name the images of `source`.
 
@@ -123,6 +132,7 @@ def open_dataset(
         limit: keep this many images, drawn evenly from all; the same ones every time.
         workers: threads that decode; None: one a core.
         mnist_dir: where MNIST's files are; None: $MNIST_DIR, or fetched.
+        exclude: table of images that are left out, before `limit` counts.
         at_most: photographs that are larger than `shorter_side` keep their pixels up to this many on the shorter side.
 
     Raises:
@@ -131,6 +141,12 @@ def open_dataset(
     kind, _, detail = source.partition(":")
     asked = Request(source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir)
     dataset = SOURCES[kind].open(asked) if kind in SOURCES else _folder(asked)
+    if exclude is not None:
+        from datasets.exclude import check_list, read_list  # looks at pictures: not for --help
+
+        listed = read_list(exclude)
+        check_list(exclude, listed, dataset.ids, dataset.skipped)
+        dataset = dataset.without(listed)
     if limit is not None and limit < len(dataset):
         order = np.random.default_rng(0).permutation(len(dataset))
         dataset = dataset.take(np.sort(order[:limit]))

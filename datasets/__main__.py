@@ -36,6 +36,12 @@ def main() -> None:
         "--view", choices=[PHOTOGRAPH, *VIEWS], help="its --view (default: unrolled for coins, photograph for others)"
     )
     check.add_argument("--sheet", type=Path, default=Path("contact-sheet.jpg"), help="where the contact sheet goes")
+    check.add_argument(
+        "--exclude-out",
+        type=Path,
+        metavar="CSV",
+        help="write the broken, blurred and dark pictures and the duplicates there, for `train --exclude`",
+    )
     for parser_of in (check, prepare):
         parser_of.add_argument("data", metavar="DATA", help=DATA)
         add_reading(parser_of)
@@ -65,11 +71,16 @@ def paint_command(options: argparse.Namespace) -> None:
 def check_command(options: argparse.Namespace) -> None:
     from datasets import open_dataset
     from datasets.check import SIDE, coins_of, contact_sheet, examine
+    from datasets.exclude import write_list
     from datasets.folder import refuse_inside
 
     if not options.sheet.parent.is_dir():
         raise UserError(f"{options.sheet.parent}: no such folder: --sheet names a file in an existing one")
     refuse_inside(options.sheet, options.data, "--sheet")
+    if options.exclude_out is not None:
+        if not options.exclude_out.parent.is_dir():
+            raise UserError(f"{options.exclude_out.parent}: no such folder: --exclude-out names a file in one")
+        refuse_inside(options.exclude_out, options.data, "--exclude-out")
     dataset = open_dataset(options.data, SIDE, workers=options.workers, mnist_dir=options.mnist_dir)
     shapes = dataset.pixels.shape
     print(f"{dataset.name}: {len(dataset)} usable images, {len(dataset.skipped)} files passed over")
@@ -103,6 +114,9 @@ def check_command(options: argparse.Namespace) -> None:
     for title, names in lists:
         print(f"{title}: {len(names)}")
         _print_some(names, 10)
+    if options.exclude_out is not None:
+        count = write_list(options.exclude_out, report, dataset.skipped)
+        print(f"{options.exclude_out}: {count} of them: strike out what shall stay, then train with --exclude")
     contact_sheet(dataset, options.sheet, coins)
     print(f"Look at {options.sheet}.")
 

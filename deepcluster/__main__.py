@@ -160,6 +160,13 @@ def add_train(commands: Any) -> None:
     option(main, "--final-clustering", type=algorithm, metavar="NAME", help="another algorithm for the last epochs")
     option(main, "--final-epochs", type=positive, metavar="N", help="how many last epochs that are")
     option(main, "--limit", type=positive, metavar="N", help="use N images only, drawn evenly")
+    option(
+        main,
+        "--exclude",
+        type=Path,
+        metavar="CSV",
+        help="leave out the images in the column image of this table (`datasets check --exclude-out` writes one)",
+    )
     option(main, "--seed", type=seed, help="everything random comes from it")
 
     net = train.add_argument_group("the network and what it sees")

@@ -13,6 +13,7 @@ import torch
 import runs
 from console import UserError
 from datasets import Dataset, decoded_side, default_view, look, open_dataset
+from datasets.cache import fingerprint
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster import figures
@@ -133,7 +134,13 @@ def choose_facts(dataset: Dataset, preset: str) -> str:
 def _open(options: argparse.Namespace) -> Dataset:
     size, side = sides_of(options)
     return open_dataset(
-        options.data, decoded_side(size), options.limit, options.workers, options.mnist_dir, at_most=side
+        options.data,
+        decoded_side(size),
+        options.limit,
+        options.workers,
+        options.mnist_dir,
+        at_most=side,
+        exclude=options.exclude,
     )
 
 
@@ -213,9 +220,10 @@ def check_count(config: Config, images: int) -> None:
 
 def describe_run(config: Config, dataset: Dataset, limit: int | None, device: torch.device) -> Meta:
     """run.json of a training with these settings on these images."""
+    excluded = fingerprint(sorted(dataset.excluded))[:16] if dataset.excluded else ""
     return Meta(
         kind="deepcluster",
-        dataset=Source(dataset.name, dataset.source, dataset.key, limit, len(dataset)),
+        dataset=Source(dataset.name, dataset.source, dataset.key, limit, len(dataset), excluded),
         view=View(config.size, config.center_crop, decoded_side(config.size), config.decode_at_most, config.view),
         model=model_arguments(config),
         config=asdict(config),
@@ -230,6 +238,7 @@ def introduce(dataset: Dataset, device: torch.device) -> None:
     if dataset.labels is not None:
         labels = f", {len(set(dataset.labels))} labels (never used for training)"
     passed = f"; {len(dataset.skipped)} files passed over, see skipped.csv" if dataset.skipped else ""
+    passed += f" ({len(dataset.excluded)} of them by --exclude)" if dataset.excluded else ""
     print(f"{dataset.name}: {len(dataset)} images{labels}{passed}; on {device_in_words(device)}")
 
 

@@ -42,9 +42,12 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
         UserError: if the run's own images are others by now.
     """
     stored, seen = run.meta.dataset, run.meta.view
-    limit = None if data else stored.limit
+    limit = None if data or stored.excluded else stored.limit
     source = choose_images(run, data, SOURCES)
     dataset = open_dataset(source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
+    if data is None and stored.excluded:  # images.csv knows which were left
+        own = {*run.ids}
+        dataset = dataset.take(np.array([i for i, name in enumerate(dataset.ids) if name in own], np.int64))
     dataset = look(dataset, seen.name, seen.size, workers)
     if data is None and dataset.ids != run.ids:
         raise UserError(

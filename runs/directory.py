@@ -291,6 +291,10 @@ def refuse_differences(run: Run, meta: Meta) -> None:
     if stored.key != now.key or stored.limit != now.limit:
         what = f"--limit {stored.limit}" if stored.key == now.key else f"other images ({stored.name})"
         raise UserError(f"{run.path}: was begun with {what}: choose another --exp for {now.name}")
+    if stored.excluded != now.excluded:
+        was = "without --exclude" if not stored.excluded else "with another --exclude list"
+        was = was if now.excluded else "with an --exclude list (now none)"
+        raise UserError(f"{run.path}: was begun {was}: give the same to continue it, or choose another --exp")
     differing = compare_settings(run.meta.config, meta.config)
     if differing:
         raise UserError(

@@ -28,6 +28,7 @@ class Source:
     key: str  # identifies the content
     limit: Annotated[int | None, Between(1, 1 << 40)]
     images: Count
+    excluded: str = ""  # digest of the images that were left out because they were listed; "": none
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@ import numpy as np
 from conftest import photograph, refused, run_module
 from PIL import Image, ImageFilter
 
+from machine.files import read_csv
+
 
 def test_check_counts_and_names(tmp_path):
     root = tmp_path / "set"
@@ -23,6 +25,17 @@ def test_check_counts_and_names(tmp_path):
     sheet = Image.open(tmp_path / "sheet.jpg")
     assert sheet.width == 1440
     assert np.asarray(sheet).std() > 20
+    listed = tmp_path / "exclude.csv"
+    result = run_module("datasets", "check", root, "--sheet", tmp_path / "sheet.jpg", "--exclude-out", listed)
+    assert result.returncode == 0, result.stderr
+    reasons = {row["image"]: row["reason"] for row in read_csv(listed)}
+    assert reasons["letter.doc"] == "broken: not an image"
+    assert reasons["out-of-focus.jpg"] == "blurred"
+    assert "dark" in reasons["at-night.jpg"]
+    assert reasons["copy-of-03.png"] == "duplicate of 03.jpg"
+    assert "03.jpg" not in reasons
+    inside = run_module("datasets", "check", root, "--sheet", tmp_path / "sheet.jpg", "--exclude-out", root / "e.csv")
+    assert "--exclude-out" in refused(inside)
 
 
 def test_prepare_fills_the_cache_that_training_reads(coins, cache):

@@ -336,3 +336,39 @@ def test_help_is_for_newcomers():
         result = run_module("deepcluster", *arguments, "--help")
         assert result.returncode == 0
         assert "usage" in result.stdout
+
+
+def test_listed_images_are_left_out(coins, tmp_path, monkeypatch, capsys):
+    """Of training, and of everything that opens the run again; another list is another training."""
+    ids = sorted(path.relative_to(coins).as_posix() for path in coins.rglob("*.jpg"))
+    exp, listed, other = tmp_path / "exp", tmp_path / "bad.csv", tmp_path / "other.csv"
+    listed.write_text(f"image,reason\n{ids[3]},blurred\n{ids[40]},\nnowhere.jpg,\n")
+    other.write_text(f"image\n{ids[3]}\n")
+    words = ["train", coins, "--exp", exp, *TRAIN, "--limit", "40"]
+    code, said, _ = call(monkeypatch, capsys, *words, "--exclude", listed)
+    assert code == 0
+    assert "2 of them by --exclude" in said
+    run = runs.open_run(exp)
+    assert len(run.ids) == 40  # the limit counts what is left
+    assert not {ids[3], ids[40]} & {*run.ids}
+    skipped = {row["file"]: row["reason"] for row in read_csv(exp / "skipped.csv")}
+    assert skipped == {ids[3]: "excluded by bad.csv: blurred", ids[40]: "excluded by bad.csv"}
+    again, _, _ = call(monkeypatch, capsys, *words, "--exclude", listed)
+    assert again == 0
+    assert call(monkeypatch, capsys, "features", "--run", exp)[0] == 0
+    with np.load(exp / "features.npz") as found:
+        assert found["images"].tolist() == run.ids
+    (tmp_path / "none.csv").write_text("image\nelsewhere.jpg\n")
+    (tmp_path / "bare.csv").write_text(f"file\n{ids[3]}\n")
+    (tmp_path / "all.csv").write_text("\n".join(["image", *ids]))
+    for arguments, sentence in (
+        (["--exclude", other], "with another --exclude list"),
+        ([], "with an --exclude list (now none)"),
+        (["--exclude", tmp_path / "none.csv"], "none of its 1 images is there"),
+        (["--exclude", tmp_path / "bare.csv"], "no column image"),
+        (["--exclude", tmp_path / "all.csv"], "lists all 48 images"),
+        (["--exclude", tmp_path / "no.csv"], "no such file"),
+    ):
+        code, _, refusal = call(monkeypatch, capsys, *words, *arguments)
+        assert code == 2, arguments
+        assert sentence in refusal
