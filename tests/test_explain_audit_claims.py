@@ -1,6 +1,7 @@
 """The seven claims on coins of which each is made true on purpose, and made false: the audit must tell them apart."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -411,3 +412,32 @@ def test_photographs_of_which_nothing_is_known_say_what_is_missing(struck: Path,
     assert len(pairs.missing) == 1
     assert counterfactual.draw_pairs(tmp_path / "none.png", sample, ASKED) == 0
     assert not (tmp_path / "none.png").exists()
+
+
+def test_a_single_cluster_decides_nothing(rng, struck_coins):
+    one, wear, heat = np.zeros(COINS, int), rng.random(COINS), rng.random(COINS)
+    fields, kinds = struck_coins["fields"], struck_coins["kinds"]
+    ground = rng.choice(["white", "grey"], COINS)
+    for number, findings in (
+        (1, claims.claim_cross(heat, {RANDOM: heat / 2}, one, SEED, wear > 0.5, one)),
+        (2, claims.claim_bar(heat, {RANDOM: heat / 2}, one, SEED, {"turned": heat})),
+        (3, claims.claim_quality({"background": ground}, one, SEED, {"on the rim": {"": heat}}, one, wear > 0.9)),
+        (5, claims.claim_many((fields != "").sum(1), kinds, one, SEED)),
+        (6, claims.claim_axe({"": heat}, heat, one, SEED)),
+    ):
+        assert verdict_of(findings, number) == UNDECIDED
+
+
+def test_a_supervised_run_and_no_method_are_said(painted):
+    subject = painted.subject
+    run = subject.run
+    try:
+        subject.run = replace(run, meta=replace(run.meta, kind="supervised"))
+        found = claims.measure(painted, ASKED)
+        assert not found.findings
+        assert "supervised" in found.missing[0]
+    finally:
+        subject.run = run
+    found = claims.measure(painted, Asked((), 5, 1))
+    assert {one.of for one in found.findings} == {CLAIMS[number] for number in (3, 4, 5, 7)}
+    assert "no method of attribution" in " ".join(found.missing)

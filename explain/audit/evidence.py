@@ -37,7 +37,8 @@ WARM = 0.1  # of the square: concentration is the share of the heat on its warme
 SYMBOLS = ("field0", "field1", "field2", "field3")
 UNTRAINED, CENTRED, RANDOM = "the untrained network", "a centred blob", "random heat"
 TURNED, UNDER_THE_LAMP = "the photograph turned by 90 degrees", "the coin turned by 90 degrees under the same lamp"
-AXES, OTHER_SYMBOLS, BAR = "the axes", "the other symbols", "the horizontal bar"
+AXES, OTHER_SYMBOLS = "the axes", "the other symbols"
+BAR, OTHER_BAR = "the horizontal bar", "the vertical bar"
 PLACEBO = "the axes' shapes on an empty field"
 SCATTERED = "heat scattered"
 REPAINTED = 60  # coins that are painted anew at most
@@ -371,7 +372,7 @@ def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, n
         fields: (n, 4) their symbols.
     """
     dataset, seen = subject.pictures.dataset, subject.run.meta.view
-    lost = {what: np.full(len(rows), np.nan) for what in (AXES, PLACEBO, OTHER_SYMBOLS, BAR)}
+    lost = {what: np.full(len(rows), np.nan) for what in (AXES, PLACEBO, OTHER_SYMBOLS, BAR, OTHER_BAR)}
     with_axe = np.flatnonzero((fields == "axe").any(1))
     for some in _batches(with_axe, "covering symbols"):
         drawn, what_of = [], []
@@ -402,7 +403,7 @@ def _to_cover(masks: Mapping[str, np.ndarray], fields: list[str]) -> dict[str, n
     found = {"": np.zeros_like(masks["coin"]), AXES: np.any([masks[f"field{place}"] for place in axes], axis=0)}
     if others:
         found[OTHER_SYMBOLS] = np.any(others, axis=0)
-    found[BAR] = masks["horizontal"] & ~masks["dot"]
+    found[BAR], found[OTHER_BAR] = (masks[name] & ~masks["dot"] for name in ("horizontal", "vertical"))
     empty = [place for place, name in enumerate(fields) if name == ""]
     if len(axes) == 1 and empty:  # a turn about the coin's middle brings the axe's shape there
         middle = np.argwhere(masks["coin"]).mean(0)[::-1]
