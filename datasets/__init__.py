@@ -15,6 +15,7 @@ from console import UserError
 from datasets.cache import Pixels, content_digests, decode_all, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
+from datasets.places import VERSION as PLACES_VERSION
 from datasets.places import Place, find_places
 from datasets.view import PHOTOGRAPH, VIEWS
 from machine.files import home_path
@@ -162,7 +163,7 @@ def look(dataset: Dataset, view: str, size: int, workers: int | None = None) -> 
         return dataset
     photographs, places = dataset.decoded, dataset.find_places(workers)
     pixels, _, _ = decode_all(
-        f"{dataset.pixels_key}-{view}{VIEW_VERSION}-{size}",
+        f"{dataset.pixels_key}-{view}{VIEW_VERSION}-{size}-places{PLACES_VERSION}",
         dataset.ids,
         lambda i: VIEWS[view].draw(np.array(photographs[i]), places[i], size),
         f"{view} view",
