@@ -372,7 +372,7 @@ def test_a_painted_run_answers_every_claim(painted, tmp_path):
     again = claims.measure(painted, ASKED)
     np.testing.assert_equal([vars(one) for one in again.findings], [vars(one) for one in found.findings])
     assert len(claims.conclude(found)) == 7
-    lines = claims.write_exclude(tmp_path / "exclude.csv", painted)
+    lines = claims.write_beside(tmp_path / "exclude.csv", painted, ASKED)
     rows = list(csv.DictReader((tmp_path / "exclude.csv").open()))
     assert len(rows) == lines
     assert (tmp_path / "exclude.csv").read_text().startswith("image,reason")
@@ -392,7 +392,7 @@ def test_a_sheet_of_pairs_is_drawn(painted, tmp_path):
     from PIL import Image
 
     path = tmp_path / "pairs.png"
-    assert counterfactual.draw_pairs(path, painted, ASKED) == 5
+    assert counterfactual.write_beside(path, painted, ASKED) == 5
     with Image.open(path) as sheet:
         assert sheet.width > 800
         assert np.asarray(sheet).std() > 20
@@ -410,7 +410,7 @@ def test_photographs_of_which_nothing_is_known_say_what_is_missing(struck: Path,
     pairs = counterfactual.measure(sample, ASKED)
     assert not pairs.findings
     assert len(pairs.missing) == 1
-    assert counterfactual.draw_pairs(tmp_path / "none.png", sample, ASKED) == 0
+    assert counterfactual.write_beside(tmp_path / "none.png", sample, ASKED) == 0
     assert not (tmp_path / "none.png").exists()
 
 

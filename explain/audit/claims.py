@@ -114,7 +114,7 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
     return found
 
 
-def write_exclude(path: Path, sample: Sample) -> int:
+def write_beside(path: Path, sample: Sample, asked: Asked) -> int:
     """Write the images of clusters of bad pictures, for `train --exclude` and for a person to strike out; how many.
 
     The file has the columns image and reason, and is written even if there is none.

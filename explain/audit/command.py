@@ -112,6 +112,8 @@ def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measur
             begun = time.perf_counter()
             measured = part.module.measure(sample, asked)
             measured = replace(measured, seconds=round(time.perf_counter() - begun, 1))
+            if part.leaves is not None:
+                part.module.write_beside(folder / part.leaves[0], sample, asked)
             write_json(path, {"asked": known, **_to_json(measured)})
         found[part] = measured
     return found

@@ -368,8 +368,8 @@ def conclude(measured: Measured) -> list[str]:
     return [f"Of the coins that were painted anew these change their cluster: {', '.join(moves)} ({', '.join(still)})."]
 
 
-def draw_pairs(path: Path, sample: Sample, asked: Asked) -> int:
-    """A sheet of ten pairs: the coin, and beside it the same with one thing otherwise; what changed, both clusters.
+def write_beside(path: Path, sample: Sample, asked: Asked) -> int:
+    """Draw ten pairs, the coin and beside it the same with one thing otherwise; what changed, and both clusters.
 
     Args:
         path: of the PNG.

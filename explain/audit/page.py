@@ -42,6 +42,7 @@ def write_page(
                 "pictures": pictures,
                 "tables": tables_of(one.findings),
                 "missing": one.missing,
+                "beside": part.leaves if part.leaves is not None and (folder / part.leaves[0]).exists() else None,
                 "seconds": one.seconds,
             }
         )

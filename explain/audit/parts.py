@@ -13,6 +13,7 @@ class Part:
     title: str
     about: str  # how to read its figures
     drawn: tuple[str, ...] = ()  # measures that are drawn beside their controls, if they were measured
+    leaves: tuple[str, str] | None = None  # a file that its module's `write_beside` writes, and what that is
 
     @property
     def module(self) -> Any:
@@ -68,11 +69,14 @@ PARTS = (
         "Seven claims about what holds coins together",
         "Each counted over all clusters, with a bootstrap interval, beside heat that knows nothing. They are "
         "those of a study of Celtic coins, which drew them from chosen coins of chosen clusters.",
+        leaves=("exclude.csv", "images of clusters of bad pictures, to leave out with `deepcluster train --exclude`"),
     ),
     Part(
         "counterfactual",
         "What moves a coin to another cluster",
         "The same painted coin with one thing changed, all else equal to the pixel: the share of coins that "
         "the network then puts elsewhere. The strongest evidence there is, and only for painted coins.",
+        ("share of the coins whose cluster changes",),
+        ("pairs.png", "Ten pairs: the coin, and beside it the same with one thing otherwise"),
     ),
 )
