@@ -1,0 +1,232 @@
+"""Whether the network needs what a map points at: pixels are replaced in the order of heat, and its answer is watched.
+
+Each image, map and baseline gives a curve of the probability of the image's own cluster; orders that know nothing, or
+nothing of what was learnt (`controls`), are followed the same way. What a method is worth is what it does better than
+they, image by image.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from console import progress
+from explain.attribution.perturbation import blurred
+from explain.audit.controls import CONTROLS, UNTRAINED, goes_around, heats, own_targets
+from explain.audit.findings import Asked, Figure, Finding, Measured, Sample, mean_of
+from explain.subject import Subject
+from machine.device import full_precision
+from machine.seeds import derive_seed
+
+PART = "faithfulness"
+FEW = 24  # images: each map of each is shown to the network some hundred times
+STEPS = 16  # of a curve
+IMPUTED = (0.1, 0.3, 0.5)  # shares of the pixels that ROAD takes away; more leave little to fill the gaps from
+NOISE = 0.01  # of ROAD's filling, as pytorch-grad-cam has it
+SHOWN = {"cpu": 64, "cuda": 512}  # images in the network at a time
+BASELINES = {"neutral": "nothing to see", "blur": "a blurred copy", "other": "the image of another cluster"}
+DELETION, INSERTION = "deletion to {}", "insertion out of {}"
+ROAD, DROP, INCREASE = "ROAD, most relevant first", "average drop", "increase of confidence"
+
+
+def measure(sample: Sample, asked: Asked) -> Measured:
+    """Deletion, insertion, ROAD, average drop and increase of confidence of each method, beside the controls."""
+    subject = sample.subject
+    if len(subject.clusters.numbers) < 2:
+        return Measured([], missing=["Faithfulness: there is one cluster alone, whose probability is always 1."])
+    if not len(sample.rows) or not asked.methods:
+        return Measured([], missing=["Faithfulness: there is no image in a cluster, or no method, to measure."])
+    rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
+    rows = np.sort(rng.permutation(sample.rows)[:FEW])
+    curves: dict[str, dict[str, list[np.ndarray]]] = {}  # measure -> map -> a curve of each image
+    values: dict[str, dict[str, list[float]]] = {}  # measure -> map -> a value of each image
+    for row in progress(rows.tolist(), "taking pixels away", unit="images"):
+        one = np.array([row])
+        image, column = subject.images(one), int(own_targets(subject, one)[0])
+        found = heats(subject, one, asked.methods, asked.seed)
+        orders = {title: order_of(heat[0], derive_seed(asked.seed, row, "ties")) for title, heat in found.items()}
+        for name, fill in fills_of(subject, sample.rows, row, image, asked.seed).items():
+            for what, start, end in ((DELETION, image, fill), (INSERTION, fill, image)):
+                probabilities = replacement_curves(subject.model, start, end, np.stack([*orders.values()]), column)
+                for title, curve in zip(orders, probabilities, strict=True):
+                    curves.setdefault(what.format(BASELINES[name]), {}).setdefault(title, []).append(curve)
+        alone = confidences(subject.model, image, found, column)
+        whole = float(probabilities_of(subject.model, image, column)[0])
+        filled = road_probabilities(subject, image, orders, column, derive_seed(asked.seed, row, "ROAD"))
+        for title in orders:
+            measured = {
+                ROAD: filled[title],
+                DROP: max(0.0, whole - alone[title]) / max(whole, 1e-12),
+                INCREASE: float(alone[title] > whole),
+            }
+            for what, value in measured.items():
+                values.setdefault(what, {}).setdefault(title, []).append(value)
+    areas = {what: {title: [area(one) for one in of] for title, of in maps.items()} for what, maps in curves.items()}
+    findings = [
+        compare(what, one.title, maps, asked.seed, more_is_better=what == INCREASE or what.startswith("insertion"))
+        for one in asked.methods
+        for what, maps in (areas | values).items()
+        if one.title in maps
+    ]
+    missing = []
+    if not any(BASELINES["other"] in what for what in areas):
+        missing.append("Faithfulness: no sampled image is of another cluster, so none could fill in for what is taken.")
+    return Measured(findings, figures_of(curves), missing)
+
+
+def order_of(heat: np.ndarray, seed: int) -> np.ndarray:
+    """(H, W) heat -> (H, W) int64, the place of each pixel in the order of heat: 0 is the hottest; ties by chance."""
+    chance = np.random.default_rng(seed).random(heat.size)
+    order = np.lexsort((chance, -heat.ravel().astype(np.float64)))
+    place = np.empty(heat.size, np.int64)
+    place[order] = np.arange(heat.size)
+    return place.reshape(heat.shape)
+
+
+def replacement_curves(
+    model: nn.Module, start: Tensor, end: Tensor, orders: np.ndarray, column: int, steps: int = STEPS
+) -> np.ndarray:
+    """Probability of a cluster while an image is replaced by another one, pixel by pixel.
+
+    From the image to a baseline this is *deletion*, from the baseline to the image *insertion* (Petsiuk, Das & Saenko
+    2018, section 4.2).
+
+    Args:
+        model: from images to logits.
+        start: (1, C, H, W) what there is at first.
+        end: (1, C, H, W), or what broadcasts to it.
+        orders: (M, H, W) `order_of` each map.
+        column: of the cluster among the logits.
+        steps: after each, `i / steps` of the pixels are replaced.
+
+    Returns:
+        (M, steps + 1) in 0..1.
+    """
+    ends = torch.cat([start, end.expand_as(start)])
+    first, last = probabilities_of(model, ends, column)
+    place = torch.as_tensor(orders, device=start.device)[:, None, None]  # (M, 1, 1, H, W)
+    until = torch.arange(1, steps, device=start.device) * orders[0].size / steps
+    replaced = (place < until[None, :, None, None, None]).flatten(0, 1)  # (M * (steps - 1), 1, H, W)
+    between = probabilities_of(model, start, column, replaced, end).reshape(len(orders), steps - 1)
+    side = np.ones((len(orders), 1))
+    return np.concatenate([side * first, between, side * last], 1)
+
+
+def probabilities_of(
+    model: nn.Module, images: Tensor, column: int, replaced: Tensor | None = None, fill: Tensor | None = None
+) -> np.ndarray:
+    """(N,) softmax of one logit, of images (N, C, H, W); or of one image where `replaced` (N, 1, H, W) by `fill`."""
+    count = len(images) if replaced is None else len(replaced)
+    size, found = SHOWN[images.device.type], []
+    with torch.inference_mode(), full_precision():
+        for begin in range(0, count, size):
+            if replaced is None or fill is None:
+                shown = images[begin : begin + size]
+            else:
+                shown = torch.where(replaced[begin : begin + size], fill, images)
+            found.append(model(shown).float().softmax(1)[:, column].cpu().numpy())
+    return np.concatenate(found).astype(np.float64)
+
+
+def area(curve: np.ndarray) -> float:
+    """Area under a curve over 0..1, by trapezoids."""
+    return float((curve[1:] + curve[:-1]).mean() / 2)
+
+
+def fills_of(subject: Subject, rows: np.ndarray, row: int, image: Tensor, seed: int) -> dict[str, Tensor]:
+    """Key of BASELINES -> (1, C, H, W) to replace an image by; `other` is left out where there is no other cluster."""
+    fills = {"neutral": subject.model.neutral.to(image).expand_as(image), "blur": blurred(image)}
+    assignment = subject.clusters.assignment
+    others = rows[assignment[rows] != assignment[row]]
+    if len(others):
+        rng = np.random.default_rng(derive_seed(seed, row, "another image"))
+        fills["other"] = subject.images(rng.choice(others, 1))
+    return fills
+
+
+def confidences(model: nn.Module, image: Tensor, found: Mapping[str, np.ndarray], column: int) -> dict[str, float]:
+    """Probability of the cluster where the image is left in proportion to the heat (1 at its maximum), by title.
+
+    What "explanation maps" are in Chattopadhay et al. 2018, section 5.1; elsewhere is what the network has for nothing.
+    """
+    heat = torch.as_tensor(np.concatenate([*found.values()]), device=image.device)[:, None]
+    heat = heat / heat.amax((2, 3), keepdim=True).clamp(min=1e-30)
+    neutral = getattr(model, "neutral", None)
+    nothing = torch.zeros_like(image) if neutral is None else neutral.to(image)
+    return dict(zip(found, probabilities_of(model, nothing + heat * (image - nothing), column).tolist(), strict=True))
+
+
+def road_probabilities(
+    subject: Subject, image: Tensor, orders: Mapping[str, np.ndarray], column: int, seed: int
+) -> dict[str, float]:
+    """Mean probability of the cluster with the hottest pixels (IMPUTED) filled from their neighbours, by title.
+
+    Remove and debias, most relevant first (Rong et al. 2022), filled by pytorch-grad-cam's noisy linear imputation. Of
+    a strip whose ends meet, its ends are laid on either side first, so that gaps there are filled from across.
+    """
+    pictures = [
+        impute(image[0].cpu(), order < share * order.size, seed, goes_around(subject))
+        for order in orders.values()
+        for share in IMPUTED
+    ]
+    found = probabilities_of(subject.model, torch.stack(pictures).to(image), column)
+    return dict(zip(orders, found.reshape(len(orders), len(IMPUTED)).mean(1).tolist(), strict=True))
+
+
+def impute(image: Tensor, gone: np.ndarray, seed: int, around: bool = False) -> Tensor:
+    """(C, H, W) on the CPU with the pixels `gone` (H, W) filled by weighted means of their neighbours, and noise."""
+    from pytorch_grad_cam.metrics.road import NoisyLinearImputer
+
+    width = image.shape[2]
+    beside = width // 8 if around else 0
+    columns = np.arange(-beside, width + beside) % width
+    kept = torch.from_numpy((~gone).astype(np.float32)[:, columns])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        filled = NoisyLinearImputer(NOISE)(image[:, :, torch.as_tensor(columns)].contiguous(), kept)
+    return filled[:, :, beside : beside + width]
+
+
+def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, more_is_better: bool) -> Finding:
+    """One method's figure beside the best control's; the verdict is of differences on the same images.
+
+    Args:
+        what: the measure.
+        title: of the method.
+        maps: title of each method and control -> a value of each image, the same images in each.
+        seed: of the bootstrap.
+        more_is_better: of the measure.
+    """
+    sign = 1 if more_is_better else -1
+    own = np.array(maps[title])
+    value, low, high, n = mean_of(own, seed)
+    controls = {name: sign * np.array(maps[name]) for name in (f"{title}{UNTRAINED}", *CONTROLS) if name in maps}
+    best = max(controls, key=lambda name: float(controls[name].mean()))
+    better = {name: mean_of(sign * own - of, seed) for name, of in controls.items()}  # (mean, low, high, n)
+    worse_than = [name for name, (_, _, upper, _) in better.items() if upper < 0]
+    if all(lower > 0 for _, lower, _, _ in better.values()):
+        verdict = "better than every control"
+    elif worse_than:
+        verdict = f"worse than {best if best in worse_than else worse_than[0]}"
+    else:
+        unbeaten = best if better[best][1] <= 0 else next(name for name, of in better.items() if of[1] <= 0)
+        verdict = f"no better than {unbeaten}"
+    return Finding(
+        PART, what, title, value, low, high, n, f"best control: {best}", float(np.mean(maps[best])), verdict=verdict
+    )
+
+
+def figures_of(curves: Mapping[str, Mapping[str, list[np.ndarray]]]) -> dict[str, Figure]:
+    """The mean curves of deletion and of insertion, each with the baseline that its authors chose."""
+    chosen = {"deletion": DELETION.format(BASELINES["neutral"]), "insertion": INSERTION.format(BASELINES["blur"])}
+    figures = {}
+    for name, what in chosen.items():
+        lines = {}
+        for title, of in curves[what].items():
+            mean = np.mean(of, 0)
+            lines[title] = (np.linspace(0, 1, len(mean)).tolist(), mean.tolist())
+        better = "the lower the better" if name == "deletion" else "the higher the better"
+        across = "share of the pixels replaced, the hottest first"
+        figures[name] = Figure(f"{what[0].upper()}{what[1:]}: {better}", across, "probability of the cluster", lines)
+    return figures
