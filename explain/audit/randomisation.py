@@ -1,19 +1,40 @@
-"""Whether an explanation depends on what was learnt: the same method on the network before its training."""
+"""Whether an explanation depends on what was learnt: the same method on the network before its training.
 
-from collections.abc import Sequence
+The gallery shows one figure of it for each method; the audit gives random weights layer by layer, from the head down.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
+import cv2
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from console import progress
 from explain.attribution import Asked, attribute
+from explain.attribution.registry import PHOTOGRAPH
+from explain.audit import findings
+from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, own_targets
+from explain.audit.findings import Figure, Finding, Measured, mean_of
 from explain.choice import target_weights
 from explain.record import Explanation
 from explain.subject import Subject
 from machine.files import write_json
 from machine.reading import Between, Damaged, read_json, typed
+from machine.seeds import derive_seed
 
 SAMPLE = 32  # images
+PART = "sanity"
+RANK, STRUCTURE = "rank correlation", "SSIM"
+HEAD, ALL = "random weights in the head alone", "random weights everywhere"
+OF_ANOTHER = "maps of two images"  # what likeness is held against
+WINDOW, SIGMA, STEADY = (11, 11), 1.5, (0.01, 0.03)  # of SSIM, as in Wang et al. 2004
+NO_TRAINING = (
+    "Sanity: maps of a network trained on shuffled clusters, since it would have to learn them by heart first: longer "
+    "than an audit may take."
+)
 
 
 def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
@@ -72,3 +93,167 @@ def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(a.cpu().numpy(), b.cpu().numpy()).statistic)
+
+
+# --- the audit ----------------------------------------------------------------------------------------------------
+
+
+def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
+    """Likeness of each method's maps to those of the network with random weights from the head down to each layer.
+
+    Cascading randomisation (Adebayo et al. 2018, section 3), with the weights that the training started from. Held
+    against how alike the maps of two different images are anyway.
+    """
+    subject = sample.subject
+    methods = [one for one in asked.methods if one.name != PHOTOGRAPH]
+    rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
+    rows = np.sort(rng.permutation(sample.rows)[:SAMPLE])
+    if not len(rows) or not methods:
+        return Measured([], missing=["Sanity: there is no image in a cluster, or no method, to measure."])
+    learnt = _maps_of(subject, subject.model, rows, methods)
+    depths = ["trained"]
+    like: dict[tuple[str, str], list[np.ndarray]] = {}  # title, likeness -> of each depth (B,)
+    for name, model in progress(cascade(subject.model, subject.untrained), "randomising layers", unit="layers"):
+        depths.append(name)
+        changed = _maps_of(subject, model, rows, methods)
+        for one in methods:
+            for what, values in likenesses(one, learnt[one.key], changed[one.key]).items():
+                like.setdefault((one.title, what), []).append(values)
+    found: list[Finding] = []
+    for one in methods:
+        other = likenesses(one, learnt[one.key], np.roll(learnt[one.key], 1, 0))  # the next image's
+        for what, floor in other.items():
+            of = like[one.title, what]
+            floor = floor if len(rows) > 1 else np.full(1, np.nan)
+            found.append(_held(f"{what}, {HEAD}", one.title, of[0], floor, asked.seed))
+            found.append(_held(f"{what}, {ALL}", one.title, of[-1], floor, asked.seed))
+    across = f"layers with random weights, from the head down: {', '.join(depths[1:])}"
+    figures = {}
+    for file, kind in (("sanity-rank", RANK), ("sanity-ssim", STRUCTURE)):
+        lines = {
+            f"{title}{what.removeprefix(kind)}": (
+                list(map(float, range(len(depths)))),
+                [1.0, *(mean_of(values, asked.seed)[0] for values in of)],
+            )
+            for (title, what), of in like.items()
+            if what.startswith(kind)
+        }
+        figures[file] = Figure("How much of a map is there without what was learnt", across, kind, lines)
+    return Measured(found, figures, [NO_TRAINING])
+
+
+def cascade(trained: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """One copy of a network that takes the untrained weights, layer by layer from the head down: (layer, the copy).
+
+    A layer is a convolution or linear map with the norms that follow it; those that training left alone are none. At
+    last the copy is the untrained network.
+
+    Args:
+        trained: the network, which is left as it is.
+        untrained: the same one before its training.
+    """
+    model, before = copy.deepcopy(trained), dict(untrained.named_modules())
+    layers: list[list[str]] = []
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if any(True for _ in module.children()) or not module.state_dict():
+            continue
+        if not layers or (isinstance(weight, Tensor) and weight.dim() > 1):  # a norm's has one
+            layers.append([])
+        layers[-1].append(name)
+    kinds = ["convolution" if _is_convolution(model.get_submodule(layer[0])) else "dense" for layer in layers]
+    for i in reversed(range(len(layers))):
+        same = True
+        for name in layers[i]:
+            own, first = model.get_submodule(name).state_dict(), before[name].state_dict()
+            same &= all(torch.equal(own[key], first[key]) for key in own)
+            model.get_submodule(name).load_state_dict(first)
+        if not same:
+            yield "head" if i == len(layers) - 1 else f"{kinds[i]} {kinds[: i + 1].count(kinds[i])}", model
+
+
+def _is_convolution(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d)
+
+
+def _maps_of(subject: Subject, model: nn.Module, rows: np.ndarray, methods: Sequence[Asked]) -> dict[str, np.ndarray]:
+    """Key of each method -> (B, C, H, W) float32 maps for the own cluster's logit."""
+    size = BATCH_OF_MANY_PASSES if any(one.method.passes == "many" for one in methods) else BATCH
+    parts = []
+    for begin in range(0, len(rows), size):
+        some = rows[begin : begin + size]
+        maps = attribute(model, subject.images(some), own_targets(subject, some), methods)
+        parts.append({key: values.detach().float().cpu().numpy() for key, values in maps.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def likenesses(asked: Asked, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarray]:
+    """How alike maps are, pair by pair: what is compared, and how -> (B,); NaN where either map says nothing.
+
+    Absolute maps (the largest of the channels), and of methods whose maps have signs the sums over channels too. SSIM
+    is of maps over their own largest value.
+
+    Args:
+        asked: the method.
+        a: (B, C, H, W) its maps.
+        b: (B, C, H, W) what they are compared with.
+    """
+    pairs = {"absolute": (np.abs(a).max(1), np.abs(b).max(1))}
+    if asked.method.kind in ("signed", "fine", "change"):
+        pairs["signed"] = a.sum(1), b.sum(1)
+    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {RANK: _rank_correlation, STRUCTURE: _likeness}
+    return {
+        f"{name}, {which} maps": np.array([compared(x, y) for x, y in zip(*both, strict=True)])
+        for name, compared in measures.items()
+        for which, both in pairs.items()
+    }
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    return _spearman(torch.from_numpy(a.ravel()), torch.from_numpy(b.ravel()))
+
+
+def _likeness(a: np.ndarray, b: np.ndarray) -> float:
+    if a.min() == a.max() or b.min() == b.max():
+        return float("nan")
+    signed = min(a.min(), b.min()) < 0
+    return structural_similarity(a / np.abs(a).max(), b / np.abs(b).max(), 2.0 if signed else 1.0)
+
+
+def structural_similarity(a: np.ndarray, b: np.ndarray, span: float) -> float:
+    """SSIM of two pictures (H, W): 1 if they are the same.
+
+    Wang, Bovik, Sheikh & Simoncelli 2004, equation 13 under a Gaussian window, and its mean over the picture.
+
+    Args:
+        a: one.
+        b: the other.
+        span: of possible values.
+    """
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    first, second = ((k * span) ** 2 for k in STEADY)
+
+    def local(values: np.ndarray) -> np.ndarray:
+        return cv2.GaussianBlur(values, WINDOW, SIGMA)
+
+    mean_a, mean_b = local(a), local(b)
+    together = local(a * b) - mean_a * mean_b
+    spread = local(a * a) - mean_a**2 + local(b * b) - mean_b**2
+    found = (2 * mean_a * mean_b + first) * (2 * together + second)
+    return float((found / ((mean_a**2 + mean_b**2 + first) * (spread + second))).mean())
+
+
+def _held(measure: str, title: str, values: np.ndarray, floor: np.ndarray, seed: int) -> Finding:
+    """A likeness beside that of maps of two images, with what the difference on the same images says."""
+    value, low, high, n = mean_of(values, seed)
+    difference, above, _, pairs = mean_of(values - floor, seed)
+    verdict = ""
+    if pairs:
+        verdict = (
+            f"of which {difference:.2f} is there without what was learnt"
+            if above > 0
+            else f"no more alike than {OF_ANOTHER}: depends on what was learnt"
+        )
+    return Finding(PART, measure, title, value, low, high, n, OF_ANOTHER, mean_of(floor, seed)[0], verdict=verdict)
