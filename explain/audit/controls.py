@@ -14,6 +14,7 @@ from explain.subject import Subject
 from machine.seeds import derive_seed
 
 BATCH, BATCH_OF_MANY_PASSES = 32, 8  # images
+UNIFORM = "the same everywhere"
 UNTRAINED = ", untrained"  # after the title of a method, on the network before its training
 BLOB = 0.5  # sigma of the blob in the middle, in half sides of the square, or radii of the coin
 SMOOTH = 1 / 12  # sigma of random heat, of the view's shorter side: about as coarse as a CAM
@@ -113,7 +114,7 @@ def edge_heat(subject: Subject, rows: np.ndarray, images: Tensor, seed: int) -> 
 EDGES = "edges of the photograph"
 CONTROLS: dict[str, Callable[[Subject, np.ndarray, Tensor, int], np.ndarray]] = {
     "random heat": random_heat,
-    "the same everywhere": uniform_heat,
+    UNIFORM: uniform_heat,
     "a blob in the middle": central_heat,
     EDGES: edge_heat,
 }

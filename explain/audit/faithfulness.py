@@ -5,6 +5,7 @@ nothing of what was learnt (`controls`), are followed the same way. What a metho
 they, image by image.
 """
 
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from console import progress
-from explain.attribution.perturbation import blurred
-from explain.audit.controls import CONTROLS, UNTRAINED, goes_around, heats, own_targets
+from explain.attribution.perturbation import filling
+from explain.audit.controls import CONTROLS, UNIFORM, UNTRAINED, goes_around, heats, own_targets
 from explain.audit.findings import Asked, Figure, Finding, Measured, Sample, mean_of
 from explain.subject import Subject
 from machine.device import full_precision
@@ -47,13 +48,18 @@ def measure(sample: Sample, asked: Asked) -> Measured:
         found = heats(subject, one, asked.methods, asked.seed)
         orders = {title: order_of(heat[0], derive_seed(asked.seed, row, "ties")) for title, heat in found.items()}
         for name, fill in fills_of(subject, sample.rows, row, image, asked.seed).items():
-            for what, start, end in ((DELETION, image, fill), (INSERTION, fill, image)):
+            for what, start, end in (
+                (DELETION, image, fill.expand_as(image)),
+                (INSERTION, fill.expand_as(image), image),
+            ):
                 probabilities = replacement_curves(subject.model, start, end, np.stack([*orders.values()]), column)
                 for title, curve in zip(orders, probabilities, strict=True):
                     curves.setdefault(what.format(BASELINES[name]), {}).setdefault(title, []).append(curve)
         alone = confidences(subject.model, image, found, column)
         whole = float(probabilities_of(subject.model, image, column)[0])
-        filled = road_probabilities(subject, image, orders, column, derive_seed(asked.seed, row, "ROAD"))
+        filled = road_probabilities(
+            subject.model, image, orders, column, derive_seed(asked.seed, row, "ROAD"), goes_around(subject)
+        )
         for title in orders:
             measured = {
                 ROAD: filled[title],
@@ -61,6 +67,8 @@ def measure(sample: Sample, asked: Asked) -> Measured:
                 INCREASE: float(alone[title] > whole),
             }
             for what, value in measured.items():
+                if title == UNIFORM and what != ROAD:
+                    continue  # it leaves the image whole
                 values.setdefault(what, {}).setdefault(title, []).append(value)
     areas = {what: {title: [area(one) for one in of] for title, of in maps.items()} for what, maps in curves.items()}
     findings = [
@@ -136,7 +144,7 @@ def area(curve: np.ndarray) -> float:
 
 def fills_of(subject: Subject, rows: np.ndarray, row: int, image: Tensor, seed: int) -> dict[str, Tensor]:
     """Key of BASELINES -> (1, C, H, W) to replace an image by; `other` is left out where there is no other cluster."""
-    fills = {"neutral": subject.model.neutral.to(image).expand_as(image), "blur": blurred(image)}
+    fills = {"neutral": filling("grey", subject.model, image), "blur": filling("blur", subject.model, image)}
     assignment = subject.clusters.assignment
     others = rows[assignment[rows] != assignment[row]]
     if len(others):
@@ -148,17 +156,17 @@ def fills_of(subject: Subject, rows: np.ndarray, row: int, image: Tensor, seed: 
 def confidences(model: nn.Module, image: Tensor, found: Mapping[str, np.ndarray], column: int) -> dict[str, float]:
     """Probability of the cluster where the image is left in proportion to the heat (1 at its maximum), by title.
 
-    What "explanation maps" are in Chattopadhay et al. 2018, section 5.1; elsewhere is what the network has for nothing.
+    The "explanation maps" of Chattopadhay et al. 2018, section 5.1, on what the network has for nothing. The more a map
+    covers the more it leaves, so heat that is the same everywhere leaves the image whole: there it is no control.
     """
     heat = torch.as_tensor(np.concatenate([*found.values()]), device=image.device)[:, None]
     heat = heat / heat.amax((2, 3), keepdim=True).clamp(min=1e-30)
-    neutral = getattr(model, "neutral", None)
-    nothing = torch.zeros_like(image) if neutral is None else neutral.to(image)
+    nothing = filling("grey", model, image)
     return dict(zip(found, probabilities_of(model, nothing + heat * (image - nothing), column).tolist(), strict=True))
 
 
 def road_probabilities(
-    subject: Subject, image: Tensor, orders: Mapping[str, np.ndarray], column: int, seed: int
+    model: nn.Module, image: Tensor, orders: Mapping[str, np.ndarray], column: int, seed: int, around: bool = False
 ) -> dict[str, float]:
     """Mean probability of the cluster with the hottest pixels (IMPUTED) filled from their neighbours, by title.
 
@@ -166,11 +174,11 @@ def road_probabilities(
     a strip whose ends meet, its ends are laid on either side first, so that gaps there are filled from across.
     """
     pictures = [
-        impute(image[0].cpu(), order < share * order.size, seed, goes_around(subject))
+        impute(image[0].cpu(), order < share * order.size, seed, around)
         for order in orders.values()
         for share in IMPUTED
     ]
-    found = probabilities_of(subject.model, torch.stack(pictures).to(image), column)
+    found = probabilities_of(model, torch.stack(pictures).to(image), column)
     return dict(zip(orders, found.reshape(len(orders), len(IMPUTED)).mean(1).tolist(), strict=True))
 
 
@@ -182,7 +190,8 @@ def impute(image: Tensor, gone: np.ndarray, seed: int, around: bool = False) -> 
     beside = width // 8 if around else 0
     columns = np.arange(-beside, width + beside) % width
     kept = torch.from_numpy((~gone).astype(np.float32)[:, columns])
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it hands tensors to numpy
         torch.manual_seed(seed)
         filled = NoisyLinearImputer(NOISE)(image[:, :, torch.as_tensor(columns)].contiguous(), kept)
     return filled[:, :, beside : beside + width]

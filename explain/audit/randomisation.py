@@ -29,6 +29,7 @@ SAMPLE = 32  # images
 PART = "sanity"
 RANK, STRUCTURE = "rank correlation", "SSIM"
 HEAD, ALL = "random weights in the head alone", "random weights everywhere"
+DOWN_TO = "random weights from the head down to {}"
 OF_ANOTHER = "maps of two images"  # what likeness is held against
 WINDOW, SIGMA, STEADY = (11, 11), 1.5, (0.01, 0.03)  # of SSIM, as in Wang et al. 2004
 NO_TRAINING = (
@@ -125,9 +126,11 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
         for what, floor in other.items():
             of = like[one.title, what]
             floor = floor if len(rows) > 1 else np.full(1, np.nan)
-            found.append(_held(f"{what}, {HEAD}", one.title, of[0], floor, asked.seed))
-            found.append(_held(f"{what}, {ALL}", one.title, of[-1], floor, asked.seed))
-    across = f"layers with random weights, from the head down: {', '.join(depths[1:])}"
+            for depth, (name, values) in enumerate(zip(depths[1:], of, strict=True)):
+                where = HEAD if not depth else ALL if depth == len(of) - 1 else DOWN_TO.format(name)
+                if where in (HEAD, ALL) or what == f"{RANK}, absolute maps":
+                    found.append(_held(f"{what}, {where}", one.title, values, floor, asked.seed))
+    across = "layers with random weights, counted from the head down"
     figures = {}
     for file, kind in (("sanity-rank", RANK), ("sanity-ssim", STRUCTURE)):
         lines = {
@@ -191,7 +194,7 @@ def likenesses(asked: Asked, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarr
     """How alike maps are, pair by pair: what is compared, and how -> (B,); NaN where either map says nothing.
 
     Absolute maps (the largest of the channels), and of methods whose maps have signs the sums over channels too. SSIM
-    is of maps over their own largest value.
+    is of maps over their own largest size.
 
     Args:
         asked: the method.
@@ -218,22 +221,19 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _likeness(a: np.ndarray, b: np.ndarray) -> float:
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
-    signed = min(a.min(), b.min()) < 0
-    return structural_similarity(a / np.abs(a).max(), b / np.abs(b).max(), 2.0 if signed else 1.0)
+    a, b = (one / np.abs(one).max() for one in (a, b))
+    if min(a.min(), b.min()) < 0:  # 0 in the middle: of means to either side of 0 SSIM makes no sense
+        a, b = (a + 1) / 2, (b + 1) / 2
+    return structural_similarity(a, b)
 
 
-def structural_similarity(a: np.ndarray, b: np.ndarray, span: float) -> float:
-    """SSIM of two pictures (H, W): 1 if they are the same.
+def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """SSIM of two pictures (H, W) in 0..1: 1 if they are the same.
 
     Wang, Bovik, Sheikh & Simoncelli 2004, equation 13 under a Gaussian window, and its mean over the picture.
-
-    Args:
-        a: one.
-        b: the other.
-        span: of possible values.
     """
     a, b = a.astype(np.float64), b.astype(np.float64)
-    first, second = ((k * span) ** 2 for k in STEADY)
+    first, second = (k**2 for k in STEADY)
 
     def local(values: np.ndarray) -> np.ndarray:
         return cv2.GaussianBlur(values, WINDOW, SIGMA)
