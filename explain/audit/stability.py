@@ -241,7 +241,8 @@ def _beside_photograph(change: str, title: str, moves: dict[str, np.ndarray], se
     own, photograph = moves[title], moves[ORIGINAL]
     value, low, high, n = mean_of(own, seed)
     still = mean_of(photograph, seed)[0]
-    further = f"{value / still:.0f} times as far as" if still > 0.001 else "further than"
+    ratio = value / still if still > 0.001 else np.inf  # of less the measure itself is rounding
+    further = "further than" if np.isinf(ratio) else f"{ratio:.{1 if ratio < 10 else 0}f} times as far as"
     verdict = _against(own - photograph, further, "the photograph", seed)
     if title != EDGES and verdict:
         verdict += f", {_against(own - moves[EDGES], 'further than', 'its edges', seed)}"
