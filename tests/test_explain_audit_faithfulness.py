@@ -129,6 +129,15 @@ def test_drop_and_increase_are_those_of_pytorch_grad_cam(net, picture):
     assert risen
 
 
+def test_what_is_not_hot_becomes_what_nothing_looks_like():
+    class Grey(Adder):
+        neutral = torch.full((1, 1, 1, 1), 0.5)
+
+    image = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    found = confidences(Grey(), image, {"heat": np.array([[[0.0, 0.0], [1.0, 2.0]]])}, 0)
+    assert found["heat"] == pytest.approx((0.5 + 0.5 + (0.5 + 3) / 2 + 4) / 10)
+
+
 def test_the_verdict_is_of_differences_on_the_same_images():
     rng = np.random.default_rng(1)
     hard = rng.normal(0, 1, 30)  # what makes images differ far more than maps do

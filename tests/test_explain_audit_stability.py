@@ -138,6 +138,8 @@ def test_maps_are_laid_back_onto_the_photograph(unrolled):
         moved[change.title] = moved_by(grey, after, change.moved(grey.shape), coin)
         if "turned" in change.title or "cut" in change.title:
             assert moved[change.title] < 0.6 * moved_by(grey, after, np.eye(2, 3), coin)
+    closer, _ = look_at(unrolled.subject, CHANGES[3].change(pixels, rng))
+    assert closer.radius == pytest.approx(dataset.places[4].radius / (1 - 2 * stability.CUT), rel=0.01)
     assert moved_by(grey, grey, np.eye(2, 3), coin) == pytest.approx(0)
     assert np.isnan(moved_by(grey, np.zeros_like(grey), np.eye(2, 3), coin))
 
