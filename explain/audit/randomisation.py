@@ -252,8 +252,8 @@ def _held(measure: str, title: str, values: np.ndarray, floor: np.ndarray, seed:
     verdict = ""
     if pairs:
         verdict = (
-            f"of which {difference:.2f} is there without what was learnt"
+            f"more alike than {OF_ANOTHER}, by {difference:.2f}: hardly asks these weights"
             if above > 0
-            else f"no more alike than {OF_ANOTHER}: depends on what was learnt"
+            else f"no more alike than {OF_ANOTHER}: depends on these weights"
         )
     return Finding(PART, measure, title, value, low, high, n, OF_ANOTHER, mean_of(floor, seed)[0], verdict=verdict)
