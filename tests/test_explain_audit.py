@@ -88,7 +88,7 @@ def test_a_damaged_part_is_measured_again(trained, audited, monkeypatch, capsys)
 class StandIn:
     """A part that counts how often it is measured, and can be stopped."""
 
-    about, drawn = "", ()
+    about, drawn, leaves = "", (), None
 
     def __init__(self, name):
         self.name = self.title = name

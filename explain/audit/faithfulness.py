@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from console import progress
 from explain.attribution.perturbation import filling
 from explain.audit.controls import CONTROLS, UNIFORM, UNTRAINED, goes_around, heats, own_targets
-from explain.audit.findings import Asked, Figure, Finding, Measured, Sample, mean_of
+from explain.audit.findings import BETTER, Asked, Figure, Finding, Measured, Sample, compare_with, join_words, mean_of
 from explain.subject import Subject
 from machine.device import full_precision
 from machine.seeds import derive_seed
@@ -24,6 +24,7 @@ PART = "faithfulness"
 FEW = 24  # images: each map of each is shown to the network some hundred times
 STEPS = 16  # of a curve
 IMPUTED = (0.1, 0.3, 0.5)  # shares of the pixels that ROAD takes away; more leave little to fill the gaps from
+FEW_NAMED = 3  # measures that a conclusion names
 NOISE = 0.01  # of ROAD's filling, as pytorch-grad-cam has it
 SHOWN = {"cpu": 64, "cuda": 512}  # images in the network at a time
 BASELINES = {"neutral": "nothing to see", "blur": "a blurred copy", "other": "the image of another cluster"}
@@ -207,23 +208,28 @@ def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, m
         seed: of the bootstrap.
         more_is_better: of the measure.
     """
-    sign = 1 if more_is_better else -1
     own = np.array(maps[title])
-    value, low, high, n = mean_of(own, seed)
-    controls = {name: sign * np.array(maps[name]) for name in (f"{title}{UNTRAINED}", *CONTROLS) if name in maps}
-    best = max(controls, key=lambda name: float(controls[name].mean()))
-    better = {name: mean_of(sign * own - of, seed) for name, of in controls.items()}  # (mean, low, high, n)
-    worse_than = [name for name, (_, _, upper, _) in better.items() if upper < 0]
-    if all(lower > 0 for _, lower, _, _ in better.values()):
-        verdict = "better than every control"
-    elif worse_than:
-        verdict = f"worse than {best if best in worse_than else worse_than[0]}"
-    else:
-        unbeaten = best if better[best][1] <= 0 else next(name for name, of in better.items() if of[1] <= 0)
-        verdict = f"no better than {unbeaten}"
+    controls = {name: np.array(maps[name]) for name in (f"{title}{UNTRAINED}", *CONTROLS) if name in maps}
+    beside = compare_with(own, controls, seed, more_is_better)
     return Finding(
-        PART, what, title, value, low, high, n, f"best control: {best}", float(np.mean(maps[best])), verdict=verdict
+        PART, what, title, *mean_of(own, seed), f"best control: {beside.name}", beside.value, verdict=beside.verdict
     )
+
+
+def conclude(measured: Measured) -> list[str]:
+    """Of each method on how many measures it surpasses every control, the best first."""
+    titles = dict.fromkeys(one.of for one in measured.findings)
+    rows = {title: [one for one in measured.findings if one.of == title] for title in titles}
+    good = {title: [one.measure for one in own if one.verdict == BETTER] for title, own in rows.items()}
+    said = []
+    for title in sorted(titles, key=lambda title: -len(good[title]) / len(rows[title])):
+        count, total = len(good[title]), len(rows[title])
+        which = f" ({join_words(good[title])})" if 0 < count < total and count <= FEW_NAMED else ""
+        if count:
+            said.append(f"{title} surpasses every control on {count} of {total} measures{which}.")
+        else:
+            said.append(f"{title} surpasses its controls on none of {total} measures.")
+    return said
 
 
 def figures_of(curves: Mapping[str, Mapping[str, list[np.ndarray]]]) -> dict[str, Figure]:

@@ -17,7 +17,7 @@ from explain.attribution import Asked, attribute
 from explain.attribution.registry import PHOTOGRAPH
 from explain.audit import findings
 from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, own_targets
-from explain.audit.findings import Figure, Finding, Measured, mean_of
+from explain.audit.findings import Figure, Finding, Measured, join_words, mean_of
 from explain.choice import target_weights
 from explain.record import Explanation
 from explain.subject import Subject
@@ -26,7 +26,7 @@ from machine.reading import Between, Damaged, read_json, typed
 from machine.seeds import derive_seed
 
 SAMPLE = 32  # images
-PART = "sanity"
+PART = "randomisation"
 RANK, STRUCTURE = "rank correlation", "SSIM"
 HEAD, ALL = "random weights in the head alone", "random weights everywhere"
 DOWN_TO = "random weights from the head down to {}"
@@ -257,3 +257,17 @@ def _held(measure: str, title: str, values: np.ndarray, floor: np.ndarray, seed:
             else f"no more alike than {OF_ANOTHER}: depends on these weights"
         )
     return Finding(PART, measure, title, value, low, high, n, OF_ANOTHER, mean_of(floor, seed)[0], verdict=verdict)
+
+
+def conclude(measured: Measured) -> list[str]:
+    """Which methods' maps stay as they are without the head, and without anything, that was learnt."""
+    said = []
+    for where, words in ((HEAD, "the head alone is random"), (ALL, "everything is random")):
+        rows = [one for one in measured.findings if one.measure == f"{RANK}, absolute maps, {where}" and one.verdict]
+        stay = [f"{one.of} ({one.value:.2f})" for one in rows if one.verdict.startswith("more alike")]
+        change = [f"{one.of} ({one.value:.2f})" for one in rows if not one.verdict.startswith("more alike")]
+        if stay:
+            said.append(f"When {words}, maps of {join_words(stay)} stay more alike than maps of two images are.")
+        if change:
+            said.append(f"When {words}, maps of {join_words(change)} are as unlike as maps of two images.")
+    return said

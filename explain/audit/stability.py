@@ -22,7 +22,7 @@ from explain.attribution import Asked as Method
 from explain.attribution import attribute
 from explain.attribution.registry import PHOTOGRAPH as ORIGINAL
 from explain.audit.controls import CONTROLS, edge_heat, heat_of, own_targets
-from explain.audit.findings import Asked, Finding, Measured, Sample, mean_of
+from explain.audit.findings import Asked, Finding, Measured, Sample, join_words, mean_of
 from explain.rendering import says_nothing
 from explain.subject import Subject
 from machine.seeds import derive_seed
@@ -35,6 +35,8 @@ BLUR = 1 / 250  # sigma, of the shorter side
 CUT = 0.02  # of each side of the photograph
 EDGES = next(title for title, control in CONTROLS.items() if control is edge_heat)
 BATCH = 16
+MOVES, SWITCHED = "map moves (1 - rank correlation)", "photographs that change their"
+EMPTY_MAPS, LOSING = "empty maps", "maps of a logit that loses to another"
 SEEDS = (
     "Stability: whether the maps of several seeds agree, since that needs several runs, and this is an audit of one."
 )
@@ -110,17 +112,17 @@ def measure(sample: Sample, asked: Asked) -> Measured:
             if title != ORIGINAL:
                 found.append(_beside_photograph(change.title, title, own, asked.seed))
         value, low, high, n = mean_of(switched, asked.seed)
-        measure_of = f"photographs that change their {subject.group}, {change.title}"
+        measure_of = f"{SWITCHED} {subject.group}, {change.title}"
         found.append(Finding(PART, measure_of, "", value, low, high, n))
     for one in methods:
         some = rows if one.method.passes == "many" else sample.rows
         empty, took = empty_maps(subject, some, one)
         value, low, high, n = mean_of(empty, asked.seed)
-        found.append(Finding(PART, "empty maps", one.title, value, low, high, n))
+        found.append(Finding(PART, EMPTY_MAPS, one.title, value, low, high, n))
         found.append(Finding(PART, f"milliseconds an image on {subject.device.type}", one.title, took, n=len(some)))
     loses = (sample.scores.margin[sample.rows] < 0).astype(float)
     value, low, high, n = mean_of(loses, asked.seed)
-    found.append(Finding(PART, "maps of a logit that loses to another", "", value, low, high, n))
+    found.append(Finding(PART, LOSING, "", value, low, high, n))
     return Measured(found, missing=[SEEDS])
 
 
@@ -246,7 +248,7 @@ def _beside_photograph(change: str, title: str, moves: dict[str, np.ndarray], se
     verdict = _against(own - photograph, further, "the photograph", seed)
     if title != EDGES and verdict:
         verdict += f", {_against(own - moves[EDGES], 'further than', 'its edges', seed)}"
-    measure_of = f"map moves (1 - rank correlation), {change}"
+    measure_of = f"{MOVES}, {change}"
     return Finding(PART, measure_of, title, value, low, high, n, "the photograph itself", still, verdict=verdict)
 
 
@@ -256,3 +258,24 @@ def _against(differences: np.ndarray, further: str, what: str, seed: int) -> str
     if not n:
         return ""
     return f"{further if low > 0 else 'less than' if high < 0 else 'as far as'} {what}"
+
+
+def conclude(measured: Measured) -> list[str]:
+    """How many coins change their cluster, which maps move least and most, and how many say nothing."""
+    said = []
+    switched = [one for one in measured.findings if one.measure.startswith(SWITCHED) and np.isfinite(one.value)]
+    if switched:
+        told = join_words([f"{one.value:.0%} {one.measure.rpartition(', ')[2]}" for one in switched])
+        said.append(f"Of the photographs change their group: {told}.")
+    turned = [one for one in measured.findings if one.measure == f"{MOVES}, {CHANGES[0].title}" and one.of != EDGES]
+    known = sorted((one for one in turned if np.isfinite(one.value)), key=lambda one: one.value)
+    if known:
+        told = join_words([f"{one.of} by {one.value:.2f}" for one in known])
+        said.append(f"{CHANGES[0].title[:1].upper()}{CHANGES[0].title[1:]}, maps move (1 - rank correlation): {told}.")
+    empty = [one for one in measured.findings if one.measure == EMPTY_MAPS and one.value > 0]
+    if empty:
+        said.append(f"Empty are {join_words([f'{one.value:.0%} of the maps of {one.of}' for one in empty])}.")
+    losing = next((one for one in measured.findings if one.measure == LOSING), None)
+    if losing is not None and losing.value > 0:
+        said.append(f"{losing.value:.0%} of the maps explain a group that the network would not choose.")
+    return said
