@@ -371,7 +371,9 @@ def test_a_painted_run_answers_every_claim(painted, tmp_path):
         assert first.verdict.split(":")[0] in (SUPPORTED, NOT, UNDECIDED)
     again = claims.measure(painted, ASKED)
     np.testing.assert_equal([vars(one) for one in again.findings], [vars(one) for one in found.findings])
-    assert len(claims.conclude(found)) == 7
+    told = claims.conclude(found)
+    assert len(told) == 8
+    assert all(f" {number}" in told[0] for number in range(1, 8))
     lines = claims.write_beside(tmp_path / "exclude.csv", painted, ASKED)
     rows = list(csv.DictReader((tmp_path / "exclude.csv").open()))
     assert len(rows) == lines

@@ -14,7 +14,7 @@ from scipy.stats import hypergeom, rankdata
 
 from deepcluster.lift import conditional_ami, estimate_ami
 from explain.audit.evidence import PLACEBO, UNTRAINED, Evidence, bad_pictures, gather
-from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, mean_of
+from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, join_words, mean_of
 from machine.files import write_csv
 from machine.seeds import derive_seed
 
@@ -57,12 +57,17 @@ def measure(sample: Sample, asked: Asked) -> Measured:
 
 
 def conclude(measured: Measured) -> list[str]:
-    """The verdict of each claim, in a sentence."""
+    """Which claims hold, and the verdict of each in a sentence."""
     said: dict[str, str] = {}
     for one in measured.findings:
-        if one.of not in said and one.verdict:
-            said[one.of] = f"{one.of[:1].upper()}{one.of[1:]}: {one.verdict}."
-    return [*said.values()]
+        if one.verdict:
+            said.setdefault(one.of, one.verdict)
+    kinds: dict[str, list[str]] = {"supported": [], "not supported": [], "undecided": []}
+    for claim, verdict in said.items():
+        kinds[next(kind for kind in kinds if verdict.startswith(kind))].append(claim.split()[1].rstrip(":"))
+    told = "; ".join(f"{kind}: {join_words(numbers)}" for kind, numbers in kinds.items() if numbers)
+    first = [f"{told[:1].upper()}{told[1:]}."] if told else []
+    return [*first, *(f"{claim[:1].upper()}{claim[1:]}: {verdict}." for claim, verdict in said.items())]
 
 
 def judge(evidence: Evidence, seed: int) -> list[Finding]:

@@ -266,7 +266,8 @@ def conclude(measured: Measured) -> list[str]:
     switched = [one for one in measured.findings if one.measure.startswith(SWITCHED) and np.isfinite(one.value)]
     if switched:
         told = join_words([f"{one.value:.0%} {one.measure.rpartition(', ')[2]}" for one in switched])
-        said.append(f"Of the photographs change their group: {told}.")
+        group = switched[0].measure.removeprefix(SWITCHED).partition(",")[0].strip()
+        said.append(f"Of the photographs change their {group}: {told}.")
     turned = [one for one in measured.findings if one.measure == f"{MOVES}, {CHANGES[0].title}" and one.of != EDGES]
     known = sorted((one for one in turned if np.isfinite(one.value)), key=lambda one: one.value)
     if known:
@@ -277,5 +278,5 @@ def conclude(measured: Measured) -> list[str]:
         said.append(f"Empty are {join_words([f'{one.value:.0%} of the maps of {one.of}' for one in empty])}.")
     losing = next((one for one in measured.findings if one.measure == LOSING), None)
     if losing is not None and losing.value > 0:
-        said.append(f"{losing.value:.0%} of the maps explain a group that the network would not choose.")
+        said.append(f"{losing.value:.0%} of the maps explain an answer that the network would not give.")
     return said
