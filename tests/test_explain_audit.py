@@ -10,7 +10,7 @@ from datasets.painted import TYPES, paint
 from deepcluster import cluster
 from explain.__main__ import main
 from explain.audit import command, localisation
-from explain.audit.findings import BETTER, Finding, Measured, compare_with, mean_of
+from explain.audit.findings import BETTER, TOO_FEW, Finding, Measured, compare_with, mean_of, share_of
 from explain.audit.localisation import canonical, deciding_fields, shares_of
 from explain.audit.parts import PARTS
 from machine.files import read_csv
@@ -173,6 +173,21 @@ def test_better_means_better_than_each_control_on_the_same_images():
     assert compare_with(far, {"near": near}, 1).verdict == "worse than near"
     assert compare_with(far, {"near": near}, 1, higher_is_better=False).verdict == BETTER
     assert compare_with(ours, {}, 1).better is None
+    noisy = np.where(np.arange(200) % 2, 5.0, -5.0)  # weaker on the mean than `near`, and not beaten
+    assert compare_with(ours, {"near": near, "noisy": noisy}, 1).verdict == "no better than noisy"
+    assert compare_with(far, {"near": near, "noisy": noisy}, 1).verdict == "worse than near"
+    few = compare_with(ours[:7], {"near": near[:7]}, 1)
+    assert (few.verdict, few.better) == (TOO_FEW, None)
+
+
+def test_few_values_have_no_interval_and_ones_and_zeros_one_of_their_own():
     mean, low, high, n = mean_of([1.0, np.nan, 3.0], 1)
     assert (mean, n) == (2.0, 2)
-    assert low <= mean <= high
+    assert np.isnan([low, high]).all()
+    rng = np.random.default_rng(0)
+    held = [low <= 0 <= high for _, low, high, _ in (mean_of(rng.normal(size=10), i) for i in range(400))]
+    assert 0.92 <= np.mean(held) <= 0.98  # as often as it says
+    share, low, high, n = share_of([1] * 8 + [0] * 2 + [np.nan])
+    assert (share, n) == (0.8, 10)
+    assert (round(low, 3), round(high, 3)) == (0.490, 0.943)  # Wilson's, as tables have it
+    assert share_of(np.zeros(80))[1:3] == (0.0, pytest.approx(0.0458, abs=1e-4))

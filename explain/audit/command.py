@@ -136,7 +136,7 @@ def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
         "assignments": subject.clusters.digest,
         "methods": [one.key for one in asked.methods],
         "images": asked.images,
-        "present": len(subject.pictures.present),
+        "present": sha256(subject.pictures.present.tobytes()).hexdigest()[:16],
         "seed": asked.seed,
         "table": None if asked.table is None else sha256(asked.table.read_bytes()).hexdigest()[:16],
     }
@@ -144,13 +144,7 @@ def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
 
 def _to_json(measured: Measured) -> dict[str, Any]:
     """As JSON has it, which knows no NaN."""
-    rows = [
-        {
-            name: None if isinstance(value, float) and not np.isfinite(value) else value
-            for name, value in asdict(one).items()
-        }
-        for one in measured.findings
-    ]
+    rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in measured.findings]
     figures = {name: asdict(figure) for name, figure in measured.figures.items()}
     return {"findings": rows, "figures": figures, "missing": measured.missing, "seconds": measured.seconds}
 

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from console import progress
 from explain.attribution.perturbation import filling
 from explain.audit.controls import CONTROLS, UNIFORM, UNTRAINED, goes_around, heats, own_targets
-from explain.audit.findings import BETTER, Asked, Figure, Finding, Measured, Sample, compare_with, join_words, mean_of
+from explain.audit.findings import (
+    BETTER,
+    Asked,
+    Figure,
+    Finding,
+    Measured,
+    Sample,
+    compare_with,
+    join_words,
+    mean_of,
+    share_of,
+)
 from explain.subject import Subject
 from machine.device import full_precision
 from machine.seeds import derive_seed
@@ -211,9 +222,8 @@ def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, m
     own = np.array(maps[title])
     controls = {name: np.array(maps[name]) for name in (f"{title}{UNTRAINED}", *CONTROLS) if name in maps}
     beside = compare_with(own, controls, seed, more_is_better)
-    return Finding(
-        PART, what, title, *mean_of(own, seed), f"best control: {beside.name}", beside.value, verdict=beside.verdict
-    )
+    measured = share_of(own) if what == INCREASE else mean_of(own, seed)
+    return Finding(PART, what, title, *measured, beside.name, beside.value, verdict=beside.verdict)
 
 
 def conclude(measured: Measured) -> list[str]:

@@ -25,6 +25,7 @@ from explain.audit.findings import (
     compare_with,
     join_words,
     mean_of,
+    share_of,
 )
 from explain.gallery.places import RIM
 from explain.subject import Subject
@@ -122,7 +123,8 @@ def list_findings(found: Shares, methods: Sequence[str], seed: int) -> list[Find
             if part == COIN or part in TOLD or not coins:
                 for what, words in ((1, "maximum lies on the"), (2, "rank accuracy on the")):
                     values = found.column(name, part, what)
-                    listed.append(Finding(PART, f"{words} {part}", name, *mean_of(values, seed)))
+                    measured = share_of(values) if what == 1 else mean_of(values, seed)
+                    listed.append(Finding(PART, f"{words} {part}", name, *measured))
     return listed
 
 

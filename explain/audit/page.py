@@ -69,10 +69,7 @@ def tables_of(findings: Sequence[Finding]) -> list[dict[str, Any]]:
         columns = [
             ("", [one.of for one in rows]),
             ("value", [_told(one.value) for one in rows]),
-            (
-                "95 % interval",
-                [f"{_told(one.low)} to {_told(one.high)}" if np.isfinite(one.low) else "" for one in rows],
-            ),
+            ("95 % interval", [_between(one) for one in rows]),
             ("n", [str(one.n) if one.n else "" for one in rows]),
             ("held against", [one.control for one in rows]),
             ("its value", [_told(one.control_value) for one in rows]),

@@ -24,19 +24,19 @@ PARTS = (
     Part(
         "confounders",
         "What else the clusters could be",
-        "Adjusted mutual information (AMI) of the clusters with what is known of a photograph besides the design: 0 "
-        "is chance, 1 the same division; p is how often chance alone reaches the value. Hue and radius may be the "
-        "coin's own metal and size; a folder may be its type. Look here first: clusters of grounds or of file names "
-        "have heat maps, too.",
+        "Adjusted mutual information (AMI) of the clusters with what is known of a photograph besides the design: "
+        "0 is chance, 1 the same division; p is how often chance alone reaches the value. Hue and radius may be "
+        "the coin's own metal and size; a folder may be its type. Look here first: clusters of grounds or of file "
+        "names have heat maps, too.",
         ("AMI with the clusters",),
     ),
     Part(
         "localisation",
         "Where the heat is",
-        "Maps are drawn onto the photograph. Heat on a part over the part's share of the coin: 1 is chance. "
-        "The controls know nothing of the network: a blob in the middle, edges of the photograph, random "
-        "heat; or nothing of what was learnt: the same method before training. A method that does not surpass "
-        "them points at nothing of its own.",
+        "Maps are drawn onto the photograph. Heat on a part over the part's share of the coin: 1 is chance. The "
+        "controls know nothing of the network: a blob in the middle, edges of the photograph, random heat; or "
+        "nothing of what was learnt: the same method before training. A method that does not surpass them points "
+        "at nothing of its own.",
         (
             "share of the heat on the coin",
             "heat on the symbols over its share of the coin",
@@ -46,23 +46,25 @@ PARTS = (
     Part(
         "faithfulness",
         "Does the network need what the maps show?",
-        "Pixels are taken away (deletion: lower is better) or brought back (insertion: higher is better) in "
-        "the order of the heat; the area is under the curve of the cluster's probability. Pairs of the same "
-        "image decide whether a method surpasses every control.",
+        "Pixels are taken away (deletion: lower is better) or brought back (insertion: higher is better) in the "
+        "order of the heat; the area is under the curve of the cluster's probability. Pairs of the same image "
+        "decide whether a method surpasses every control. Of nine measures one may do so by luck: the number "
+        "counts, not the single one.",
     ),
     Part(
         "randomisation",
         "Do the maps depend on what was learnt?",
-        "The network's layers are made random again from the last down; a map that stays as it was shows the "
-        "photograph and not what was learnt (Adebayo et al. 2018). Rank correlation with the maps of the "
-        "trained network: 1 is the same, 0 unrelated.",
+        "Layer by layer from the last down the network gets the weights back that its training started from; a "
+        "map that stays as it was shows the photograph and not what was learnt (Adebayo et al. 2018). Rank "
+        "correlation with the maps of the trained network: 1 is the same, 0 unrelated. Maps of two images of "
+        "different clusters tell how alike maps are anyway.",
     ),
     Part(
         "stability",
         "Do the maps stay when the photograph hardly changes?",
-        "The same coin turned by five degrees, lit otherwise, blurred, cropped: how far the map moves, beside "
-        "how far the photograph does. And how many maps are empty, how many explain a cluster that the "
-        "network itself would not choose, and what a map costs.",
+        "The same coin turned by five degrees, lit otherwise, blurred, cropped: how far the map moves, beside how "
+        "far the photograph does. And how many maps are empty, how many explain a cluster that the network itself "
+        "would not choose, and what a map costs.",
     ),
     Part(
         "claims",
@@ -74,8 +76,8 @@ PARTS = (
     Part(
         "counterfactual",
         "What moves a coin to another cluster",
-        "The same painted coin with one thing changed, all else equal to the pixel: the share of coins that "
-        "the network then puts elsewhere. The strongest evidence there is, and only for painted coins.",
+        "The same painted coin with one thing changed, all else equal to the pixel: the share of coins that the "
+        "network then puts elsewhere. The strongest evidence there is, and only for painted coins.",
         ("share of the coins whose cluster changes",),
         ("pairs.png", "Ten pairs: the coin, and beside it the same with one thing otherwise"),
     ),

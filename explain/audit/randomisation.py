@@ -30,7 +30,9 @@ PART = "randomisation"
 RANK, STRUCTURE = "rank correlation", "SSIM"
 HEAD, ALL = "random weights in the head alone", "random weights everywhere"
 DOWN_TO = "random weights from the head down to {}"
-OF_ANOTHER = "maps of two images"  # what likeness is held against
+OF_ANOTHER = "maps of two images"  # of two clusters: what likeness is held against
+LEAST = 0.1  # of a likeness above that, from which a map is said not to ask the weights
+LAST = "head"
 WINDOW, SIGMA, STEADY = (11, 11), 1.5, (0.01, 0.03)  # of SSIM, as in Wang et al. 2004
 NO_TRAINING = (
     "Sanity: maps of a network trained on shuffled clusters, since it would have to learn them by heart first: longer "
@@ -121,13 +123,14 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
             for what, values in likenesses(one, learnt[one.key], changed[one.key]).items():
                 like.setdefault((one.title, what), []).append(values)
     found: list[Finding] = []
+    partner = partners_of(subject.clusters.assignment[rows], rng)
     for one in methods:
-        other = likenesses(one, learnt[one.key], np.roll(learnt[one.key], 1, 0))  # the next image's
+        other = likenesses(one, learnt[one.key], learnt[one.key][partner])
         for what, floor in other.items():
             of = like[one.title, what]
             floor = floor if len(rows) > 1 else np.full(1, np.nan)
             for depth, (name, values) in enumerate(zip(depths[1:], of, strict=True)):
-                where = HEAD if not depth else ALL if depth == len(of) - 1 else DOWN_TO.format(name)
+                where = ALL if depth == len(of) - 1 else HEAD if name == LAST else DOWN_TO.format(name)
                 if where in (HEAD, ALL) or what == f"{RANK}, absolute maps":
                     found.append(_held(f"{what}, {where}", one.title, values, floor, asked.seed))
     across = "layers with random weights, counted from the head down"
@@ -143,6 +146,17 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
         }
         figures[file] = Figure("How much of a map is there without what was learnt", across, kind, lines)
     return Measured(found, figures, [NO_TRAINING])
+
+
+def partners_of(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(B,) for each image the place of another one, of another cluster where there is one."""
+    found = np.empty(len(clusters), np.int64)
+    for i, own in enumerate(clusters.tolist()):
+        others = np.flatnonzero(clusters != own)
+        if not len(others):
+            others = np.delete(np.arange(len(clusters)), i) if len(clusters) > 1 else np.array([i])
+        found[i] = rng.choice(others)
+    return found
 
 
 def cascade(trained: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -172,7 +186,7 @@ def cascade(trained: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.
             same &= all(torch.equal(own[key], first[key]) for key in own)
             model.get_submodule(name).load_state_dict(first)
         if not same:
-            yield "head" if i == len(layers) - 1 else f"{kinds[i]} {kinds[: i + 1].count(kinds[i])}", model
+            yield LAST if i == len(layers) - 1 else f"{kinds[i]} {kinds[: i + 1].count(kinds[i])}", model
 
 
 def _is_convolution(module: nn.Module) -> bool:
@@ -248,24 +262,24 @@ def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
 def _held(measure: str, title: str, values: np.ndarray, floor: np.ndarray, seed: int) -> Finding:
     """A likeness beside that of maps of two images, with what the difference on the same images says."""
     value, low, high, n = mean_of(values, seed)
-    difference, above, _, pairs = mean_of(values - floor, seed)
+    difference, above, below, _ = mean_of(values - floor, seed)
     verdict = ""
-    if pairs:
-        verdict = (
-            f"more alike than {OF_ANOTHER}, by {difference:.2f}: hardly asks these weights"
-            if above > 0
-            else f"no more alike than {OF_ANOTHER}: depends on these weights"
-        )
+    if above > LEAST:
+        verdict = f"more alike than {OF_ANOTHER}, by {difference:.2f}: hardly asks these weights"
+    elif below < LEAST:
+        verdict = f"no more alike than {OF_ANOTHER}: depends on these weights"
+    elif np.isfinite(above):
+        verdict = f"undecided beside {OF_ANOTHER}"
     return Finding(PART, measure, title, value, low, high, n, OF_ANOTHER, mean_of(floor, seed)[0], verdict=verdict)
 
 
 def conclude(measured: Measured) -> list[str]:
     """Which methods' maps stay as they are without the head, and without anything, that was learnt."""
     said = []
-    for where, words in ((HEAD, "the head alone is random"), (ALL, "everything is random")):
+    for where, words in ((HEAD, "the head alone is what it was before training"), (ALL, "everything is")):
         rows = [one for one in measured.findings if one.measure == f"{RANK}, absolute maps, {where}" and one.verdict]
         stay = [f"{one.of} ({one.value:.2f})" for one in rows if one.verdict.startswith("more alike")]
-        change = [f"{one.of} ({one.value:.2f})" for one in rows if not one.verdict.startswith("more alike")]
+        change = [f"{one.of} ({one.value:.2f})" for one in rows if one.verdict.startswith("no more alike")]
         if stay:
             said.append(f"When {words}, maps of {join_words(stay)} stay more alike than maps of two images are.")
         if change:

@@ -22,7 +22,7 @@ from explain.attribution import Asked as Method
 from explain.attribution import attribute
 from explain.attribution.registry import PHOTOGRAPH as ORIGINAL
 from explain.audit.controls import CONTROLS, edge_heat, heat_of, own_targets
-from explain.audit.findings import Asked, Finding, Measured, Sample, join_words, mean_of
+from explain.audit.findings import Asked, Finding, Measured, Sample, join_words, mean_of, share_of
 from explain.rendering import says_nothing
 from explain.subject import Subject
 from machine.seeds import derive_seed
@@ -111,17 +111,17 @@ def measure(sample: Sample, asked: Asked) -> Measured:
         for title in own:
             if title != ORIGINAL:
                 found.append(_beside_photograph(change.title, title, own, asked.seed))
-        value, low, high, n = mean_of(switched, asked.seed)
+        value, low, high, n = share_of(switched)
         measure_of = f"{SWITCHED} {subject.group}, {change.title}"
         found.append(Finding(PART, measure_of, "", value, low, high, n))
     for one in methods:
         some = rows if one.method.passes == "many" else sample.rows
         empty, took = empty_maps(subject, some, one)
-        value, low, high, n = mean_of(empty, asked.seed)
+        value, low, high, n = share_of(empty)
         found.append(Finding(PART, EMPTY_MAPS, one.title, value, low, high, n))
         found.append(Finding(PART, f"milliseconds an image on {subject.device.type}", one.title, took, n=len(some)))
     loses = (sample.scores.margin[sample.rows] < 0).astype(float)
-    value, low, high, n = mean_of(loses, asked.seed)
+    value, low, high, n = share_of(loses)
     found.append(Finding(PART, LOSING, "", value, low, high, n))
     return Measured(found, missing=[SEEDS])
 
@@ -273,7 +273,7 @@ def conclude(measured: Measured) -> list[str]:
     if known:
         told = join_words([f"{one.of} by {one.value:.2f}" for one in known])
         said.append(f"{CHANGES[0].title[:1].upper()}{CHANGES[0].title[1:]}, maps move (1 - rank correlation): {told}.")
-    empty = [one for one in measured.findings if one.measure == EMPTY_MAPS and one.value > 0]
+    empty = [one for one in measured.findings if one.measure == EMPTY_MAPS and one.value >= 0.005]
     if empty:
         said.append(f"Empty are {join_words([f'{one.value:.0%} of the maps of {one.of}' for one in empty])}.")
     losing = next((one for one in measured.findings if one.measure == LOSING), None)
