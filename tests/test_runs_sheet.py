@@ -101,6 +101,10 @@ def test_one_that_fails_stops_no_other(finished, tmp_path):
         ("[[run]]\nname = 'a'\ndata = 'x'\nk = 'many'", "run a: "),
         ("[[run]]\nname = 'a'\ndata = 'x'\nexp = 'mine'", "leave it out"),
         ("[[run]]\nname = 'a'\ndata = 'x'\nk = [3]", "a word, a number"),
+        ("[explain]\nper-clutser = 3\n[[run]]\nname = 'a'\ndata = 'x'", "[explain]: "),
+        ("[explain]\nresults = 'x'\n[[run]]\nname = 'a'\ndata = 'x'", "[explain]: results: the sheet says"),
+        ("[explain]\naudit = true\n[[run]]\nname = 'a'\ndata = 'x'", "explain.audit: not a table"),
+        ("[explain.audit]\nimages = 0\n[[run]]\nname = 'a'\ndata = 'x'", "[explain.audit]: "),
         ("[[run]]\nname = 'a'\ndata = 'x'\n[[run]]\nname = 'A'\ndata = 'x'", "two experiments"),
     ],
 )
@@ -132,9 +136,9 @@ def outcome(name, clusters, **figures):
 
 
 def test_agreement_matching_and_choice_on_clusters_one_can_count():
-    one = outcome("one", [0, 0, 0, 1, 1, 2], nmi_previous=0.9, head_agreement=0.5)
-    same = outcome("same", [5, 5, 5, 3, 3, 4], nmi_previous=0.8, head_agreement=0.9)
-    other = outcome("other", [0, 0, 1, 1, 2, 2], nmi_previous=0.7, head_agreement=0.4)
+    one = outcome("one", [0, 0, 0, 1, 1, 2], settled=0.9, head_agreement=0.5)
+    same = outcome("same", [5, 5, 5, 3, 3, 4], settled=0.8, head_agreement=0.9)
+    other = outcome("other", [0, 0, 1, 1, 2, 2], settled=0.7, head_agreement=0.4)
     assert agreement(one, same) == 1
     assert agreement(one, other) < 0.7
     part = Outcome(one.experiment, 1, {100: 0}, {}, None, {})
@@ -146,5 +150,6 @@ def test_agreement_matching_and_choice_on_clusters_one_can_count():
     best, reasons = recommend([one, same, other])  # ranks 1 and 2, 2 and 1, 3 and 3: the first of equals
     assert best == 0
     assert "0.90: the highest of 3" in reasons[0]
+    assert reasons[-1] == "As good by these figures: same."
     assert recommend([other, same])[0] == 1
     assert recommend([one]) == (0, ["There is nothing to choose between."])

@@ -1,7 +1,5 @@
 """What the experiments of a sheet found, and how far they found the same."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +11,15 @@ from sklearn.metrics import adjusted_mutual_info_score, silhouette_score
 
 from console import UserError, progress
 from machine.files import write_csv
-from machine.reading import Damaged, finite_number, read_csv, read_json, read_npz
+from machine.reading import Damaged, Shape, finite_number, read_csv, read_json, read_npz
+from runs.directory import open_run
 from runs.sheet.plan import Experiment, Sheet
-from runs.sheet.work import EXP, RESULTS, audit_of, finished_epoch
+from runs.sheet.work import EXP, FEATURES, RESULTS, audit_of, finished_epoch
 
 SAMPLE = 2000  # images for the silhouette
 SHOWN = 12  # clusters that are set beside their like
-CHOOSING = ("nmi_previous", "head_agreement", "silhouette", "with the others")  # what a recommendation rests on
-LOGGED = ("nmi_previous", "head_agreement", "smallest", "median", "largest", "empty", "ami", "objective")
+CHOOSING = ("settled", "head_agreement", "with the others")  # what a recommendation rests on
+LOGGED = ("head_agreement", "smallest", "median", "largest", "empty", "ami", "objective")
 
 
 @dataclass(frozen=True)
@@ -98,26 +97,30 @@ def agreement(one: Outcome, other: Outcome) -> float:
 def recommend(outcomes: Sequence[Outcome]) -> tuple[int, list[str]]:
     """The experiment with the best mean rank in CHOOSING, and why; labels are not asked.
 
-    Ranks are of those figures alone that all experiments have; the first of equals.
+    These figures compare between different k; the silhouette, of each network's own features, does not. Ranks are of
+    those alone that all experiments have; the first of equals, which are named.
     """
     known = [name for name in CHOOSING if all(np.isfinite(one.figures.get(name, np.nan)) for one in outcomes)]
     if len(outcomes) == 1 or not known:
         return 0, ["There is nothing to choose between."]
     values = np.array([[one.figures[name] for name in known] for one in outcomes])
     ranks = np.array([[(values[:, j] > values[i, j]).sum() + 1 for j in range(len(known))] for i in range(len(values))])
-    best = int(np.argmin(ranks.mean(1)))
+    mean = ranks.mean(1)
+    best = int(np.argmin(mean))
     reasons = [
         f"{WORDS[name]} {values[best, j]:.2f}: {_ordinal(int(ranks[best, j]))} of {len(outcomes)} "
         f"({values[:, j].min():.2f} to {values[:, j].max():.2f})."
         for j, name in enumerate(known)
     ]
+    equal = [outcomes[i].experiment.name for i in np.flatnonzero(mean == mean[best]).tolist() if i != best]
+    if equal:
+        reasons.append(f"As good by these figures: {', '.join(equal)}.")
     return best, reasons
 
 
 WORDS = {
-    "nmi_previous": "It has settled, NMI with the epoch before",
+    "settled": "It has settled, AMI with the epoch before",
     "head_agreement": "The network's own answer is the cluster, share",
-    "silhouette": "Clusters lie apart, silhouette",
     "with the others": "The other experiments find the same, mean AMI",
 }
 
@@ -151,6 +154,10 @@ def _outcome(one: Experiment, home: Path) -> Outcome:
     clusters = {row["image"]: int(row["cluster"]) for row in rows}
     log = read_csv(home / EXP / "log.csv")
     figures = {name: value for name in LOGGED if (value := finite_number(log[-1].get(name, ""))) is not None}
+    run = open_run(home / EXP)
+    if len(log) > 1 and run.has_clusters(len(log)) and run.has_clusters(len(log) - 1):
+        last, before = (run.clusters(epoch).assignment for epoch in (len(log), len(log) - 1))
+        figures["settled"] = float(adjusted_mutual_info_score(before, last))
     figures["seconds"] = sum(finite_number(row.get("seconds", "")) or _phases(row) for row in log)
     maps = read_csv(home / RESULTS / str(epoch) / "explanations.csv")
     empty = [row["grad_cam.peak"] for row in maps if row.get("grad_cam.peak")]
@@ -169,13 +176,10 @@ def _phases(row: dict[str, str]) -> float:
 
 
 def _features(home: Path) -> np.ndarray | None:
-    """What was clustered, (N, d), in the order of clusters.csv; kept beside the run."""
-    path = home / "features.npz"
-    if not path.exists():
-        words = ["deepcluster", "features", "--run", str(home / EXP), "--out", str(path)]
-        subprocess.run([sys.executable, "-m", *words], check=False, capture_output=True)
+    """What was clustered, (N, d), in the order of clusters.csv."""
+    kinds: dict[str, tuple[str, Shape]] = {"features": ("f", (None, None))}
     try:
-        return np.asarray(read_npz(path, {"features": ("f", (None, None))}, "", others=True)["features"])
+        return np.asarray(read_npz(home / FEATURES, kinds, "", others=True)["features"])
     except (FileNotFoundError, Damaged):
         return None
 

@@ -21,9 +21,14 @@ TEMPLATES = Path(__file__).parent.parent / "templates"
 STRIP = "_typical.jpg"  # of a cluster's folder: its most typical images in a row
 COLUMNS = (  # of the table: figure, its head, how it is written, what it means
     ("ami", "AMI", "{:.3f}", "with the labels, where these are known; 0 is chance"),
-    ("nmi_previous", "settled", "{:.2f}", "NMI with the epoch before; 1: nothing moves any more"),
+    ("settled", "settled", "{:.2f}", "AMI with the epoch before; 1: nothing moves any more"),
     ("head_agreement", "head agrees", "{:.2f}", "share of images whose cluster is the network's own answer"),
-    ("silhouette", "silhouette", "{:.3f}", "of the clustered features: how far clusters lie apart, at most 1"),
+    (
+        "silhouette",
+        "silhouette",
+        "{:.3f}",
+        "how far clusters lie apart, each in its own network",
+    ),
     ("with the others", "with the others", "{:.2f}", "mean AMI with the clusters of the other experiments"),
     ("smallest", "smallest", "{:.0f}", "images of the smallest cluster"),
     ("median", "median", "{:.0f}", "images of the median cluster"),

@@ -9,10 +9,11 @@ from typing import Any
 
 from console import UserError
 
-TRAINER = "deepcluster.__main__"  # whose `build_parser` knows the options; by name: `runs` stands below the trainers
+# Whose `build_parser` know the options; by name, since `runs` stands below them.
+TRAINER, EXPLAINER = "deepcluster.__main__", "explain.__main__"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 WORDS = {"title": str, "about": str, "all": dict, "explain": dict, "run": list}
-OURS = ("--exp", "--run")  # options that the sheet itself gives
+OURS = ("exp", "run", "results", "epoch", "assignments")  # options that the sheet itself gives
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,17 @@ def read_sheet(path: Path) -> Sheet:
         raise UserError(f"{path}: no experiments: write [[run]] and below it name = ..., once for each")
     common, explain = content.get("all", {}), dict(content.get("explain", {}))
     audit = explain.pop("audit", None)
+    if audit is not None and not isinstance(audit, dict):
+        raise UserError(f"{path}: explain.audit: not a table: write [explain.audit], and below it its options if any")
     experiments = [_experiment(path, common | one) for one in listed]
     names = [one.name.casefold() for one in experiments]  # which become folders
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two experiments are called {twice!r}: give each a name of its own")
     for one in experiments:
-        _check(path, one)
+        _check(path, f"run {one.name}", TRAINER, ["train", *one.words, "--exp", "exp"], one.settings)
+    for where, command, settings in (("[explain]", "draw", explain), ("[explain.audit]", "audit", audit or {})):
+        _check(path, where, EXPLAINER, [command, "--run", "exp", *to_words(settings)], settings)
     return Sheet(path, content.get("title", path.stem), content.get("about", ""), experiments, explain, audit)
 
 
@@ -97,17 +102,17 @@ def _experiment(path: Path, settings: dict[str, Any]) -> Experiment:
     beside = path.parent / Path(data).expanduser()
     if beside.exists():
         data = str(beside)
-    if any(not isinstance(value, str | int | float | bool) for value in settings.values()):
-        raise UserError(f"{path}: run {name}: an option is a word, a number, true or false")
     return Experiment(name, data, {key.replace("_", "-"): value for key, value in settings.items()})
 
 
-def _check(path: Path, one: Experiment) -> None:
-    """Refuse what `deepcluster train` would refuse, in its words, before anything is run."""
-    ours = next((option for option in OURS if option.removeprefix("--") in one.settings), None)
+def _check(path: Path, where: str, module: str, words: list[str], settings: dict[str, Any]) -> None:
+    """Refuse what a command would refuse, in its words, before anything is run."""
+    ours = next((option for option in OURS if option in settings), None)
     if ours is not None:
-        raise UserError(f"{path}: run {one.name}: {ours}: the sheet says where its runs are: leave it out")
+        raise UserError(f"{path}: {where}: {ours}: the sheet says where its runs and results are: leave it out")
+    if any(not isinstance(value, str | int | float | bool) for value in settings.values()):
+        raise UserError(f"{path}: {where}: an option is a word, a number, true or false")
     try:
-        import_module(TRAINER).build_parser().parse_args(["train", *one.words, "--exp", "exp"])
+        import_module(module).build_parser().parse_args(words)
     except UserError as error:
-        raise UserError(f"{path}: run {one.name}: {error}") from None
+        raise UserError(f"{path}: {where}: {error}") from None

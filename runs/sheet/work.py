@@ -14,7 +14,8 @@ from machine.files import write_json
 from machine.reading import Damaged, read_json
 from runs.sheet.plan import Experiment, Sheet, to_words
 
-EXP, RESULTS, SAID, DONE = "exp", "results", "log.txt", "finished.json"  # in an experiment's folder
+EXP, RESULTS, FEATURES = "exp", "results", "features.npz"  # in an experiment's folder
+SAID, DONE = "log.txt", "finished.json"
 
 
 def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
@@ -46,6 +47,7 @@ def steps(sheet: Sheet, one: Experiment, home: Path) -> list[list[str]]:
     where = ["--run", str(home / EXP), "--results", str(home / RESULTS)]
     commands = [
         ["deepcluster", "train", *one.words, "--exp", str(home / EXP)],
+        ["deepcluster", "features", "--run", str(home / EXP), "--out", str(home / FEATURES)],
         ["explain", "draw", *where, *to_words(sheet.explain)],
     ]
     if sheet.audit is not None:
@@ -62,6 +64,7 @@ def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: list[sub
     commands = steps(sheet, one, home)
     if _done(home) == commands:
         return None
+    (home / SAID).write_bytes(b"")  # what an earlier attempt said is over
     for command in commands:
         with (home / SAID).open("ab") as log:
             process = subprocess.Popen(
