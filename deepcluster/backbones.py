@@ -30,6 +30,20 @@ def alexnet(channels: int) -> nn.Sequential:
     return _plain_stack(layers, channels, pool=3)
 
 
+def alexnet_fine(channels: int) -> nn.Sequential:
+    """AlexNet with finer maps: twice as many cells each way, each of which sees 59 pixels instead of 163.
+
+    The first layer has 7 x 7 pixels in steps of 2, as in ZFNet (Zeiler & Fergus 2014), the others 3 x 3; there are four,
+    and fewer channels, so that it takes the time of AlexNet.
+    """
+    layers: Layers = (
+        (48, 7, 2, 3), None,
+        (128, 3, 1, 1), None,
+        (256, 3, 1, 1), (256, 3, 1, 1), None,
+    )  # fmt: skip
+    return _plain_stack(layers, channels, pool=3)
+
+
 def vgg16(channels: int) -> nn.Sequential:
     """VGG-16 with batch norm (Simonyan & Zisserman 2015)."""
     widths = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
@@ -49,7 +63,12 @@ def resnet18(channels: int) -> nn.Sequential:
     return nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4, nn.Identity())
 
 
-BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {"alexnet": alexnet, "vgg16": vgg16, "resnet18": resnet18}
+BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {
+    "alexnet": alexnet,
+    "alexnet_fine": alexnet_fine,
+    "vgg16": vgg16,
+    "resnet18": resnet18,
+}
 
 
 def _plain_stack(layers: Layers, channels: int, pool: int) -> nn.Sequential:

@@ -131,6 +131,7 @@ PRESETS = {"stable": STABLE, "paper": PAPER}
 
 # What `stable` does otherwise where coins are seen unrolled; docs/views.md has what was tried.
 UNROLLED: dict[str, Any] = {
+    "arch": "alexnet_fine",
     "size": 96,
     "neck": "spectrum",
     "epochs": 8,
