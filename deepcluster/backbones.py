@@ -33,7 +33,7 @@ def alexnet(channels: int) -> nn.Sequential:
 def alexnet_fine(channels: int) -> nn.Sequential:
     """AlexNet with finer maps: twice as many cells each way, each of which sees 59 pixels instead of 163.
 
-    The first layer has 7 x 7 pixels in steps of 2, as in ZFNet (Zeiler & Fergus 2014), the others 3 x 3; there are four,
+    The first layer has 7 x 7 pixels in steps of 2, as in ZFNet (Zeiler & Fergus 2014), the others 3 x 3; four layers
     and fewer channels, so that it takes the time of AlexNet.
     """
     layers: Layers = (

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explain.drawing import HEAT
 from explain.record import Explanation
 
 UNSURE = 0.5  # probability below which the network hardly knows
@@ -72,7 +71,7 @@ def _far(explanation: Explanation) -> np.ndarray:
 
 def _empty(explanation: Explanation) -> np.ndarray:
     none = np.zeros(len(explanation.subject.run.ids), bool)
-    return explanation.record.empty.get(HEAT, none)
+    return explanation.record.empty.get(explanation.heat_key, none)
 
 
 DOUBTS: tuple[Doubt, ...] = (
@@ -90,7 +89,7 @@ DOUBTS: tuple[Doubt, ...] = (
         _far,
     ),
     Doubt(
-        "empty", "empty Grad-CAM",
+        "empty", "empty map",
         "Nothing in the last convolution raises this cluster's score: its map is zero, so there is no picture of why.",
         _empty,
     ),

@@ -27,7 +27,6 @@ from machine.files import write_atomic
 PIECE = 256
 BATCH = {"cpu": 32, "cuda": 256}
 BATCH_OF_MANY_PASSES = 8
-HEAT = "grad_cam"  # whose small maps are kept of each image, for the cluster's mean
 HEAT_CELLS = 16  # their side
 
 
@@ -58,7 +57,7 @@ def draw_missing(explanation: Explanation) -> Record:
                 asked = [one for one in choice.methods if absent[one.key] & set(some.tolist())]
                 images = subject.images(some)
                 maps, numbers = explain_batch(explanation, some, images, asked)
-                parts.append(summarise(maps, numbers, asked, some))
+                parts.append(summarise(maps, numbers, asked, some, explanation.heat_key))
                 _wait(written)  # of the batch before: at most one batch waits for the disk
                 seen = subject.photographs(images) if VIEW in maps else None
                 written = write_batch(pool, explanation, some, subject.drawn_on(some, images), seen, maps, absent)
@@ -95,9 +94,13 @@ def explain_batch(
 
 
 def summarise(
-    maps: dict[str, np.ndarray], numbers: dict[str, np.ndarray], asked: Sequence[Asked], rows: np.ndarray
+    maps: dict[str, np.ndarray],
+    numbers: dict[str, np.ndarray],
+    asked: Sequence[Asked],
+    rows: np.ndarray,
+    heat_key: str,
 ) -> dict[str, np.ndarray]:
-    """What the record keeps of a batch."""
+    """What the record keeps of a batch; `heat_key`: of the method whose small maps are kept, for the cluster's mean."""
     nothing = [
         [one.key in maps and says_nothing(maps[one.key][i], one.method.kind) for one in asked] for i in range(len(rows))
     ]
@@ -107,9 +110,9 @@ def summarise(
         if one.key in maps and one.method.kind == "heat":
             peak = maps[one.key].reshape(len(rows), -1).max(1, initial=0)
             kept[number_column(one.key, PEAK)] = np.where(np.isfinite(peak), peak, np.nan).astype(np.float64)
-    if HEAT in maps:
-        heat = [normalise_heat(one[0]) for one in maps[HEAT]]
-        whole = np.stack([np.zeros(maps[HEAT].shape[2:], np.float32) if one is None else one for one in heat])
+    if heat_key in maps:
+        heat = [normalise_heat(one[0]) for one in maps[heat_key]]
+        whole = np.stack([np.zeros(maps[heat_key].shape[2:], np.float32) if one is None else one for one in heat])
         small = functional.adaptive_avg_pool2d(torch.from_numpy(whole), HEAT_CELLS)
         kept["heat"] = small.numpy().astype(np.float16)
     return kept

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from explain.attribution.registry import METHODS, Asked, in_order, parse
+from datasets.view import PHOTOGRAPH
+from explain.attribution.registry import METHODS, Asked, in_order, parse, summary_method
 from explain.choice import Choice
 from explain.rendering import SUFFIX
 from explain.scores import Scores
@@ -158,6 +159,11 @@ class Explanation:
     @cached_property
     def record(self) -> Record:
         return Record(self.folder / ".pieces", len(self.subject.run.ids))
+
+    @property
+    def heat_key(self) -> str:
+        """Of the method whose heat stands for an image: in its cluster's mean, in the counts of empty maps."""
+        return summary_method(self.subject.view != PHOTOGRAPH)
 
     @cached_property
     def paths(self) -> Paths:

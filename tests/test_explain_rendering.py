@@ -94,7 +94,7 @@ def test_a_map_that_says_nothing_is_drawn_empty_and_never_divided_by_zero(kind, 
     else:
         assert (picture == EMPTY).all()
     other = np.random.default_rng(1).random(values.shape, np.float32)
-    record = summarise({method: np.stack([values, other])}, {}, [Asked(method)], np.array([4, 5]))
+    record = summarise({method: np.stack([values, other])}, {}, [Asked(method)], np.array([4, 5]), method)
     assert record["empty"].tolist() == [[True], [False]]
     assert np.isfinite(record.get("heat", np.zeros(1))).all()
 

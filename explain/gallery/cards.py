@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from explain.drawing import HEAT
 from explain.record import MAXIMUM, Explanation, is_there
 from explain.scores import nearest_clusters
 
@@ -29,7 +28,7 @@ class Card:
     maximum: bool  # whether `maximise` made its picture
     pictured: bool  # whether there is a mean and a sheet: not if its images were gone before it was explained
     doubtful: int  # images that the network would put elsewhere
-    heats: int  # Grad-CAMs that were drawn
+    heats: int  # summary maps that were drawn
     empty: int  # of them, those that are zero everywhere
     nearest: list[int]  # other clusters with images, the nearest first
     rivals: list[
@@ -51,7 +50,7 @@ class Card:
 
     @property
     def silent(self) -> bool:
-        """Whether its Grad-CAM says nothing for most of its images."""
+        """Whether its summary map says nothing for most of its images."""
         return self.heats > 0 and self.empty_share > MOSTLY
 
     @property
@@ -70,7 +69,7 @@ def make_cards(explanation: Explanation, rows: Sequence[int], doubts: Mapping[st
         before = run.clusters(epoch - 1).assignment
     warm = {int(clusters.assignment[row]) for row in record.heat}
     none = np.zeros(len(run.ids), bool)
-    done, empty = record.done.get(HEAT, none), record.empty.get(HEAT, none)
+    done, empty = record.done.get(explanation.heat_key, none), record.empty.get(explanation.heat_key, none)
     doubtful = doubts["wrong" if explanation.subject.class_names is not None else "disagrees"]
     near = nearest_clusters(scores.centres, NEIGHBOURS)
     found = []

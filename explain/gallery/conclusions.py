@@ -9,7 +9,6 @@ import numpy as np
 
 from deepcluster.agreement import agreement
 from deepcluster.baselines import BASELINES, beats_baselines, verdict
-from explain.drawing import HEAT
 from explain.record import Explanation
 from machine.files import write_atomic
 
@@ -111,10 +110,10 @@ def copy_figures(explanation: Explanation) -> list[str]:
 
 
 def count_empty(explanation: Explanation) -> tuple[int, int]:
-    """Empty Grad-CAMs, and how many were drawn."""
+    """Empty maps of the summary's method, and how many were drawn."""
     record = explanation.record
     none = np.zeros(0, bool)
-    done, empty = record.done.get(HEAT, none), record.empty.get(HEAT, none)
+    done, empty = record.done.get(explanation.heat_key, none), record.empty.get(explanation.heat_key, none)
     return int((done & empty).sum()), int(done.sum())
 
 

@@ -13,11 +13,10 @@ import torch
 
 from console import UserError
 from console.pages import templates_in
-from explain.attribution.registry import PHOTOGRAPH, Asked
+from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer
 from explain.audit.findings import FOLDER, read_said
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
-from explain.drawing import HEAT
 from explain.gallery.cards import Card, make_cards
 from explain.gallery.conclusions import conclude, copy_figures, count_empty, facts_of_run, terms_for, to_script
 from explain.gallery.places import share_of_parts
@@ -98,7 +97,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     _page(
         folder / "doubtful.html", "doubtful.html", root="..", coins=shown, counts=counts, total=len(order),
         undrawn=sum(not one["has"] for one in shown),
-        parameters={"seen": HEAT if HEAT in keys else next((key for key in keys if key != PHOTOGRAPH), "")}, **shared,
+        parameters={"seen": first_map(explanation, keys)}, **shared,
     )  # fmt: skip
     if tree is not None:
         by_number = {card.number: card for card in cards}
@@ -141,7 +140,9 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
             {"key": asked.key, "title": asked.title, "panels": panels_of(asked), "heat": is_heat(asked)}
             for asked in drawn
         ],
-        "mean_heat": f"_mean-{HEAT}.png",
+        "heat_key": explanation.heat_key,
+        "heat_title": METHODS[explanation.heat_key].title,
+        "mean_heat": f"_mean-{explanation.heat_key}.png",
         "maximum": MAXIMUM,
         "suffix": SUFFIX[explanation.choice.format],
         "caveat": [(asked.title, caveat[asked.key]) for asked in drawn if asked.key in caveat],
@@ -156,6 +157,12 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "audit_page": f"{FOLDER}/index.html",
         "doubts": {doubt.flag: {"title": doubt.title, "says": doubt.says} for doubt in DOUBTS},
     }
+
+
+def first_map(explanation: Explanation, keys: list[str]) -> str:
+    """The method whose map is shown where there is room for one: the summary's, else the first drawn; '' if none is."""
+    maps = [key for key in keys if key != PHOTOGRAPH]
+    return explanation.heat_key if explanation.heat_key in maps else next(iter(maps), "")
 
 
 def panels_of(asked: Asked) -> int:
@@ -179,7 +186,7 @@ def originals_from(explanation: Explanation, results: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Cells:
-    """Of the maps that Grad-CAM reads."""
+    """Of the maps that a CAM reads."""
 
     down: int
     across: int
@@ -190,13 +197,13 @@ class Cells:
     def said(self) -> str:
         lie = "" if self.square else ", from the centre to the rim and around"
         return (
-            f"A Grad-CAM has {self.down} × {self.across} cells{lie}; each sees {self.sees:.0%} of what the network is "
+            f"A CAM has {self.down} × {self.across} cells{lie}; each sees {self.sees:.0%} of what the network is "
             "shown, so heat says where about and never which line."
         )
 
 
 def cells_of(explanation: Explanation) -> Cells | None:
-    """Cells of the maps that Grad-CAM reads; None of a network without convolutions."""
+    """Cells of the maps that a CAM reads; None of a network without convolutions."""
     subject = explanation.subject
     try:
         find_layer(subject.model)
@@ -280,7 +287,7 @@ def coin(explanation: Explanation, row: int, keys: list[str], doubts: dict[str, 
 
 
 def heat_of(explanation: Explanation, row: int) -> dict[str, Any]:
-    """The small Grad-CAM of an image for the page to draw on another scale: HEAT_CELLS^2 bytes of 0..1, base64."""
+    """The small map of an image for the page to draw on another scale: HEAT_CELLS^2 bytes of 0..1, base64."""
     heat = explanation.record.heat.get(row)
     if heat is None or not heat.any():
         return {}

@@ -1,4 +1,4 @@
-"""Where in the picture the heat lies, where masks tell what is where: shares of Grad-CAM's heat on each part."""
+"""Where in the picture the heat lies, where masks tell what is where: shares of the summary map's heat on each part."""
 
 import os
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ ELSEWHERE = "background"
 def share_of_parts(explanation: Explanation) -> dict[str, np.ndarray] | None:
     """Of each part of the picture the share of heat on it and of the view that it covers, (N, 2) in 0..1.
 
-    The heat is the small Grad-CAM that the record keeps; NaN: no map, an empty one, or no mask. Kept beside the pieces.
+    The heat is the small map that the record keeps; NaN: no map, an empty one, or no mask. Kept beside the pieces.
 
     Returns:
         Part -> (N, 2), parts that do not overlap and together are the view; None where no truth is known.

@@ -6,7 +6,6 @@ from PIL import Image
 from torch.nn import functional
 
 from console import progress
-from explain.drawing import HEAT
 from explain.record import Explanation, is_there
 from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels, read_picture, strip
 from machine.files import write_atomic
@@ -18,9 +17,9 @@ VIEWS = 128  # images in memory at a time while means are taken
 
 
 def write_cluster_pictures(explanation: Explanation) -> None:
-    """Of each cluster: contact sheet and strip, most typical first; mean image; mean Grad-CAM. All but the last stay.
+    """Of each cluster: contact sheet and strip, most typical first; mean image; mean map. All but the last stay.
 
-    The mean Grad-CAM of maps that are all empty is grey, as each of them is.
+    The mean of maps that are all empty is grey, as each of them is.
     """
     subject, scores, record = explanation.subject, explanation.scores, explanation.record
     assignment, present = subject.clusters.assignment, subject.pictures.present
@@ -48,7 +47,7 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             smooth = functional.interpolate(cells, (size, size), mode="bilinear")[0, 0].numpy()
             photograph = np.asarray(read_picture(home / "_mean.png").resize((size, size)))
             drawn = overlay(smooth if smooth.any() else None, photograph, explanation.choice.colours)
-            write_atomic(home / f"_mean-{HEAT}.png", encode(drawn, "png"), durable=False)
+            write_atomic(home / f"_mean-{explanation.heat_key}.png", encode(drawn, "png"), durable=False)
 
 
 def write_panels(explanation: Explanation) -> None:

@@ -141,8 +141,8 @@ const page = {
     $("scale-said").textContent = !able
       ? ""
       : this.common
-        ? `All Grad-CAMs of this ${group} on one scale, from 0 to ${most}; other methods each on its own.`
-        : `Each map is scaled to its own most (Grad-CAM: ${least} to ${most}): two equal colours are not equal heat.`;
+        ? `All ${data.heatTitle}s of this ${group} on one scale, from 0 to ${most}; other methods each on its own.`
+        : `Each map is scaled to its own most (${data.heatTitle}: ${least} to ${most}): two equal colours are not equal heat.`;
   },
   focus(position) {
     const at = Math.max(0, Math.min(this.coins.length - 1, position));
