@@ -11,7 +11,7 @@ from deepcluster.around import ConvAround, join_edges, wrap
 from deepcluster.backbones import BACKBONES, build_backbone
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
 
-STRIDES = {"alexnet": 16, "vgg16": 16, "resnet18": 32}  # of the last maps
+STRIDES = {"alexnet": 16, "alexnet_fine": 8, "vgg16": 16, "resnet18": 32}  # of the last maps
 WIDTH = 256  # of a strip at --size 128; an edge is felt over less, also by ResNet
 
 

@@ -10,6 +10,7 @@ from deepcluster.models import Sobel, build, fuse_batch_norm
 # The papers' size, the last maps and what the pool leaves of them.
 SHAPES = {
     "alexnet": (224, (256, 13, 13), (256, 6, 6)),
+    "alexnet_fine": (224, (256, 27, 27), (256, 13, 13)),
     "vgg16": (224, (512, 14, 14), (512, 7, 7)),
     "resnet18": (224, (512, 7, 7), (512, 7, 7)),
 }

@@ -34,7 +34,9 @@ def an_explanation(**changes) -> SimpleNamespace:
         is_wrong=lambda row: False,
     )
     scores = SimpleNamespace(margin=known["margin"], probability=known["probability"])
-    return SimpleNamespace(subject=subject, scores=scores, record=SimpleNamespace(empty={"grad_cam": known["empty"]}))
+    return SimpleNamespace(
+        subject=subject, scores=scores, record=SimpleNamespace(empty={"grad_cam": known["empty"]}), heat_key="grad_cam"
+    )
 
 
 def held(explanation: SimpleNamespace) -> dict[str, list[int]]:

@@ -135,14 +135,14 @@ def test_from_the_overview_to_a_coin_and_through_the_methods_by_keyboard(page, g
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     assert page.evaluate("document.activeElement.dataset.position") == "1"
-    page.keyboard.press("2")
+    page.keyboard.press("4")
     assert first.locator("img").count() == 1
     assert "-grad_cam.png" in first.locator("img").get_attribute("src")
     page.keyboard.press("0")
     assert first.locator("img").count() == 4
     page.keyboard.press("Enter")
     assert page.locator("#zoom").is_visible()
-    for key, method in zip("1234", ("original", "grad_cam", "guided_backprop", "guided_grad_cam"), strict=True):
+    for key, method in zip("1234", ("original", "guided_backprop", "guided_grad_cam", "grad_cam"), strict=True):
         page.keyboard.press(key)
         assert f"-{method}.png" in page.locator("#zoom-image").get_attribute("src")
     title = page.locator("#zoom-title").inner_text()
@@ -423,7 +423,7 @@ def test_maps_on_one_scale_are_as_strong_as_the_table_says(page, gallery):
     open_page(page, gallery / "2" / number / "index.html")
     assert page.locator("#scale").is_checked()  # remembered
     page.locator(".coin").first.click()
-    page.keyboard.press("2")
+    page.keyboard.press("4")
     assert (
         "on the common scale" in page.locator("#zoom-caption").inner_text()
         or "empty" in page.locator("#zoom-caption").inner_text()

@@ -26,7 +26,7 @@ from explain.record import file_names
 from explain.rendering import draw
 from machine.files import locked, read_csv
 
-CORE = ("grad_cam", "guided_backprop", "guided_grad_cam")
+CORE = ("guided_backprop", "guided_grad_cam", "grad_cam")
 TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16"]
 TRAIN += ["--reassign", "4"]
 
