@@ -472,7 +472,7 @@ def test_a_method_stays_chosen_and_the_page_where_it_is(page, gallery):
         assert page.locator(".coin").count() == count
         top = page.evaluate(f"document.querySelectorAll('.coin')[{seen}].getBoundingClientRect().top")
         assert -400 < top < 500, (key, top)
-    page.keyboard.press("3")
+    page.keyboard.press("2")
     open_page(page, gallery / "2" / largest(gallery) / "index.html")
     assert page.locator('[data-method="guided_backprop"]').get_attribute("aria-pressed") == "true"
 
