@@ -4,6 +4,7 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -13,27 +14,20 @@ from datasets.painted import SIZE, TYPES, repaint
 from datasets.painted.relief import engrave, flan
 from deepcluster import cluster
 from explain.attribution import parse
-from explain.audit import claims, counterfactual
+from explain.audit import claims, counterfactual, localisation
 from explain.audit.claims import CLAIMS, NOT, SUPPORTED, UNDECIDED, decide
+from explain.audit.controls import UNTRAINED
 from explain.audit.counterfactual import Change, PaintedSet, changes_of, photograph_again
-from explain.audit.evidence import (
-    AXES,
-    BAR,
-    CENTRED,
-    PLACEBO,
-    RANDOM,
-    centred_blob,
-    densities,
-    parts_of,
-    random_heat,
-)
+from explain.audit.evidence import AXES, BAR, OTHERS, PLACEBO, arms_of, concentration, densities, heat_on_parts
 from explain.audit.findings import Asked, Sample
+from explain.audit.localisation import BACKGROUND, COIN, SYMBOLS, Shares, symbols_of
 from explain.scores import score_images
 from explain.subject import Subject, find_pictures
 
 CPU = torch.device("cpu")
 SIDE = 48
 COINS, CLUSTERS = 140, 14
+CENTRED, RANDOM = "a blob in the middle", "random heat"
 SEED = 3
 
 
@@ -47,6 +41,23 @@ def masks_of(coin_type, seed):
     masks = {"coin": coin} | {name: part & coin for name, part in parts.items()}
     masks["cross"] = masks["horizontal"] | masks["vertical"] | masks["dot"]
     return masks
+
+
+def parts_of(masks, names):
+    """What evidence.parts_of gives of a photograph."""
+    found = masks | symbols_of(masks, {f"field{place}": name for place, name in enumerate(names)})
+    if "axe" in found:
+        found[OTHERS] = found[SYMBOLS] & ~found["axe"]
+    return found | arms_of(masks)
+
+
+def blob():
+    axis = (np.arange(SIDE) + 0.5) / SIDE * 2 - 1
+    return np.exp(-((axis**2 + axis[:, None] ** 2) / 0.45**2) / 2)
+
+
+def random_heat(seed):
+    return cv2.GaussianBlur(np.random.default_rng(seed).random((SIDE, SIDE)), (0, 0), SIDE / 12)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +82,10 @@ def noisy(heat, rng):
 
 def on(coins, name, heat_of):
     """(n,) density on a part, of the heat that `heat_of` (index) gives."""
-    return np.array([densities(heat_of(i), parts).get(name, np.nan) for i, parts in enumerate(coins["parts"])])
+    shares, none = Shares(), np.zeros((SIDE, SIDE), bool)
+    parts = [{COIN: one[COIN], name: one.get(name, none)} for one in coins["parts"]]
+    shares.add({"": np.stack([heat_of(i) for i in range(len(parts))])}, parts)
+    return densities(shares, "")[name]
 
 
 def verdict_of(findings, number):
@@ -88,13 +102,14 @@ def test_density_is_share_of_heat_over_share_of_area():
     coin[0] = False
     part = np.zeros((4, 4), bool)
     part[1, :3] = True  # 3 of the coin's 12 pixels
-    heat = np.zeros((4, 4))
-    heat[1, 0], heat[3, 3], heat[0, 0] = 2, 2, 4
-    found = densities(heat, {"coin": coin, "part": part, "outside": ~coin})
-    assert found["part"] == pytest.approx((2 / 4) / (3 / 12))
-    assert found["outside"] == pytest.approx((4 / 8) / (4 / 16))
-    assert found["concentration"] == pytest.approx(6 / 8)  # of 16 pixels the two warmest
-    assert all(np.isnan(value) for value in densities(np.zeros((4, 4)), {"coin": coin, "part": part}).values())
+    heat = np.zeros((2, 4, 4))
+    heat[0, 1, 0], heat[0, 3, 3], heat[0, 0, 0] = 2, 2, 4
+    shares = Shares()
+    shares.add({"": heat}, [{COIN: coin, "part": part, BACKGROUND: ~coin}] * 2)
+    found = densities(shares, "")
+    np.testing.assert_allclose(found["part"], [(2 / 4) / (3 / 12), np.nan])  # the second map is empty
+    np.testing.assert_allclose(found[BACKGROUND], [(4 / 8) / (4 / 16), np.nan])
+    np.testing.assert_allclose(concentration(heat), [6 / 8, np.nan])  # of 16 pixels the two warmest
 
 
 def test_what_an_interval_says():
@@ -111,8 +126,8 @@ def test_what_an_interval_says():
 
 def cross_controls(coins):
     return {
-        CENTRED: on(coins, "cross", lambda i: centred_blob(coins["masks"][i]["coin"])),
-        RANDOM: on(coins, "cross", lambda i: random_heat(SIDE, i)),
+        CENTRED: on(coins, "cross", lambda i: blob()),
+        RANDOM: on(coins, "cross", lambda i: random_heat(i)),
     }
 
 
@@ -122,8 +137,8 @@ def test_claim_1_the_cross(struck_coins, rng):
     assert controls[CENTRED].mean() > 1.2  # coins are centred, so a blob lies on the cross, too
     seen = on(coins, "cross", lambda i: noisy(masks[i]["cross"], rng))
     assert verdict_of(claims.claim_cross(seen, controls, clusters, SEED), 1) == SUPPORTED
-    blob = on(coins, "cross", lambda i: noisy(centred_blob(masks[i]["coin"]), rng))
-    assert verdict_of(claims.claim_cross(blob, controls, clusters, SEED), 1) == NOT
+    central = on(coins, "cross", lambda i: noisy(blob(), rng))
+    assert verdict_of(claims.claim_cross(central, controls, clusters, SEED), 1) == NOT
     some = np.where(clusters < 3, seen, on(coins, "cross", lambda i: noisy(masks[i]["coin"] * 1.0, rng)))
     assert verdict_of(claims.claim_cross(some, controls, clusters, SEED), 1) == NOT  # in three clusters of fourteen
 
@@ -147,7 +162,7 @@ def test_claim_2_the_bar_and_not_the_lamp(struck_coins, rng):
         found = [on(coins, name, lambda i: maps[i]) for name in ("horizontal", "vertical")]
         return claims.log_ratio(*found)
 
-    controls = {RANDOM: claims.log_ratio(*(on(coins, part, lambda i: random_heat(SIDE, i)) for part in
+    controls = {RANDOM: claims.log_ratio(*(on(coins, part, lambda i: random_heat(i)) for part in
                                            ("horizontal", "vertical")))}  # fmt: skip
     more, less, same = ratio(2, 1), ratio(1, 2), ratio(1, 1)
     stays = claims.claim_bar(more, controls, clusters, SEED, {"turned": ratio(2, 1)})
@@ -217,20 +232,20 @@ def test_claim_5_many_symbols(struck_coins, rng):
 
 
 def test_claim_6_the_axe(struck_coins, rng):
-    coins, clusters = struck_coins, struck_coins["kinds"]
+    coins, clusters = struck_coins, 2 * struck_coins["kinds"] + np.arange(COINS) % 2
 
     def judged(axe, other, bar):
         def heat(i):
             parts = coins["parts"][i]
             none = np.zeros((SIDE, SIDE))
             return noisy(
-                axe * parts.get("axe", none) + other * parts.get("other symbols", none) + bar * parts["horizontal"],
+                axe * parts.get("axe", none) + other * parts.get(OTHERS, none) + bar * parts["horizontal"],
                 rng,
             )
 
         maps = [heat(i) for i in range(COINS)]
-        density = {name: on(coins, name, lambda i: maps[i]) for name in ("axe", "other symbols", "horizontal")}
-        axes = claims.log_ratio(density["axe"], density["other symbols"])
+        density = {name: on(coins, name, lambda i: maps[i]) for name in ("axe", OTHERS, "horizontal")}
+        axes = claims.log_ratio(density["axe"], density[OTHERS])
         blind = {CENTRED: np.zeros(COINS)}
         return claims.claim_axe(
             {"": axes} | blind, claims.log_ratio(density["horizontal"], density["axe"]), clusters, SEED
@@ -369,6 +384,9 @@ def test_a_painted_run_answers_every_claim(painted, tmp_path):
     for name in CLAIMS.values():
         first = next(one for one in found.findings if one.of == name)
         assert first.verdict.split(":")[0] in (SUPPORTED, NOT, UNDECIDED)
+        if name in (CLAIMS[1], CLAIMS[2], CLAIMS[6]):
+            assert "HiRes-CAM" in first.verdict
+            assert "HiRes-CAM" in first.measure
     again = claims.measure(painted, ASKED)
     np.testing.assert_equal([vars(one) for one in again.findings], [vars(one) for one in found.findings])
     told = claims.conclude(found)
@@ -398,6 +416,17 @@ def test_a_sheet_of_pairs_is_drawn(painted, tmp_path):
     with Image.open(path) as sheet:
         assert sheet.width > 800
         assert np.asarray(sheet).std() > 20
+
+
+def test_one_heat_on_the_whole_page(painted):
+    """What a hiding method's maps say is its falls, in every part of the audit, and the rim is the same rim."""
+    method = parse("occlusion:window=.5:stride=.5")
+    two = replace(painted, rows=painted.rows[:2])
+    heat, _ = heat_on_parts(two.subject, two.rows, method, 1)
+    shares = localisation.measure_shares(two, Asked((method,), 2, 1))
+    for name, whose in ((method.title, ""), (method.title + UNTRAINED, method.title + UNTRAINED), (RANDOM, RANDOM)):
+        for part in ("rim", "cross", SYMBOLS):
+            np.testing.assert_allclose(heat[whose][part], shares.density(name, part))
 
 
 def test_photographs_of_which_nothing_is_known_say_what_is_missing(struck: Path, tmp_path_factory, tmp_path):

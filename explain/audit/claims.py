@@ -4,17 +4,18 @@ The functions take arrays, so that a claim can be made true or false on purpose;
 each claim the first finding bears its verdict, the second is the share of clusters for which it holds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import hypergeom, rankdata
 
-from deepcluster.lift import conditional_ami, estimate_ami
-from explain.audit.evidence import PLACEBO, UNTRAINED, Evidence, bad_pictures, gather
+from explain.audit.confounders import PERMUTATIONS as DEALT
+from explain.audit.confounders import associate
+from explain.audit.evidence import HORIZONTAL, OTHERS, PLACEBO, VERTICAL, Evidence, bad_pictures, gather
 from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, join_words, mean_of
+from explain.audit.localisation import BACKGROUND, RIM_PART
 from machine.files import write_csv
 from machine.seeds import derive_seed
 
@@ -29,6 +30,7 @@ CLAIMS = {
     7: "claim 7: coins sharing a symbol end up in different clusters",
 }
 CORNERS = ("top left", "top right", "bottom right", "bottom left")
+A_MAP = "a map"  # whose heat is meant, if nobody says
 SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
 
 # The smallest effects that count, chosen before anything was measured.
@@ -45,7 +47,6 @@ FEW = 5  # clusters or images: of fewer no interval is trusted
 MANY = 3  # symbols of a coin, of four fields
 FAINT = 0.05  # heat density that is added to both sides of a ratio
 PERMUTATIONS = 499
-GROUPS = 20  # of the jackknife
 BAD = 0.5  # share of a cluster's pictures
 UNLIKELY = 0.05  # chance, over all clusters, of so many
 
@@ -74,6 +75,7 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
     """The claims that the evidence answers."""
     found: list[Finding] = []
     heat, own, clusters, facts = evidence.heat, evidence.assignment, evidence.clusters, evidence.facts
+    method = evidence.method
 
     def on(part: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return heat[""][part], {source: parts[part] for source, parts in heat.items() if source}
@@ -82,18 +84,18 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
         return {source: log_ratio(parts[one], parts[other]) for source, parts in heat.items()}
 
     if evidence.has_parts("cross"):
-        found += claim_cross(*on("cross"), own, seed, facts.get("dot"), clusters)
-    if evidence.has_parts("horizontal", "vertical"):
-        bars = ratio("horizontal", "vertical")
-        turned = {how: log_ratio(parts["horizontal"], parts["vertical"]) for how, parts in evidence.turned.items()}
-        found += claim_bar(bars.pop(""), bars, own, seed, turned)
+        found += claim_cross(*on("cross"), own, seed, facts.get("dot"), clusters, method)
+    if evidence.has_parts(HORIZONTAL, VERTICAL):
+        bars = ratio(HORIZONTAL, VERTICAL)
+        turned = {how: log_ratio(parts[HORIZONTAL], parts[VERTICAL]) for how, parts in evidence.turned.items()}
+        found += claim_bar(bars.pop(""), bars, own, seed, turned, method)
     if evidence.causes:
         places = {
             where: {source: parts[part] for source, parts in heat.items()}
-            for where, part in (("off the coin", "outside"), ("on the rim", "rim"))
+            for where, part in (("off the coin", BACKGROUND), ("on the rim", RIM_PART))
             if evidence.has_parts(part)
         }
-        found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad)
+        found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad, method)
     if evidence.wear is not None:
         of_wear, wear = evidence.wear
         found += claim_wear(wear, evidence.signs, clusters, seed, of_wear, evidence.signs_untrained)
@@ -107,15 +109,16 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
             part = f"field{place}"
             if evidence.has_parts(part):
                 value, controls = on(part)
-                title = f"heat density on the symbol at the {CORNERS[place]}"
+                title = f"heat density of {method} on the symbol at the {CORNERS[place]}"
                 found += compare(CLAIMS[5], title, value, controls, own, LEAST_DENSITY, seed).findings[:1]
-        if evidence.has_parts("axe", "other symbols", "horizontal"):
-            axes, bar = ratio("axe", "other symbols"), ratio("horizontal", "axe")[""]
-            found += claim_axe(axes, bar, own, seed, evidence.covered)
+        if evidence.has_parts("axe", OTHERS, HORIZONTAL):
+            axes, bar = ratio("axe", OTHERS), ratio(HORIZONTAL, "axe")[""]
+            found += claim_axe(axes, bar, own, seed, evidence.covered, method)
         names = sorted({*fields.ravel().tolist()} - {""})
         bears = {name: (fields == name).any(1) for name in names}
         on_symbols = {name: heat[""][name] for name in names if name in heat.get("", {})}
-        found += claim_symbol(bears, clusters, evidence.other_clusters, seed, "flower", on_symbols, evidence.places)
+        others = evidence.other_clusters
+        found += claim_symbol(bears, clusters, others, seed, "flower", on_symbols, evidence.places, method)
     return found
 
 
@@ -271,6 +274,7 @@ def claim_cross(
     seed: int,
     dots: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 1: heat on the cross, over its share of the coin's area, in every cluster; with and without dot together.
 
@@ -281,13 +285,14 @@ def claim_cross(
         seed: of chance.
         dots: (N,) whether each coin of the run has a central dot.
         clusters: (N,) of these.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[1]
-    found = compare(name, "heat density on the cross", on_cross, controls, assignment, LEAST_DENSITY, seed)
+    found = compare(name, f"heat density of {method} on the cross", on_cross, controls, assignment, LEAST_DENSITY, seed)
     share = found.findings[1].value
     everywhere = decide_share(found.findings[1], NEARLY_ALL)
     verdict = both([found.verdict, everywhere])
-    findings = with_verdict(found.findings, because(verdict, found.said))
+    findings = with_verdict(found.findings, because(verdict, f"{method} {found.said}"))
     if dots is not None and clusters is not None and 0 < dots.sum() < len(dots):
         purity, chance, p = purity_of(dots, clusters, seed)
         together = "coins with and without a dot are told apart" if p < UNLIKELY else "the dot divides no clusters"
@@ -332,6 +337,7 @@ def claim_bar(
     assignment: np.ndarray,
     seed: int,
     turned: Mapping[str, np.ndarray],
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 2: the horizontal bar has more heat than the vertical one; and has it when it is no longer horizontal.
 
@@ -342,11 +348,12 @@ def claim_bar(
         seed: of chance.
         turned: in words, how the coin was turned by 90 degrees -> (n,) the same logarithm, of the same two bars. NaN
             where it was not. If it is not the bar but what is horizontal, or the lamp, the ratio goes to its inverse.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[2]
-    measure = "heat density on the horizontal bar over that on the vertical one"
+    measure = f"heat density of {method} on the horizontal bar over that on the vertical one"
     found = compare(name, measure, ratio, controls, assignment, LEAST_RATIO, seed, logarithm=True)
-    verdicts, findings, said = [found.verdict], found.findings, found.said
+    verdicts, findings, said = [found.verdict], found.findings, f"{method} {found.said}"
     before = _mean(ratio)
     for how, values in turned.items():
         value, low, high, n = mean_of(by_cluster(values, assignment), seed)
@@ -369,6 +376,7 @@ def claim_quality(
     heat: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     assignment: np.ndarray | None = None,
     bad: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 3: clusters follow quality and background; heat lies off the coin and on its rim.
 
@@ -380,22 +388,27 @@ def claim_quality(
             are `assignment` (n,).
         assignment: see there.
         bad: (N,) whether a picture is bad.
+        method: whose heat it is, in words.
     """
     name, findings, verdicts, said = CLAIMS[3], [], [], []
     for cause, values in causes.items():
-        estimate = estimate_ami(values, clusters, np.zeros(len(values)), seed, PERMUTATIONS)
-        low, high = jackknife(partial(_ami, values, clusters), len(values))
-        verdict = decide(estimate.value, low, high, len(np.unique(clusters)), LEAST_AMI)
-        if verdict == SUPPORTED and estimate.p >= UNLIKELY:
+        tied = associate(values, clusters, np.zeros(len(values)), derive_seed(seed, 0, cause), DEALT, jackknife=True)
+        measure = f"AMI of the clusters with the {cause}"
+        if tied is None:
+            findings.append(row(name, measure, (UNKNOWN, UNKNOWN, UNKNOWN, len(values)), verdict=UNDECIDED))
+            verdicts.append(UNDECIDED)
+            said.append(f"{cause} not to be told")
+            continue
+        verdict = decide(tied.ami, tied.low, tied.high, len(np.unique(clusters)), LEAST_AMI)
+        if verdict == SUPPORTED and tied.p >= UNLIKELY:
             verdict = UNDECIDED
-        measure, found = f"AMI of the clusters with the {cause}", (estimate.value, low, high, len(values))
-        chance = (estimate.low + estimate.high) / 2
-        findings.append(row(name, measure, found, "dealt out anew", chance, estimate.p, verdict))
+        told = (tied.ami, tied.low, tied.high, tied.n)
+        findings.append(row(name, measure, told, "dealt out anew", tied.chance, tied.p, verdict))
         verdicts.append(verdict)
-        said.append(f"{cause} {estimate.value:.2f}")
+        said.append(f"{cause} {tied.ami:.2f}")
     if not findings:
         return []
-    findings.sort(key=lambda one: -one.value)
+    findings.sort(key=lambda one: -np.nan_to_num(one.value, nan=-np.inf))
     verdict = SUPPORTED if SUPPORTED in verdicts else UNDECIDED if UNDECIDED in verdicts else NOT
     findings[0] = replace(findings[0], verdict=because(verdict, f"AMI with {', '.join(said)}"))
     findings.insert(1, surprising(causes, clusters, seed))
@@ -403,30 +416,23 @@ def claim_quality(
         assert assignment is not None
         others = {control: values for control, values in maps.items() if control}
         beside = compare(
-            name, f"heat density {where}", maps[""], {"all alike": np.ones(1)} | others, assignment, LEAST_DENSITY, seed
+            name,
+            f"heat density of {method} {where}",
+            maps[""],
+            {"all alike": np.ones(1)} | others,
+            assignment,
+            LEAST_DENSITY,
+            seed,
         )
-        findings += with_verdict(beside.findings, because(beside.verdict, beside.said))
+        findings += with_verdict(beside.findings, because(beside.verdict, f"{method} {beside.said}"))
     if bad is not None:
         listed = bad_clusters(clusters, bad)
         of = len(np.unique(clusters))
-        told = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
+        which = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
         measure = "share of the clusters that are of bad pictures: candidates for removal"
         found = (len(listed) / of, UNKNOWN, UNKNOWN, of)
-        findings.append(row(name, measure, found, "share of bad pictures", float(bad.mean()), verdict=told))
+        findings.append(row(name, measure, found, "share of bad pictures", float(bad.mean()), verdict=which))
     return findings
-
-
-def _ami(values: np.ndarray, clusters: np.ndarray, rows: np.ndarray) -> float:
-    return conditional_ami(values[rows], clusters[rows], rows * 0)
-
-
-def jackknife(figure: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
-    """95 % interval of a figure of rows (n,), by leaving out each of GROUPS groups (a bootstrap's copies agree)."""
-    rows, groups = np.arange(count), min(GROUPS, count)
-    left = np.array([figure(rows[rows % groups != group]) for group in range(groups)])
-    whole = figure(rows)
-    error = np.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
-    return float(whole - 1.96 * error), float(whole + 1.96 * error)
 
 
 def surprising(causes: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int) -> Finding:
@@ -499,7 +505,7 @@ def claim_wear(
         findings.append(row(name, measure, found, "dealt out anew", 0.0, p, verdicts[f"{sign} {value:.2f}"]))
         if untrained and sign in untrained:
             control = correlation(wear[known], untrained[sign][known], seed)[0]
-            findings.append(row(name, measure, found, UNTRAINED, control))
+            findings.append(row(name, measure, found, "the untrained network", control))
     if not findings:
         return []
     said = [
@@ -645,6 +651,7 @@ def claim_axe(
     assignment: np.ndarray,
     seed: int,
     covered: Mapping[str, np.ndarray] | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 6: more heat on axes than on other symbols of the same coin, and more on the horizontal bar than on axes.
 
@@ -655,16 +662,17 @@ def claim_axe(
         assignment: (n,) clusters.
         seed: of chance.
         covered: what was covered ("axes", "the same shapes where no symbol is", ...) -> (n,) probability lost.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[6]
     others = {control: values for control, values in over_others.items() if control}
-    measure = "heat density on axes over that on the coin's other symbols"
+    measure = f"heat density of {method} on axes over that on the coin's other symbols"
     found = compare(
         name, measure, over_others[""], {"both alike": np.zeros(1)} | others, assignment, LEAST_RATIO, seed, True
     )
     bar = compare(
         name,
-        "heat density on the horizontal bar over that on axes",
+        f"heat density of {method} on the horizontal bar over that on axes",
         bar_over,
         {"both alike": np.zeros(1)},
         assignment,
@@ -672,9 +680,9 @@ def claim_axe(
         seed,
         True,
     )
-    said = f"axe over others {found.said}; bar over axe {bar.said}"
+    said = f"{method}: axe over others {found.said}; bar over axe {bar.said}"
     findings = with_verdict(found.findings, because(both([found.verdict, bar.verdict]), said))
-    findings += with_verdict(bar.findings, because(bar.verdict, bar.said))
+    findings += with_verdict(bar.findings, because(bar.verdict, f"{method} {bar.said}"))
     covered = covered or {}
     spare = covered.get(PLACEBO)
     for what, lost in covered.items():
@@ -698,6 +706,7 @@ def claim_symbol(
     claimed: str = "flower",
     heat: Mapping[str, np.ndarray] | None = None,
     rows: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 7: coins that share a symbol, the flower before all, lie in clusters that are not its own.
 
@@ -711,6 +720,7 @@ def claim_symbol(
         claimed: the symbol that the claim is about.
         heat: symbol -> (n,) heat density on it, of the images `rows` (n,) of N.
         rows: see there.
+        method: whose heat it is, in words.
     """
     name, findings = CLAIMS[7], []
     rng = np.random.default_rng(seed)
@@ -738,7 +748,7 @@ def claim_symbol(
             if heat is not None and rows is not None and symbol in heat:
                 at_home, lost = (heat[symbol][has[rows] & where[rows]] for where in (~away, away))
                 if np.isfinite(lost).any() and np.isfinite(at_home).any():
-                    measure = f"heat density on the {symbol} of coins that lie elsewhere"
+                    measure = f"heat density of {method} on the {symbol} of coins that lie elsewhere"
                     control = _mean(at_home)
                     findings.append(row(name, measure, mean_of(lost, seed), "of coins in its own clusters", control))
     return findings
