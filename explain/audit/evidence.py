@@ -16,13 +16,14 @@ from datasets.places import Place
 from datasets.processes import map_processes
 from datasets.view import PHOTOGRAPH, VIEWS, Window, look_at, to_photograph
 from deepcluster.baselines import Material, raw_pixels
-from deepcluster.clustering import partition
+from deepcluster.clustering import distance_to_centroid, partition
+from deepcluster.features import pca_whiten
 from deepcluster.trained import run_config
 from explain.attribution import PHOTOGRAPH as ORIGINAL
 from explain.attribution import VIEW
 from explain.attribution import Asked as Method
 from explain.audit import localisation
-from explain.audit.controls import UNTRAINED, heats_of, own_targets
+from explain.audit.controls import UNIFORM, UNTRAINED, heats_of, own_targets
 from explain.audit.counterfactual import PaintedSet, answers_of, as_jpeg, can_be_painted, images_of, truth_of
 from explain.audit.findings import Asked, Sample
 from explain.audit.localisation import ALL, BACKGROUND, COIN, SYMBOLS, Shares, draw_heats
@@ -36,9 +37,14 @@ FIELDS = ("field0", "field1", "field2", "field3")
 HORIZONTAL, VERTICAL, OTHERS = "horizontal", "vertical", "other symbols"  # parts
 TURNED, UNDER_THE_LAMP = "the photograph turned by 90 degrees", "the coin turned by 90 degrees under the same lamp"
 AXES, OTHER_SYMBOLS = "the axes", "the other symbols"
-BAR, OTHER_BAR = "the horizontal bar", "the vertical bar"
-PLACEBO = "the axes' shapes on an empty field"
-SCATTERED = "heat scattered"
+BAR, OTHER_BAR = "the horizontal bar", "the vertical bar"  # without their crossing
+PLACEBO = "the same shape where nothing is struck"
+LOST, DISTANCE, OTHER, SCATTERED = (
+    "probability lost",
+    "distance to the centroid",
+    "another cluster chosen by the network",
+    "heat scattered",
+)
 REPAINTED = 60  # coins that are painted anew at most
 LEVELS = 5  # that a measured quantity is divided into
 GROWN = 0.04  # of the picture's side: what is covered beyond a symbol's own pixels
@@ -59,10 +65,11 @@ class Evidence:
     facts: dict[str, np.ndarray] = field(default_factory=dict)  # of the coin -> (N,)
     fields: np.ndarray | None = None  # (N, 4) symbols
     bad: np.ndarray | None = None  # (N,) whether a picture is bad
-    wear: tuple[str, np.ndarray] | None = None  # what stands for it, and (N,) of it
+    wear: tuple[str, np.ndarray] | None = None  # what is told of it, and (N,) of that
+    stands_in: bool = False  # wear itself is not known, that is something else
     signs: dict[str, np.ndarray] = field(default_factory=dict)  # of being recognised badly -> (N,)
     signs_untrained: dict[str, np.ndarray] = field(default_factory=dict)  # the same of a network that learnt nothing
-    covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (n,) probability lost
+    covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (2, n) probability lost: see `cover`
     other_clusters: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) of other clusterings
     missing: list[str] = field(default_factory=list)
 
@@ -146,7 +153,8 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
         missing.append("claims 1, 2 and 6: these pictures show no cross and no bars")
     if fields is None:
         missing.append(
-            "claims 5, 6 and 7: which symbols each coin bears is not known: a truth.csv with field0 to field3 is needed"
+            "claims 5, 6 and 7, and the dot in 1: which symbols each coin bears is not known: a truth.csv with "
+            "field0 to field3 is needed"
         )
     if method is None:
         missing.append("the heat in claims 1 to 7: no method of attribution was asked for")
@@ -170,7 +178,9 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
     if "wear" in known:
         wear = ("wear", np.array([float(truth["wear"]) for truth in truths]))
     elif sharp is not None:
-        missing.append("claim 4: wear is not known of these coins; measured blur of the photograph stands in its place")
+        missing.append(
+            "claim 4: wear is not known of these coins; measured blur of the photograph is told of, and decides nothing"
+        )
         wear = ("blur (measured)", -sharp)
     if sharp is not None and ground is not None and not causes:
         missing.append(
@@ -191,8 +201,9 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
         fields=fields,
         bad=None if bad is None else bad != "",
         wear=wear,
+        stands_in="wear" not in known,
         signs=_signs(sample, every) | scatter.get("", {}) if wear is not None else {},
-        signs_untrained=scatter.get(UNTRAINED, {}),
+        signs_untrained=_signs_untrained(subject, every) | scatter.get(UNTRAINED, {}) if wear is not None else {},
         covered=covered,
         other_clusters=others,
         missing=missing,
@@ -215,7 +226,8 @@ def heat_on_parts(
         shares.add(drawn, parts)
         for name, whose in own.items():
             scattered[whose].append(-concentration(drawn[name]))
-    heat = {"" if name == method.title else name: densities(shares, name) for name in shares.on if name != ALL}
+    told = [name for name in shares.on if name not in (ALL, UNIFORM)]  # a claim knows what is chance
+    heat = {"" if name == method.title else name: densities(shares, name) for name in told}
     return heat, {whose: np.concatenate(found) for whose, found in scattered.items()}
 
 
@@ -306,7 +318,7 @@ def _heat_of_shots(subject: Subject, rows: np.ndarray, shots: Sequence[Shot], me
 
 
 def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, np.ndarray]:
-    """Probability of the own cluster that is lost when a part of a coin with an axe is painted over: what -> (n,).
+    """Probability of the own cluster that is lost when a part of a coin with an axe is painted over.
 
     Painted over is what the metal around it lets expect (inpainting), on the photograph, which is then seen anew.
 
@@ -314,9 +326,12 @@ def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, n
         subject: whose network.
         rows: (n,) images.
         fields: (n, 4) their symbols.
+
+    Returns:
+        What -> (2, n): lost by covering that, and by covering its own shape where nothing is struck. NaN: not there.
     """
     dataset, seen = subject.pictures.dataset, subject.run.meta.view
-    lost = {what: np.full(len(rows), np.nan) for what in (AXES, PLACEBO, OTHER_SYMBOLS, BAR, OTHER_BAR)}
+    lost = {what: np.full((2, len(rows)), np.nan) for what in (AXES, OTHER_SYMBOLS, BAR, OTHER_BAR)}
     with_axe = np.flatnonzero((fields == "axe").any(1))
     for some in _batches(with_axe, "covering symbols"):
         drawn, what_of = [], []
@@ -324,37 +339,51 @@ def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, n
             position = int(subject.pictures.position[rows[at]])
             pixels, masks = np.array(dataset.decoded[position]), dataset.mask(position) or {}
             place = None if seen.name == PHOTOGRAPH else dataset.find_places()[position]
-            for what, mask in _to_cover(masks, fields[at].tolist()).items():
+            for which, mask in {("", 0): np.zeros_like(masks[COIN]), **to_cover(masks, fields[at].tolist())}.items():
                 shape = (pixels.shape[1], pixels.shape[0])
                 small = cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
                 grown = cv2.dilate(small, np.ones((2 * round(GROWN / 2 * len(pixels)) + 1,) * 2, np.uint8))
                 changed = cv2.inpaint(pixels, grown, 3, cv2.INPAINT_TELEA) if mask.any() else pixels
                 drawn.append(changed if place is None else VIEWS[seen.name].draw(changed, place, seen.size))
-                what_of.append((what, at))
-        columns = subject.clusters.column_of(subject.clusters.assignment[rows[[at for _, at in what_of]]])
+                what_of.append((*which, at))
+        columns = subject.clusters.column_of(subject.clusters.assignment[rows[[at for *_, at in what_of]]])
         probability = answers_of(subject, drawn)[np.arange(len(drawn)), columns]
-        before = {at: value for (what, at), value in zip(what_of, probability, strict=True) if what == ""}
-        for (what, at), value in zip(what_of, probability, strict=True):
+        before = {at: value for (what, _, at), value in zip(what_of, probability, strict=True) if what == ""}
+        for (what, spare, at), value in zip(what_of, probability, strict=True):
             if what:
-                lost[what][at] = before[at] - value
+                lost[what][spare, at] = before[at] - value
     return lost
 
 
-def _to_cover(masks: Mapping[str, np.ndarray], fields: list[str]) -> dict[str, np.ndarray]:
-    """What is covered of a coin with axes -> its pixels (H, W) bool; "" is nothing."""
+def to_cover(masks: Masks, fields: Sequence[str]) -> dict[tuple[str, int], np.ndarray]:
+    """What is covered of a coin with axes: (what, 0) -> its pixels (H, W) bool; (what, 1): its shape elsewhere.
+
+    A turn about the coin's middle brings symbols onto other fields, and a bar onto the diagonal of two opposite ones;
+    only if these are empty and nothing of the cross is there, it is a fair comparison.
+    """
     axes = [place for place, name in enumerate(fields) if name == "axe"]
-    others = [masks[f"field{place}"] for place, name in enumerate(fields) if name not in ("", "axe")]
-    found = {"": np.zeros_like(masks["coin"]), AXES: np.any([masks[f"field{place}"] for place in axes], axis=0)}
-    if others:
-        found[OTHER_SYMBOLS] = np.any(others, axis=0)
-    found[BAR], found[OTHER_BAR] = (masks[name] & ~masks["dot"] for name in ("horizontal", "vertical"))
-    empty = [place for place, name in enumerate(fields) if name == ""]
-    if len(axes) == 1 and empty:  # a turn about the coin's middle brings the axe's shape there
-        middle = np.argwhere(masks["coin"]).mean(0)[::-1]
-        turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), -90.0 * (empty[0] - axes[0]), 1)
-        axe, size = found[AXES].astype(np.uint8), found[AXES].shape[::-1]
-        found[PLACEBO] = cv2.warpAffine(axe, turn, size, flags=cv2.INTER_NEAREST) > 0
+    others = [place for place, name in enumerate(fields) if name not in ("", "axe")]
+    empty = {place for place, name in enumerate(fields) if not name}
+    found = {}
+    for what, places in ((AXES, axes), (OTHER_SYMBOLS, others)):
+        if places:
+            found[what, 0] = np.any([masks[f"field{place}"] for place in places], axis=0)
+            turns = [quarter for quarter in (1, 2, 3) if {(place + quarter) % 4 for place in places} <= empty]
+            if turns:
+                found[what, 1] = _turned_about(found[what, 0], masks[COIN], 90 * turns[0])
+    for what, name, falls_on in ((BAR, HORIZONTAL, {0, 2}), (OTHER_BAR, VERTICAL, {1, 3})):  # turned to the right
+        found[what, 0] = arms_of(masks)[name]
+        turn = 45 if falls_on <= empty else -45 if {0, 1, 2, 3} - falls_on <= empty else 0
+        if turn:
+            found[what, 1] = _turned_about(found[what, 0], masks[COIN], turn) & ~masks["cross"]
     return found
+
+
+def _turned_about(mask: np.ndarray, coin: np.ndarray, degrees: float) -> np.ndarray:
+    """A mask (H, W) bool turned to the right about the middle of the coin's."""
+    middle = np.argwhere(coin).mean(0)[::-1]
+    turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), -degrees, 1)
+    return cv2.warpAffine(mask.astype(np.uint8), turn, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
 
 
 def bad_pictures(subject: Subject, rows: np.ndarray) -> np.ndarray | None:
@@ -406,11 +435,9 @@ def _signs(sample: Sample, rows: np.ndarray) -> dict[str, np.ndarray]:
     """In words, what is larger where a coin is recognised worse -> (N,)."""
     subject, scores = sample.subject, sample.scores
     signs = {
-        "probability lost": 1 - scores.probability[rows],
-        "distance to the centroid": subject.clusters.distance[rows],
-        "another cluster chosen by the network": np.where(
-            np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan
-        ),
+        LOST: 1 - scores.probability[rows],
+        DISTANCE: subject.clusters.distance[rows],
+        OTHER: np.where(np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan),
     }
     labels = subject.run.labels
     if labels is not None:
@@ -420,6 +447,23 @@ def _signs(sample: Sample, rows: np.ndarray) -> dict[str, np.ndarray]:
         np.add.at(table, (own, codes), 1)
         signs["another label than most of its cluster"] = (table.argmax(1)[own] != codes).astype(float)
     return signs
+
+
+def _signs_untrained(subject: Subject, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The same signs, where they are a network's, of the network before its training: what the pictures do alone."""
+    config = run_config(subject.run)
+    features, logits = subject.predict_all(subject.untrained)
+    at = np.searchsorted(subject.pictures.present, rows)
+    features, logits = features[at], logits[at].astype(np.float64)
+    codes = np.unique(subject.clusters.assignment[rows], return_inverse=True)[1]
+    column = subject.clusters.column_of(subject.clusters.assignment[rows])
+    own = logits[np.arange(len(rows)), column]
+    seen = pca_whiten(torch.as_tensor(features), config.pca, config.whiten_power)
+    return {
+        LOST: 1 - np.exp(own - np.logaddexp.reduce(logits, axis=1)),
+        DISTANCE: distance_to_centroid(seen, codes, int(codes.max()) + 1).astype(np.float64),
+        OTHER: (logits.argmax(1) != column).astype(float),
+    }
 
 
 def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
