@@ -30,7 +30,7 @@ from explain.audit.evidence import (
     heat_on_parts,
     to_cover,
 )
-from explain.audit.findings import Asked, Sample
+from explain.audit.findings import Asked, Finding, Measured, Sample
 from explain.audit.localisation import BACKGROUND, COIN, SYMBOLS, Shares, symbols_of
 from explain.scores import score_images
 from explain.subject import Subject, find_pictures
@@ -468,8 +468,30 @@ def test_shares_of_moved_coins_beside_nothing_changed():
     by = {one.of: one for one in found if one.measure == counterfactual.SHARE}
     assert by["one symbol removed"].verdict == "moves coins"
     assert by["one symbol removed"].p < 1e-4
-    assert by["another background"].verdict == "moves no coins beyond chance"
+    assert by["another background"].verdict == "undecided"  # 0 of 20: perhaps 16 %
+    assert "(Holm)" in by["another background"].control
     assert by["one symbol removed: torc"].n == 8
+
+
+def verdicts_of_moves(moved, count):
+    values = {counterfactual.NOTHING: np.zeros(count)} | {
+        name: (np.arange(count) < many).astype(float) for name, many in moved.items()
+    }
+    symbols = {name: np.full(count, "") for name in values}
+    found = counterfactual.findings_of(values, values, symbols, SEED)
+    return {one.of: one.verdict for one in found if one.measure == counterfactual.SHARE and one.verdict}
+
+
+def test_what_was_not_seen_is_not_told_as_absent():
+    names = [name for name in counterfactual.CHANGES if name != counterfactual.NOTHING]
+    assert verdicts_of_moves({names[0]: 4}, 5) == {names[0]: "undecided"}
+    assert verdicts_of_moves({names[0]: 0}, 120) == {names[0]: "moves few coins"}
+    # 6 of 80 alone would be sure (p .016), of nine changes it is not
+    found = verdicts_of_moves(dict.fromkeys(names, 6), 80)
+    assert {*found.values()} == {"undecided"}
+    assert verdicts_of_moves({names[0]: 6}, 80) == {names[0]: "moves coins"}
+    rows = [Finding("", counterfactual.SHARE, names[0], 0.1, n=80, verdict="undecided")]
+    assert "undecided whether coins are moved by" in counterfactual.conclude(Measured(rows))[1]
 
 
 # --- a run ------------------------------------------------------------------------------------------------------------
