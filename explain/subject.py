@@ -3,6 +3,7 @@
 `TRAINERS` is the one table from a run's kind to the module that opens it again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from console import UserError, progress
 from datasets import SOURCES, Dataset, decoded_side, look, open_dataset
-from datasets.places import place_at
+from datasets.places import Place, place_at
 from datasets.view import COLOURLESS, PHOTOGRAPH, Window, neutral, to_photograph
 from deepcluster.views import Frames
 from explain.assignment import ExplainedClusters, clusters_of, merge_logits
@@ -233,11 +234,17 @@ class Subject:
         return np.stack(back).reshape(len(maps), self.size, self.size, -1).transpose(0, 3, 1, 2)
 
     def _window(self, position: int) -> Window:
-        """The square of a decoded photograph that maps are drawn on."""
         dataset = self.pictures.dataset
         shape = [int(length) for length in dataset.decoded.shape[position]]
-        if self.view != PHOTOGRAPH:
-            return Window.about(dataset.find_places()[position], shape)
+        return self.window(shape, None if self.view == PHOTOGRAPH else dataset.find_places()[position])
+
+    def window(self, shape: Sequence[int], place: Place | None) -> Window:
+        """The square that maps are drawn on, of a decoded photograph of this (H, W, ...) shape.
+
+        `place` is that of its coin; None in the view of a photograph, which looks for none.
+        """
+        if place is not None:
+            return Window.about(place, shape)
         seen = self.run.meta.view
         return Window.central(shape, seen.size / decoded_side(seen.size) if seen.center_crop else 1)
 
@@ -266,15 +273,16 @@ class Subject:
             return False
         return self.run.labels[row] != self.class_names[self.clusters.assignment[row]]
 
-    def predict_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """Features (M, D) and the logits (M, clusters) of the M images that are there, float32."""
+    def predict_all(self, model: MergedLogits | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Features (M, D) and the logits (M, clusters) of the M images that are there, float32; `model`: if another."""
+        model = model or self.model
         features, logits = [], []
         rows = self.pictures.present
         with torch.inference_mode(), full_precision():
             for begin in progress(range(0, len(rows), LOOKED_AT), "looking", unit="batches"):
-                feature = self.model.embed(self.images(rows[begin : begin + LOOKED_AT]))
+                feature = model.embed(self.images(rows[begin : begin + LOOKED_AT]))
                 features.append(feature.cpu())
-                logits.append(self.model.classify(feature).cpu())
+                logits.append(model.classify(feature).cpu())
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
 
 

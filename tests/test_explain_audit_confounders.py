@@ -25,9 +25,9 @@ from explain.audit.confounders import (
     LEVEL,
     SHARED,
     WITHIN,
-    _associate,
     _Classes,
     _shared,
+    associate,
     classes_of,
     conclude,
     holm,
@@ -256,20 +256,20 @@ def test_association_equals_the_slow_way():
     values = np.where(rng.random(150) < 0.12, clusters % 4, rng.integers(0, 4, 150))
     for held in (np.zeros(150, int), strata):
         slow = estimate_ami(values, clusters, held, seed=1, permutations=1999)
-        fast = _associate(values, clusters, held, 2, 4000, jackknife=True)
+        fast = associate(values, clusters, held, 2, 4000, jackknife=True)
         assert fast.ami == pytest.approx(conditional_ami(values, clusters, held))
         assert fast.p == pytest.approx(slow.p, abs=4 * np.sqrt(slow.p / 1999) + 1e-3)
         assert fast.chance == pytest.approx(0, abs=0.003)
         assert fast.low < fast.ami < fast.high
-    assert _associate(np.zeros(150, int), clusters, strata, 1, 10) is None
-    assert _associate(strata, clusters, strata, 1, 10) is None  # one value in each stratum
+    assert associate(np.zeros(150, int), clusters, strata, 1, 10) is None
+    assert associate(strata, clusters, strata, 1, 10) is None  # one value in each stratum
 
 
 def test_chance_alone_reaches_a_level_as_often_as_it_says():
     rng = np.random.default_rng(1)
     one = np.zeros(60, int)
     p = np.array([
-        _associate(rng.integers(0, 4, 60), rng.integers(0, 5, 60), one, seed, 199).p for seed in range(400)
+        associate(rng.integers(0, 4, 60), rng.integers(0, 5, 60), one, seed, 199).p for seed in range(400)
     ])  # fmt: skip
     assert 0.02 < (p <= 0.05).mean() < 0.09
     assert 0.4 < p.mean() < 0.6

@@ -4,17 +4,30 @@ The functions take arrays, so that a claim can be made true or false on purpose;
 each claim the first finding bears its verdict, the second is the share of clusters for which it holds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy.stats import hypergeom, rankdata
 
-from deepcluster.lift import conditional_ami, estimate_ami
-from explain.audit.evidence import PLACEBO, UNTRAINED, Evidence, bad_pictures, gather
-from explain.audit.findings import BOOTSTRAPS, INTERVAL, UNKNOWN, Asked, Finding, Measured, Sample, join_words, mean_of
+from explain.audit.confounders import PERMUTATIONS as DEALT
+from explain.audit.confounders import associate
+from explain.audit.evidence import HORIZONTAL, OTHERS, PLACEBO, VERTICAL, Evidence, bad_pictures, gather
+from explain.audit.findings import (
+    BOOTSTRAPS,
+    ENOUGH,
+    INTERVAL,
+    UNKNOWN,
+    Asked,
+    Finding,
+    Measured,
+    Sample,
+    join_words,
+    mean_of,
+    share_of,
+)
+from explain.audit.localisation import BACKGROUND, RIM_PART
 from machine.files import write_csv
 from machine.seeds import derive_seed
 
@@ -29,23 +42,25 @@ CLAIMS = {
     7: "claim 7: coins sharing a symbol end up in different clusters",
 }
 CORNERS = ("top left", "top right", "bottom right", "bottom left")
+CHANCE = "chance"
+CLAIMED = "flower"  # the symbol of claim 7
+A_MAP = "a map"  # whose heat is meant, if nobody says
 SUPPORTED, NOT, UNDECIDED = "supported", "not supported", "undecided"
 
 # The smallest effects that count, chosen before anything was measured.
 LEAST_DENSITY = 0.1  # heat density beyond a control's; 1 is the mean over the coin
 LEAST_RATIO = float(np.log(1.1))  # of two densities, as a logarithm
 LEAST_AMI = 0.05
+LEAST_PURITY = 0.05
 LEAST_CORRELATION = 0.1
 LEAST_LOST = 0.05  # probability
 LEAST_LIFT = 0.25  # of pairs that share a cluster, beyond chance's 1
 ELSEWHERE = 0.25  # share of a symbol's coins
 NEARLY_ALL = 0.75  # share of the clusters in which what is global must be seen
 
-FEW = 5  # clusters or images: of fewer no interval is trusted
 MANY = 3  # symbols of a coin, of four fields
 FAINT = 0.05  # heat density that is added to both sides of a ratio
 PERMUTATIONS = 499
-GROUPS = 20  # of the jackknife
 BAD = 0.5  # share of a cluster's pictures
 UNLIKELY = 0.05  # chance, over all clusters, of so many
 
@@ -53,7 +68,10 @@ UNLIKELY = 0.05  # chance, over all clusters, of so many
 def measure(sample: Sample, asked: Asked) -> Measured:
     """All seven, as far as what is known of the images answers them."""
     evidence = gather(sample, asked)
-    return Measured(judge(evidence, derive_seed(asked.seed, 0, "claims")), missing=evidence.missing)
+    missing = list(evidence.missing)
+    if evidence.fields is not None and not (evidence.fields == CLAIMED).any():
+        missing.append(f"claim 7: no coin bears {article(CLAIMED)}, of which it was made; other symbols are told of")
+    return Measured(judge(evidence, derive_seed(asked.seed, 0, "claims")), missing=missing)
 
 
 def conclude(measured: Measured) -> list[str]:
@@ -74,6 +92,7 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
     """The claims that the evidence answers."""
     found: list[Finding] = []
     heat, own, clusters, facts = evidence.heat, evidence.assignment, evidence.clusters, evidence.facts
+    method = evidence.method
 
     def on(part: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         return heat[""][part], {source: parts[part] for source, parts in heat.items() if source}
@@ -81,41 +100,43 @@ def judge(evidence: Evidence, seed: int) -> list[Finding]:
     def ratio(one: str, other: str) -> dict[str, np.ndarray]:
         return {source: log_ratio(parts[one], parts[other]) for source, parts in heat.items()}
 
+    kinds = None
+    if evidence.fields is not None:
+        dots = facts.get("dot", np.zeros(len(evidence.fields)))
+        kinds = np.unique(np.column_stack([evidence.fields, dots]), axis=0, return_inverse=True)[1].ravel()
     if evidence.has_parts("cross"):
-        found += claim_cross(*on("cross"), own, seed, facts.get("dot"), clusters)
-    if evidence.has_parts("horizontal", "vertical"):
-        bars = ratio("horizontal", "vertical")
-        turned = {how: log_ratio(parts["horizontal"], parts["vertical"]) for how, parts in evidence.turned.items()}
-        found += claim_bar(bars.pop(""), bars, own, seed, turned)
+        found += claim_cross(*on("cross"), own, seed, facts.get("dot"), clusters, kinds, method)
+    if evidence.has_parts(HORIZONTAL, VERTICAL):
+        bars = ratio(HORIZONTAL, VERTICAL)
+        turned = {how: log_ratio(parts[HORIZONTAL], parts[VERTICAL]) for how, parts in evidence.turned.items()}
+        found += claim_bar(bars.pop(""), bars, own, seed, turned, method)
     if evidence.causes:
         places = {
             where: {source: parts[part] for source, parts in heat.items()}
-            for where, part in (("off the coin", "outside"), ("on the rim", "rim"))
+            for where, part in (("off the coin", BACKGROUND), ("on the rim", RIM_PART))
             if evidence.has_parts(part)
         }
-        found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad)
+        found += claim_quality(evidence.causes, clusters, seed, places, own, evidence.bad, method)
     if evidence.wear is not None:
         of_wear, wear = evidence.wear
-        found += claim_wear(wear, evidence.signs, clusters, seed, of_wear, evidence.signs_untrained)
-    if evidence.fields is not None:
+        found += claim_wear(wear, evidence.signs, clusters, seed, of_wear, evidence.signs_untrained, evidence.stands_in)
+    if evidence.fields is not None and kinds is not None:
         fields = evidence.fields
-        kinds = np.unique(
-            np.column_stack([fields, facts.get("dot", np.zeros(len(fields)))]), axis=0, return_inverse=True
-        )
-        found += claim_many((fields != "").sum(1), kinds[1].ravel(), clusters, seed)
+        found += claim_many((fields != "").sum(1), kinds, clusters, seed)
         for place in range(4):
             part = f"field{place}"
             if evidence.has_parts(part):
                 value, controls = on(part)
-                title = f"heat density on the symbol at the {CORNERS[place]}"
+                title = f"heat density of {method} on the symbol at the {CORNERS[place]}"
                 found += compare(CLAIMS[5], title, value, controls, own, LEAST_DENSITY, seed).findings[:1]
-        if evidence.has_parts("axe", "other symbols", "horizontal"):
-            axes, bar = ratio("axe", "other symbols"), ratio("horizontal", "axe")[""]
-            found += claim_axe(axes, bar, own, seed, evidence.covered)
+        if evidence.has_parts("axe", OTHERS, HORIZONTAL):
+            axes, bar = ratio("axe", OTHERS), ratio(HORIZONTAL, "axe")
+            found += claim_axe(axes, bar, own, seed, evidence.covered, method)
         names = sorted({*fields.ravel().tolist()} - {""})
         bears = {name: (fields == name).any(1) for name in names}
         on_symbols = {name: heat[""][name] for name in names if name in heat.get("", {})}
-        found += claim_symbol(bears, clusters, evidence.other_clusters, seed, "flower", on_symbols, evidence.places)
+        others = evidence.other_clusters
+        found += claim_symbol(bears, clusters, others, seed, CLAIMED, on_symbols, evidence.places, method)
     return found
 
 
@@ -147,7 +168,7 @@ def decide(value: float, low: float, high: float, n: int, least: float) -> str:
 
     Supported if it is at least that and its interval lies above 0; not supported if all of its interval is less.
     """
-    if n < FEW or not np.isfinite([value, low, high]).all():
+    if n < ENOUGH or not np.isfinite([value, low, high]).all():
         return UNDECIDED
     if low > 0 and value >= least:
         return SUPPORTED
@@ -195,7 +216,7 @@ def _mean(values: np.ndarray) -> float:
 def p_of_sign(differences: np.ndarray, seed: int) -> float:
     """How often a mean at least so large comes of differences whose signs are chance (one-sided)."""
     known = differences[np.isfinite(differences)]
-    if len(known) < FEW:
+    if len(known) < ENOUGH:
         return UNKNOWN
     signs = np.random.default_rng(seed).choice([-1.0, 1.0], (PERMUTATIONS, len(known)))
     return float((1 + ((signs * known).mean(1) >= known.mean() - 1e-12).sum()) / (1 + PERMUTATIONS))
@@ -205,9 +226,9 @@ def p_of_sign(differences: np.ndarray, seed: int) -> float:
 class Compared:
     """A quantity of each image against controls, over all clusters."""
 
-    findings: list[Finding]  # one for each control, then the share of clusters; none has a verdict
-    verdict: str  # of the effect beyond the highest control
-    said: str  # why, in words
+    findings: list[Finding]  # one for each control, second the share of clusters; none has a verdict
+    verdict: str  # of the effect beyond every control
+    said: str  # why, in words, of the control that decides: the first finding's
 
 
 def compare(
@@ -220,39 +241,55 @@ def compare(
     seed: int,
     logarithm: bool = False,
 ) -> Compared:
-    """A value of each image (n,) beside the same of controls, means of clusters' means, whose clusters are (n,).
+    """A value of each image (n,) beside chance and the same of controls, means of clusters' means.
 
-    A control may be one number for all, (1,). The effect is the mean over clusters of the difference to the control
-    whose own mean is highest. `logarithm`: values are natural logarithms, findings and words tell their exponentials.
+    The effect beyond a control is the mean over clusters of the difference, on images of which both are known; it must
+    hold beside every control. First stands the control that decides: that of the worst verdict, and of these the one
+    whose difference is least. A control that is known of no image is passed over.
+
+    Args:
+        claim: of which this is a finding.
+        measure: in words.
+        found: (n,) heat densities, or logarithms of the ratio of two.
+        controls: name -> (n,).
+        assignment: (n,) clusters.
+        least: effect that counts.
+        seed: of chance.
+        logarithm: findings and words tell exponentials.
     """
     outer = np.exp if logarithm else np.asarray
-    own = by_cluster(found, assignment)
-    value, low, high, n = mean_of(own, seed)
-    others = {
-        name: by_cluster(np.broadcast_to(np.asarray(values, np.float64), found.shape), assignment)
-        for name, values in controls.items()
-    }
+    beside = []
+    for name, values in ({CHANCE: np.full(len(found), 0.0 if logarithm else 1.0)} | dict(controls)).items():
+        known = np.isfinite(found) & np.isfinite(values)
+        own, other = (by_cluster(np.where(known, one, np.nan), assignment) for one in (found, values))
+        effect = mean_of(own - other, seed)
+        if effect[3]:
+            beside.append((decide(*effect, least), effect, name, own, other))
+    if not beside:
+        nothing = (UNKNOWN, UNKNOWN, UNKNOWN, 0)
+        share = row(claim, f"share of the clusters in which {measure} is more than {_of(CHANCE)}", nothing)
+        return Compared([row(claim, measure, nothing), share], UNDECIDED, "says nothing of any image")
+    beside.sort(key=lambda one: ((NOT, UNDECIDED, SUPPORTED).index(one[0]), one[1][0]))
     findings = []
-    for name, other in others.items():
+    for _, _, name, own, other in beside:
+        value, low, high, n = mean_of(own, seed)
         told = (float(outer(value)), float(outer(low)), float(outer(high)), n)
-        p = p_of_sign(own - other, seed)
-        findings.append(row(claim, measure, told, name, float(outer(_mean(other))), p))
-    highest = max(others, key=lambda name: np.nan_to_num(_mean(others[name]), nan=-np.inf))
-    differences = own - others[highest]
-    verdict = decide(*mean_of(differences, seed), least)
-    known = differences[np.isfinite(differences)]
-    held = mean_of((known > 0).astype(float), seed)
-    share, _, _, count = held
-    findings.insert(
-        1, row(claim, f"share of the clusters in which {measure} is more than {_of(highest)}", held, "chance", 0.5)
-    )
-    said = f"{float(outer(value)):.2f}, {_of(highest)} {float(outer(_mean(others[highest]))):.2f}; "
-    said += f"above it in {share:.0%} of {count} clusters" if count else "in no cluster"
-    return Compared(findings, verdict, said)
+        findings.append(row(claim, measure, told, name, float(outer(_mean(other))), p_of_sign(own - other, seed)))
+    _, effect, name, own, other = beside[0]
+    differences = own - other
+    held = share_of((differences[np.isfinite(differences)] > 0).astype(float))
+    above = f"share of the clusters in which {measure} is more than {_of(name)}"
+    findings.insert(1, row(claim, above, held, "half", 0.5))
+    middle, low, high = (float(outer(one)) for one in effect[:3])
+    by = f"{middle:.2f} times it" if logarithm else f"{middle:+.2f}"
+    said = f"{findings[0].value:.2f}, {_of(name)} {findings[0].control_value:.2f} ({by}"
+    said += f", {low:.2f} to {high:.2f})" if np.isfinite(low) else ")"
+    said += f"; above it in {held[0]:.0%} of {held[3]} clusters"
+    return Compared(findings, both([one[0] for one in beside]), said)
 
 
 def _of(control: str) -> str:
-    return f"that of {control}"
+    return control if control == CHANCE else f"that of {control}"
 
 
 def with_verdict(findings: list[Finding], verdict: str) -> list[Finding]:
@@ -271,6 +308,8 @@ def claim_cross(
     seed: int,
     dots: np.ndarray | None = None,
     clusters: np.ndarray | None = None,
+    kinds: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 1: heat on the cross, over its share of the coin's area, in every cluster; with and without dot together.
 
@@ -281,44 +320,64 @@ def claim_cross(
         seed: of chance.
         dots: (N,) whether each coin of the run has a central dot.
         clusters: (N,) of these.
+        kinds: (N,) their types: the dot is a type's, so chance deals it out among these.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[1]
-    found = compare(name, "heat density on the cross", on_cross, controls, assignment, LEAST_DENSITY, seed)
-    share = found.findings[1].value
+    found = compare(name, f"heat density of {method} on the cross", on_cross, controls, assignment, LEAST_DENSITY, seed)
     everywhere = decide_share(found.findings[1], NEARLY_ALL)
     verdict = both([found.verdict, everywhere])
-    findings = with_verdict(found.findings, because(verdict, found.said))
-    if dots is not None and clusters is not None and 0 < dots.sum() < len(dots):
-        purity, chance, p = purity_of(dots, clusters, seed)
-        together = "coins with and without a dot are told apart" if p < UNLIKELY else "the dot divides no clusters"
+    findings = with_verdict(found.findings, because(verdict, f"{method} {found.said}"))
+    if dots is not None and clusters is not None and kinds is not None and 0 < dots.sum() < len(dots):
+        found_purity, chance, p = purity_of(dots, clusters, kinds, seed)
+        high, n = found_purity[2:]
+        together = "undecided whether coins with and without a dot are told apart"
+        if p < UNLIKELY:
+            together = "coins with and without a dot are told apart"
+        elif n >= ENOUGH and high - chance < LEAST_PURITY:
+            together = "the dot divides hardly any clusters"
         measure = "purity of the clusters as to the central dot"
-        found_purity = (purity, UNKNOWN, UNKNOWN, len(dots))
-        findings.append(row(name, measure, found_purity, "dots dealt out anew", chance, p, together))
-    return findings if np.isfinite(share) else with_verdict(findings, because(UNDECIDED, "no map says anything"))
+        findings.append(row(name, measure, found_purity, "dots dealt out anew among the types", chance, p, together))
+    return findings
 
 
 def decide_share(share: Finding, wanted: float) -> str:
-    """Whether something holds for nearly all clusters: supported, unless the interval of its share says less."""
-    if share.n < FEW or not np.isfinite(share.value):
+    """Whether something holds for nearly all clusters: what the interval of its share says."""
+    if share.n < ENOUGH or not np.isfinite(share.value):
         return UNDECIDED
-    if share.value >= wanted:
+    if share.low >= wanted:
         return SUPPORTED
     return NOT if share.high < wanted else UNDECIDED
 
 
-def purity_of(labels: np.ndarray, clusters: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Share of images that have their cluster's commonest label; its mean where labels are dealt out anew; p."""
+def purity_of(
+    labels: np.ndarray, clusters: np.ndarray, kinds: np.ndarray, seed: int
+) -> tuple[tuple[float, float, float, int], float, float]:
+    """Share of images (N,) that have their cluster's commonest label, which all of one kind (N,) have in common.
 
-    def purity(dealt: np.ndarray) -> float:
-        table = np.zeros((int(codes.max()) + 1, int(dealt.max()) + 1))
-        np.add.at(table, (codes, dealt), 1)
-        return float(table.max(1).sum() / len(dealt))
+    Returns:
+        The share, its 95 % interval and the number of clusters; its mean where labels are dealt out anew among the
+        kinds; how often chance reaches it.
+    """
 
-    codes, labels = (np.unique(values, return_inverse=True)[1] for values in (clusters, labels))
+    def typical(dealt: np.ndarray) -> np.ndarray:
+        table = np.zeros((int(cluster.max()) + 1, int(label.max()) + 1))
+        np.add.at(table, (cluster, dealt), 1)
+        return table.argmax(1)[cluster] == dealt
+
+    cluster, label = (np.unique(values, return_inverse=True)[1] for values in (clusters, labels))
+    of_kind, kind = _of_kinds(label, kinds)
     rng = np.random.default_rng(seed)
-    value = purity(labels)
-    chance = np.array([purity(rng.permutation(labels)) for _ in range(PERMUTATIONS)])
-    return value, float(chance.mean()), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+    value, low, high = bootstrap_by_cluster(typical(label), cluster, seed)
+    chance = np.array([typical(rng.permutation(of_kind)[kind]).mean() for _ in range(PERMUTATIONS)])
+    p = float((1 + (chance >= value - 1e-12).sum()) / (1 + PERMUTATIONS))
+    return (value, low, high, int(cluster.max()) + 1), float(chance.mean()), p
+
+
+def _of_kinds(values: np.ndarray, kinds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Values (N,) that all images of a kind share -> that of each kind, and the number (N,) of each image's kind."""
+    _, first, kind = np.unique(kinds, return_index=True, return_inverse=True)
+    return values[first], kind
 
 
 def log_ratio(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -332,6 +391,7 @@ def claim_bar(
     assignment: np.ndarray,
     seed: int,
     turned: Mapping[str, np.ndarray],
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 2: the horizontal bar has more heat than the vertical one; and has it when it is no longer horizontal.
 
@@ -342,11 +402,12 @@ def claim_bar(
         seed: of chance.
         turned: in words, how the coin was turned by 90 degrees -> (n,) the same logarithm, of the same two bars. NaN
             where it was not. If it is not the bar but what is horizontal, or the lamp, the ratio goes to its inverse.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[2]
-    measure = "heat density on the horizontal bar over that on the vertical one"
+    measure = f"heat density of {method} on the horizontal bar over that on the vertical one"
     found = compare(name, measure, ratio, controls, assignment, LEAST_RATIO, seed, logarithm=True)
-    verdicts, findings, said = [found.verdict], found.findings, found.said
+    verdicts, findings, said = [found.verdict], found.findings, f"{method} {found.said}"
     before = _mean(ratio)
     for how, values in turned.items():
         value, low, high, n = mean_of(by_cluster(values, assignment), seed)
@@ -369,6 +430,7 @@ def claim_quality(
     heat: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     assignment: np.ndarray | None = None,
     bad: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 3: clusters follow quality and background; heat lies off the coin and on its rim.
 
@@ -380,53 +442,44 @@ def claim_quality(
             are `assignment` (n,).
         assignment: see there.
         bad: (N,) whether a picture is bad.
+        method: whose heat it is, in words.
     """
     name, findings, verdicts, said = CLAIMS[3], [], [], []
     for cause, values in causes.items():
-        estimate = estimate_ami(values, clusters, np.zeros(len(values)), seed, PERMUTATIONS)
-        low, high = jackknife(partial(_ami, values, clusters), len(values))
-        verdict = decide(estimate.value, low, high, len(np.unique(clusters)), LEAST_AMI)
-        if verdict == SUPPORTED and estimate.p >= UNLIKELY:
+        tied = associate(values, clusters, np.zeros(len(values)), derive_seed(seed, 0, cause), DEALT, jackknife=True)
+        measure = f"AMI of the clusters with the {cause}"
+        if tied is None:
+            findings.append(row(name, measure, (UNKNOWN, UNKNOWN, UNKNOWN, len(values)), verdict=UNDECIDED))
+            verdicts.append(UNDECIDED)
+            said.append(f"{cause} not to be told")
+            continue
+        verdict = decide(tied.ami, tied.low, tied.high, len(np.unique(clusters)), LEAST_AMI)
+        if verdict == SUPPORTED and tied.p >= UNLIKELY:
             verdict = UNDECIDED
-        measure, found = f"AMI of the clusters with the {cause}", (estimate.value, low, high, len(values))
-        chance = (estimate.low + estimate.high) / 2
-        findings.append(row(name, measure, found, "dealt out anew", chance, estimate.p, verdict))
+        told = (tied.ami, tied.low, tied.high, tied.n)
+        findings.append(row(name, measure, told, "dealt out anew", tied.chance, tied.p, verdict))
         verdicts.append(verdict)
-        said.append(f"{cause} {estimate.value:.2f}")
+        said.append(f"{cause} {tied.ami:.2f}")
     if not findings:
         return []
-    findings.sort(key=lambda one: -one.value)
+    findings.sort(key=lambda one: -np.nan_to_num(one.value, nan=-np.inf))
     verdict = SUPPORTED if SUPPORTED in verdicts else UNDECIDED if UNDECIDED in verdicts else NOT
     findings[0] = replace(findings[0], verdict=because(verdict, f"AMI with {', '.join(said)}"))
     findings.insert(1, surprising(causes, clusters, seed))
     for where, maps in (heat or {}).items():
         assert assignment is not None
         others = {control: values for control, values in maps.items() if control}
-        beside = compare(
-            name, f"heat density {where}", maps[""], {"all alike": np.ones(1)} | others, assignment, LEAST_DENSITY, seed
-        )
-        findings += with_verdict(beside.findings, because(beside.verdict, beside.said))
+        measure = f"heat density of {method} {where}"
+        beside = compare(name, measure, maps[""], others, assignment, LEAST_DENSITY, seed)
+        findings += with_verdict(beside.findings, because(beside.verdict, f"{method} {beside.said}"))
     if bad is not None:
         listed = bad_clusters(clusters, bad)
         of = len(np.unique(clusters))
-        told = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
+        which = "clusters " + ", ".join(str(number) for number, _, _ in listed) if listed else "none"
         measure = "share of the clusters that are of bad pictures: candidates for removal"
         found = (len(listed) / of, UNKNOWN, UNKNOWN, of)
-        findings.append(row(name, measure, found, "share of bad pictures", float(bad.mean()), verdict=told))
+        findings.append(row(name, measure, found, "share of bad pictures", float(bad.mean()), verdict=which))
     return findings
-
-
-def _ami(values: np.ndarray, clusters: np.ndarray, rows: np.ndarray) -> float:
-    return conditional_ami(values[rows], clusters[rows], rows * 0)
-
-
-def jackknife(figure: Callable[[np.ndarray], float], count: int) -> tuple[float, float]:
-    """95 % interval of a figure of rows (n,), by leaving out each of GROUPS groups (a bootstrap's copies agree)."""
-    rows, groups = np.arange(count), min(GROUPS, count)
-    left = np.array([figure(rows[rows % groups != group]) for group in range(groups)])
-    whole = figure(rows)
-    error = np.sqrt((groups - 1) / groups * ((left - left.mean()) ** 2).sum())
-    return float(whole - 1.96 * error), float(whole + 1.96 * error)
 
 
 def surprising(causes: Mapping[str, np.ndarray], clusters: np.ndarray, seed: int) -> Finding:
@@ -476,8 +529,9 @@ def claim_wear(
     seed: int,
     of_wear: str = "wear",
     untrained: Mapping[str, np.ndarray] | None = None,
+    stands_in: bool = False,
 ) -> list[Finding]:
-    """Claim 4: the more worn, the worse recognised.
+    """Claim 4: the more worn, the worse recognised; and not so already by a network that learnt nothing.
 
     Args:
         wear: (N,) larger is more worn.
@@ -487,54 +541,91 @@ def claim_wear(
         seed: of chance.
         of_wear: what `wear` is, in words.
         untrained: some of the signs, of a network that learnt nothing.
+        stands_in: `wear` is something else, since wear is not known: then nothing is decided.
     """
     name, findings, verdicts = CLAIMS[4], [], {}
     for sign, values in signs.items():
-        known = np.isfinite(values) & np.isfinite(wear)
-        value, low, high, p = correlation(wear[known], values[known], seed)
-        count = int(known.sum())
-        verdicts[f"{sign} {value:.2f}"] = decide(value, low, high, count, LEAST_CORRELATION)
+        control = (untrained or {}).get(sign)
+        known = np.isfinite(values) & np.isfinite(wear) & (True if control is None else np.isfinite(control))
+        x, y, own = wear[known], values[known], clusters[known]
+        n = len(np.unique(own))
+        value, draws = correlation(x, y, own, seed)
+        found = (value, *interval_of(draws), n)
         measure = f"rank correlation of {sign} with {of_wear}"
-        found = (value, low, high, count)
-        findings.append(row(name, measure, found, "dealt out anew", 0.0, p, verdicts[f"{sign} {value:.2f}"]))
-        if untrained and sign in untrained:
-            control = correlation(wear[known], untrained[sign][known], seed)[0]
-            findings.append(row(name, measure, found, UNTRAINED, control))
+        against = [(decide(*found, LEAST_CORRELATION), "dealt out anew", 0.0, p_of_correlation(x, y, seed))]
+        said = f"{sign} {value:.2f}"
+        if control is not None:
+            before, draws_before = correlation(x, control[known], own, seed)
+            beyond = draws - draws_before
+            decided = decide(value - before, *interval_of(beyond), n, LEAST_CORRELATION)
+            p = float((1 + (beyond <= 0).sum()) / (1 + BOOTSTRAPS)) if n >= ENOUGH else UNKNOWN
+            against.append((decided, "the untrained network", before, p))
+            said += f" (untrained {before:.2f})"
+        verdicts[said] = both([decided for decided, *_ in against])
+        against.sort(key=lambda one: one[0] != verdicts[said])  # first the one that decides
+        for place, (_, other, figure, p) in enumerate(against):
+            told = "" if place or stands_in else verdicts[said]
+            findings.append(row(name, measure, found, other, figure, p, told))
     if not findings:
         return []
-    said = [
-        f"{verdict} by {', '.join(sign for sign, one in verdicts.items() if one == verdict)}"
-        for verdict in (SUPPORTED, UNDECIDED, NOT)
-        if verdict in verdicts.values()
-    ]
     alike = {*verdicts.values()}
-    verdict = alike.pop() if len(alike) == 1 else UNDECIDED
+    if stands_in:
+        verdict = because(UNDECIDED, f"wear is not known; rank correlations with {of_wear}: {', '.join(verdicts)}")
+    else:
+        told_by = [
+            f"{kind} by {', '.join(sign for sign, one in verdicts.items() if one == kind)}"
+            for kind in (SUPPORTED, UNDECIDED, NOT)
+            if kind in alike
+        ]
+        kind = alike.pop() if len(alike) == 1 else UNDECIDED
+        verdict = because(kind, f"rank correlations with {of_wear}: {'; '.join(told_by)}")
+    findings = with_verdict(findings, verdict)
     first, values = next(iter(signs.items()))
-    findings = with_verdict(findings, because(verdict, f"rank correlations with {of_wear}: {'; '.join(said)}"))
     known, within = np.isfinite(values) & np.isfinite(wear), []
     for number in np.unique(clusters):
-        own = known & (clusters == number)
-        if own.sum() >= FEW:
-            within.append(_spearman(rankdata(wear[own]), rankdata(values[own])))
-    held = mean_of(np.array([one > 0 for one in within if np.isfinite(one)], float), seed)
-    measure = f"share of the clusters (of {FEW} and more) in which {first} goes with {of_wear}"
-    findings.insert(1, row(name, measure, held, "chance", 0.5))
+        members = known & (clusters == number)
+        if members.sum() >= ENOUGH:
+            within.append(_spearman(rankdata(wear[members]), rankdata(values[members])))
+    held = share_of(np.array([one > 0 for one in within if np.isfinite(one)], float))
+    measure = f"share of the clusters (of {ENOUGH} images and more) in which {first} goes with {of_wear}"
+    findings.insert(1, row(name, measure, held, "half", 0.5))
     return findings
 
 
-def correlation(x: np.ndarray, y: np.ndarray, seed: int) -> tuple[float, float, float, float]:
-    """Spearman's correlation of (n,) and (n,), its 95 % interval (bootstrap over images), and p (one-sided)."""
-    if len(x) < FEW:
-        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
+def correlation(x: np.ndarray, y: np.ndarray, clusters: np.ndarray, seed: int) -> tuple[float, np.ndarray]:
+    """Spearman's correlation of (n,) and (n,), and BOOTSTRAPS of it that draw whole clusters (n,).
+
+    Images of one cluster are recognised alike, so they are no n witnesses. The draws of one seed are of the same
+    clusters, so those of two pairs can be subtracted.
+    """
+    if len(x) < 2:
+        return UNKNOWN, np.full(BOOTSTRAPS, np.nan)
+    a, b = (ranks - ranks.mean() for ranks in (rankdata(x), rankdata(y)))
+    own = np.unique(clusters, return_inverse=True)[1]
+    sums = np.stack([np.bincount(own, one) for one in (np.ones(len(a)), a, b, a * a, b * b, a * b)])
+    draws = np.random.default_rng(seed).integers(0, sums.shape[1], (BOOTSTRAPS, sums.shape[1]))
+    n, sa, sb, saa, sbb, sab = sums[:, draws].sum(2)
+    room = (saa - sa**2 / n) * (sbb - sb**2 / n)
+    drawn = (sab - sa * sb / n) / np.sqrt(np.where(room > 1e-9, room, np.nan))
+    return _spearman(a, b), drawn
+
+
+def interval_of(draws: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval that bootstrapped figures (BOOTSTRAPS,) give; NaN if they are not known."""
+    if np.isnan(draws).all():
+        return UNKNOWN, UNKNOWN
+    low, high = np.nanquantile(draws, INTERVAL)
+    return float(low), float(high)
+
+
+def p_of_correlation(x: np.ndarray, y: np.ndarray, seed: int) -> float:
+    """How often a Spearman's correlation at least so large comes of values (n,) that are dealt out anew (one-sided)."""
+    if len(x) < ENOUGH:
+        return UNKNOWN
     a, b = rankdata(x), rankdata(y)
-    value = _spearman(a, b)
-    if not np.isfinite(value):
-        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
-    rng = np.random.default_rng(seed)
-    draws = [rng.integers(0, len(a), len(a)) for _ in range(BOOTSTRAPS)]
-    low, high = np.nanquantile([_spearman(a[rows], b[rows]) for rows in draws], INTERVAL)
+    value, rng = _spearman(a, b), np.random.default_rng(seed)
     chance = np.array([_spearman(a, rng.permutation(b)) for _ in range(PERMUTATIONS)])
-    return value, float(low), float(high), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+    return float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS)) if np.isfinite(value) else UNKNOWN
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -560,7 +651,7 @@ def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, see
     cluster, kind = (np.unique(values, return_inverse=True)[1] for values in (clusters, kinds))
     table = np.zeros((int(cluster.max()) + 1, int(kind.max()) + 1))
     np.add.at(table, (cluster, kind), 1)
-    number = np.array([symbols[kind == one][0] for one in range(table.shape[1])])
+    number = _of_kinds(symbols, kinds)[0]
 
     def pairs(counts: np.ndarray) -> np.ndarray:
         """(clusters, types) -> pairs of different types in each cluster."""
@@ -598,9 +689,9 @@ def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, see
     said = f"{value:.2f} times as likely in one cluster (as many types of other coins: p {p:.2f})"
     if not mixed.any():
         said = "no cluster holds coins of two types"
-    held = mean_of(commoner(many).astype(float), seed)
+    held = share_of(commoner(many).astype(float))
     held_by_chance = _mean(np.array([_mean(commoner(rng.permutation(many)).astype(float)) for _ in range(50)]))
-    explained, control, p_explained = number_explained(symbols, cluster, seed)
+    explained, control, p_explained = number_explained(symbols, cluster, kind, seed)
     measure = f"pairs of coins of different types in one cluster: how much likelier if both have {MANY} symbols or more"
     found = (value, low, high, int(mixed.sum()))
     dealt = "numbers dealt out anew among the types"
@@ -617,15 +708,17 @@ def claim_many(symbols: np.ndarray, kinds: np.ndarray, clusters: np.ndarray, see
             name,
             "share of the variance of the number of symbols that the clusters explain",
             (explained, UNKNOWN, UNKNOWN, len(symbols)),
-            "dealt out anew",
+            dealt,
             control,
             p_explained,
         ),
     ]
 
 
-def number_explained(values: np.ndarray, cluster: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """Eta squared of (N,) values by (N,) clusters numbered from 0; its mean for values dealt out anew; p."""
+def number_explained(
+    values: np.ndarray, cluster: np.ndarray, kinds: np.ndarray, seed: int
+) -> tuple[float, float, float]:
+    """Eta squared of (N,) values by (N,) clusters from 0 up; its mean for values dealt out among kinds (N,); p."""
 
     def eta(dealt: np.ndarray) -> float:
         sums, sizes = np.bincount(cluster, dealt), np.bincount(cluster)
@@ -633,60 +726,55 @@ def number_explained(values: np.ndarray, cluster: np.ndarray, seed: int) -> tupl
         total = ((dealt - dealt.mean()) ** 2).sum()
         return float(between / total) if total else UNKNOWN
 
+    of_kind, kind = _of_kinds(values.astype(float), kinds)
     rng = np.random.default_rng(seed)
-    value = eta(values.astype(float))
-    chance = np.array([eta(rng.permutation(values).astype(float)) for _ in range(PERMUTATIONS)])
-    return value, float(chance.mean()), float((1 + (chance >= value).sum()) / (1 + PERMUTATIONS))
+    value = eta(of_kind[kind])
+    chance = np.array([eta(rng.permutation(of_kind)[kind]) for _ in range(PERMUTATIONS)])
+    p = float((1 + (chance >= value - 1e-12).sum()) / (1 + PERMUTATIONS))
+    return value, float(chance.mean()), p
 
 
 def claim_axe(
     over_others: Mapping[str, np.ndarray],
-    bar_over: np.ndarray,
+    bar_over: Mapping[str, np.ndarray],
     assignment: np.ndarray,
     seed: int,
     covered: Mapping[str, np.ndarray] | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 6: more heat on axes than on other symbols of the same coin, and more on the horizontal bar than on axes.
 
     Args:
         over_others: whose map ("" is the network's) -> (n,) logarithm of the heat density on the coin's axes over that
             on its other symbols; NaN where it has not both.
-        bar_over: (n,) logarithm of the density on the horizontal bar over that on the axes.
+        bar_over: the same of the density on the horizontal bar over that on the axes.
         assignment: (n,) clusters.
         seed: of chance.
-        covered: what was covered ("axes", "the same shapes where no symbol is", ...) -> (n,) probability lost.
+        covered: what was covered, the axes say -> (2, n) probability lost by that, and by covering its own shape where
+            nothing is struck; NaN where that was not done.
+        method: whose heat it is, in words.
     """
     name = CLAIMS[6]
-    others = {control: values for control, values in over_others.items() if control}
-    measure = "heat density on axes over that on the coin's other symbols"
-    found = compare(
-        name, measure, over_others[""], {"both alike": np.zeros(1)} | others, assignment, LEAST_RATIO, seed, True
-    )
-    bar = compare(
-        name,
-        "heat density on the horizontal bar over that on axes",
-        bar_over,
-        {"both alike": np.zeros(1)},
-        assignment,
-        LEAST_RATIO,
-        seed,
-        True,
-    )
-    said = f"axe over others {found.said}; bar over axe {bar.said}"
-    findings = with_verdict(found.findings, because(both([found.verdict, bar.verdict]), said))
-    findings += with_verdict(bar.findings, because(bar.verdict, bar.said))
-    covered = covered or {}
-    spare = covered.get(PLACEBO)
-    for what, lost in covered.items():
-        value, low, high, n = mean_of(lost, seed)
-        control = UNKNOWN if spare is None or what == PLACEBO else _mean(np.where(np.isfinite(lost), spare, np.nan))
-        beyond = mean_of(lost - spare, seed) if spare is not None and what != PLACEBO else None
-        measure = f"probability lost when covered: {what}"
-        if beyond is None or spare is None:
-            findings.append(row(name, measure, (value, low, high, n)))
+    compared = []
+    for measure, ratios in (
+        (f"heat density of {method} on axes over that on the coin's other symbols", over_others),
+        (f"heat density of {method} on the horizontal bar over that on axes", bar_over),
+    ):
+        others = {control: values for control, values in ratios.items() if control}
+        compared.append(compare(name, measure, ratios[""], others, assignment, LEAST_RATIO, seed, logarithm=True))
+    axe, bar = compared
+    said = f"{method}: axe over others {axe.said}; bar over axe {bar.said}"
+    findings = with_verdict(axe.findings, because(both([axe.verdict, bar.verdict]), said))
+    findings += with_verdict(bar.findings, because(bar.verdict, f"{method} {bar.said}"))
+    for what, (lost, spare) in (covered or {}).items():
+        measure, pairs = f"probability lost when covered: {what}", np.isfinite(lost) & np.isfinite(spare)
+        if not pairs.any():
+            findings.append(row(name, measure, mean_of(lost, seed)))
             continue
-        p, told = p_of_sign(lost - spare, seed), decide(*beyond, LEAST_LOST)
-        findings.append(row(name, measure, (value, low, high, n), f"covered: {PLACEBO}", control, p, told))
+        differences = lost[pairs] - spare[pairs]
+        told = decide(*mean_of(differences, seed), LEAST_LOST)
+        p, control = p_of_sign(differences, seed), float(spare[pairs].mean())
+        findings.append(row(name, measure, mean_of(lost[pairs], seed), f"covered: {PLACEBO}", control, p, told))
     return findings
 
 
@@ -695,9 +783,10 @@ def claim_symbol(
     clusters: np.ndarray,
     others: Mapping[str, np.ndarray],
     seed: int,
-    claimed: str = "flower",
+    claimed: str = CLAIMED,
     heat: Mapping[str, np.ndarray] | None = None,
     rows: np.ndarray | None = None,
+    method: str = A_MAP,
 ) -> list[Finding]:
     """Claim 7: coins that share a symbol, the flower before all, lie in clusters that are not its own.
 
@@ -711,6 +800,7 @@ def claim_symbol(
         claimed: the symbol that the claim is about.
         heat: symbol -> (n,) heat density on it, of the images `rows` (n,) of N.
         rows: see there.
+        method: whose heat it is, in words.
     """
     name, findings = CLAIMS[7], []
     rng = np.random.default_rng(seed)
@@ -719,26 +809,31 @@ def claim_symbol(
             continue
         away = elsewhere(has, clusters)
         value, low, high = bootstrap_by_cluster(away[has], clusters[has], seed)
-        n = int(has.sum())
-        verdict = decide(value - ELSEWHERE, low - ELSEWHERE, high - ELSEWHERE, n, 0.0)
+        n = len(np.unique(clusters[has]))
         controls = {other: float(elsewhere(has, found)[has].mean()) for other, found in others.items()}
         controls["coins dealt out anew"] = float(
             np.mean([elsewhere(dealt, clusters)[dealt].mean() for dealt in (rng.permutation(has) for _ in range(50))])
         )
-        said = ", ".join([f"{value:.0%} of its coins lie elsewhere", *(f"{o} {v:.0%}" for o, v in controls.items())])
+        verdict = ""
+        if symbol == claimed:
+            said = [f"{value:.0%} of its coins lie elsewhere ({low:.0%} to {high:.0%}, {n} clusters)"]
+            for other, control in controls.items():
+                side = "above" if low > control else "below" if high < control else "about as"
+                said.append(f"{side} {other} ({control:.0%})")
+            effect = decide(value - ELSEWHERE, low - ELSEWHERE, high - ELSEWHERE, n, 0.0)
+            verdict = because(effect, ", ".join(said))
         measure = f"share of the coins with {article(symbol)} that lie in clusters where most have none"
         for place, (other, control) in enumerate(controls.items()):
-            told = "" if place else because(verdict, said) if symbol == claimed else verdict
-            findings.append(row(name, measure, (value, low, high, n), other, control, verdict=told))
+            findings.append(row(name, measure, (value, low, high, n), other, control, verdict="" if place else verdict))
         if symbol == claimed:
             minority = np.array([away[has & (clusters == one)].any() for one in np.unique(clusters[has])], float)
             measure = f"share of the clusters with {article(symbol)} in which most coins have none"
             by_chance = _share_dealt(has, clusters, rng)
-            findings.insert(1, row(name, measure, mean_of(minority, seed), "coins dealt out anew", by_chance))
+            findings.insert(1, row(name, measure, share_of(minority), "coins dealt out anew", by_chance))
             if heat is not None and rows is not None and symbol in heat:
                 at_home, lost = (heat[symbol][has[rows] & where[rows]] for where in (~away, away))
                 if np.isfinite(lost).any() and np.isfinite(at_home).any():
-                    measure = f"heat density on the {symbol} of coins that lie elsewhere"
+                    measure = f"heat density of {method} on the {symbol} of coins that lie elsewhere"
                     control = _mean(at_home)
                     findings.append(row(name, measure, mean_of(lost, seed), "of coins in its own clusters", control))
     return findings

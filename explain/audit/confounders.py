@@ -167,7 +167,7 @@ def _usable(facts: dict[str, Values], assignment: np.ndarray) -> tuple[dict[str,
 
 
 @dataclass(frozen=True)
-class _Association:
+class Association:
     """AMI of a fact and the clusters."""
 
     ami: float
@@ -183,16 +183,16 @@ def _follow(
 ) -> list[Finding]:
     """How far the clusters follow each fact, the most first; where labels are known, among images of one as well."""
     draws = max(PERMUTATIONS, round(2 * len(classes) / LEVEL))
-    overall: dict[str, _Association | None] = {}
-    within: dict[str, _Association] = {}
+    overall: dict[str, Association | None] = {}
+    within: dict[str, Association] = {}
     for name, own in progress(list(classes.items()), "dealing out facts", unit="facts"):
         known = (own.codes >= 0) & (assignment >= 0)
         one = np.zeros(len(known), np.int64)
         fact_seed = derive_seed(seed, 0, f"{PART} {name}")
-        overall[name] = _associate(own.codes[known], assignment[known], one[known], fact_seed, draws, jackknife=True)
+        overall[name] = associate(own.codes[known], assignment[known], one[known], fact_seed, draws, jackknife=True)
         if labels is not None:
             known &= labels.codes >= 0
-            found = _associate(own.codes[known], assignment[known], labels.codes[known], fact_seed, draws)
+            found = associate(own.codes[known], assignment[known], labels.codes[known], fact_seed, draws)
             within |= {name: found} if found is not None else {}
     measured = {name: one for name, one in overall.items() if one is not None}
     p = dict(zip(measured, holm([one.p for one in measured.values()]), strict=True))
@@ -209,7 +209,7 @@ def _follow(
     return findings
 
 
-def _row(measured: str, fact: str, found: _Association, p: float, verdict: str, draws: int) -> Finding:
+def _row(measured: str, fact: str, found: Association, p: float, verdict: str, draws: int) -> Finding:
     control = f"the fact dealt out anew {draws} times, mean; p corrected for all facts (Holm)"
     return Finding(PART, measured, fact, found.ami, found.low, found.high, found.n, control, found.chance, p, verdict)
 
@@ -230,9 +230,9 @@ def _beside_labels(same: bool, p_within: float | None) -> str:
     return "; not so among images of one label: it may only go with the label"
 
 
-def _associate(
+def associate(
     values: np.ndarray, clusters: np.ndarray, strata: np.ndarray, seed: int, draws: int, jackknife: bool = False
-) -> _Association | None:
+) -> Association | None:
     """AMI within strata (deepcluster.lift.conditional_ami), beside `draws` tables of the same margins.
 
     None if there is nothing to tell apart.
@@ -258,7 +258,7 @@ def _associate(
     ami, by_chance = scale(value), scale(chance)
     p = (1 + (by_chance >= ami - 1e-9).sum()) / (1 + draws)
     low, high = _jackknife(values, clusters, strata, ami, rng) if jackknife else (UNKNOWN, UNKNOWN)
-    return _Association(float(ami), low, high, float(by_chance.mean()), float(p), n)
+    return Association(float(ami), low, high, float(by_chance.mean()), float(p), n)
 
 
 def _tables(values: np.ndarray, clusters: np.ndarray, strata: np.ndarray) -> list[np.ndarray]:

@@ -24,7 +24,8 @@ from datasets.painted import BACKGROUNDS, COUNT, SEED, SYMBOLS, Changed, repaint
 from datasets.processes import map_processes
 from datasets.view import look_at
 from deepcluster.views import Frames
-from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, mean_of
+from explain.audit.confounders import holm
+from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, join_words, mean_of, share_of
 from explain.rendering import strip, titled
 from explain.subject import Subject
 from machine.files import write_atomic
@@ -40,6 +41,8 @@ WORN = 0.5  # wear that is added
 NUMBER = re.compile(r"coin_(\d+)\.jpg$")
 CORNERS = ("top left", "top right", "bottom right", "bottom left")
 UNLIKELY = 0.05
+FEW_MOVE = 0.05  # share of the coins that is called few
+MOVES, MOVES_FEW, UNDECIDED = "moves coins", "moves few coins", "undecided"
 SHARE = "share of the coins whose cluster changes"
 PAIRS = 10  # on the sheet
 BATCH = 128
@@ -316,23 +319,25 @@ def findings_of(
         symbols: change -> (n,) the symbol that it was about, "" if none.
         seed: of chance.
     """
-    found = []
-    still = moved[NOTHING]
-    for name, values in moved.items():
-        value, low, high, n = mean_of(values, seed)
-        both = np.isfinite(values) & np.isfinite(still)
-        alone = int(((values == 1) & (still == 0) & both).sum())
-        other = int(((values == 0) & (still == 1) & both).sum())
-        p = float(binom.sf(alone - 1, alone + other, 0.5)) if name != NOTHING and n else UNKNOWN
-        control = float(still[both].mean()) if both.any() and name != NOTHING else UNKNOWN
+    still, changes = moved[NOTHING], [name for name in moved if name != NOTHING]
+    found = [Finding(PART, SHARE, NOTHING, *share_of(still))]
+    pairs = {name: np.isfinite(moved[name]) & np.isfinite(still) for name in changes}
+    alone = {name: (moved[name][both] > still[both]).astype(float) for name, both in pairs.items()}
+    other = {name: (moved[name][both] < still[both]).astype(float) for name, both in pairs.items()}
+    told = [name for name in changes if pairs[name].any()]
+    p = [float(binom.sf(alone[name].sum() - 1, alone[name].sum() + other[name].sum(), 0.5)) for name in told]
+    corrected = dict(zip(told, holm(p), strict=True))
+    against = f"{NOTHING}; p corrected for {len(told)} changes (Holm)"
+    for name in changes:
+        value, low, high, n = share_of(moved[name])
         verdict = ""
-        if name != NOTHING and n >= FEW:
-            verdict = "moves coins" if p < UNLIKELY else "moves no coins beyond chance"
-        against = NOTHING if name != NOTHING else ""
+        if n:
+            at_most = share_of(alone[name])[2] - share_of(other[name])[1]  # more than with nothing changed
+            verdict = MOVES if corrected[name] < UNLIKELY else MOVES_FEW if at_most < FEW_MOVE else UNDECIDED
+        control = float(still[pairs[name]].mean()) if n else UNKNOWN
         found.append(
-            Finding(PART, SHARE, name, value, low, high, n, against, control, p,
-                    verdict)
-        )  # fmt: skip
+            Finding(PART, SHARE, name, value, low, high, n, against, control, corrected.get(name, UNKNOWN), verdict)
+        )
     for name, values in lost.items():
         control = float(np.nanmean(lost[NOTHING])) if name != NOTHING else UNKNOWN
         against = NOTHING if name != NOTHING else ""
@@ -349,7 +354,7 @@ def findings_of(
                         PART,
                         SHARE,
                         f"{name}: {symbol}",
-                        *mean_of(moved[name][own], seed),
+                        *share_of(moved[name][own]),
                         "the same of other symbols",
                         float(rest.mean()) if len(rest) else UNKNOWN,
                     )
@@ -365,7 +370,12 @@ def conclude(measured: Measured) -> list[str]:
     order = sorted((one for one in shares if one.of != NOTHING), key=lambda one: -one.value)
     still = [f"{one.value:.0%} with {one.of}" for one in shares if one.of == NOTHING]
     moves = [f"{one.of} {one.value:.0%}" for one in order]
-    return [f"Of the coins that were painted anew these change their cluster: {', '.join(moves)} ({', '.join(still)})."]
+    said = [f"Of the coins that were painted anew these change their cluster: {', '.join(moves)} ({', '.join(still)})."]
+    for verdict, words in ((MOVES_FEW, "Fewer than 5 % of the coins"), (UNDECIDED, "It is undecided whether coins")):
+        names = [one.of for one in order if one.verdict == verdict]
+        if names:
+            said.append(f"{words} are moved by {join_words(names)}.")
+    return said
 
 
 def write_beside(path: Path, sample: Sample, asked: Asked) -> int:

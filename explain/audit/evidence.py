@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from console import progress
-from datasets import decoded_side
+from datasets import Masks
 from datasets.check import examine, sharpness
 from datasets.decoding import decode
 from datasets.painted import repaint_with_mask, split_mask
@@ -18,29 +16,35 @@ from datasets.places import Place
 from datasets.processes import map_processes
 from datasets.view import PHOTOGRAPH, VIEWS, Window, look_at, to_photograph
 from deepcluster.baselines import Material, raw_pixels
-from deepcluster.clustering import partition
+from deepcluster.clustering import distance_to_centroid, partition
+from deepcluster.features import pca_whiten
 from deepcluster.trained import run_config
 from explain.attribution import PHOTOGRAPH as ORIGINAL
-from explain.attribution import VIEW, attribute
+from explain.attribution import VIEW
 from explain.attribution import Asked as Method
+from explain.audit import localisation
+from explain.audit.controls import UNIFORM, UNTRAINED, heats_of, own_targets
 from explain.audit.counterfactual import PaintedSet, answers_of, as_jpeg, can_be_painted, images_of, truth_of
-from explain.audit.findings import UNKNOWN, Asked, Sample
-from explain.gallery.places import RIM
+from explain.audit.findings import Asked, Sample
+from explain.audit.localisation import ALL, BACKGROUND, COIN, SYMBOLS, Shares, draw_heats
 from explain.subject import Subject
 from machine.seeds import derive_seed
 from runs.meta import View
 
 BATCH = 32
-BLOB = 0.5  # sigma of a blob in the middle of the coin, in its radii
-COARSE = 7  # cells of random heat along a side, as many as the last map of an AlexNet has
 WARM = 0.1  # of the square: concentration is the share of the heat on its warmest such part
-SYMBOLS = ("field0", "field1", "field2", "field3")
-UNTRAINED, CENTRED, RANDOM = "the untrained network", "a centred blob", "random heat"
+FIELDS = ("field0", "field1", "field2", "field3")
+HORIZONTAL, VERTICAL, OTHERS = "horizontal", "vertical", "other symbols"  # parts
 TURNED, UNDER_THE_LAMP = "the photograph turned by 90 degrees", "the coin turned by 90 degrees under the same lamp"
 AXES, OTHER_SYMBOLS = "the axes", "the other symbols"
-BAR, OTHER_BAR = "the horizontal bar", "the vertical bar"
-PLACEBO = "the axes' shapes on an empty field"
-SCATTERED = "heat scattered"
+BAR, OTHER_BAR = "the horizontal bar", "the vertical bar"  # without their crossing
+PLACEBO = "the same shape where nothing is struck"
+LOST, DISTANCE, OTHER, SCATTERED = (
+    "probability lost",
+    "distance to the centroid",
+    "another cluster chosen by the network",
+    "heat scattered",
+)
 REPAINTED = 60  # coins that are painted anew at most
 LEVELS = 5  # that a measured quantity is divided into
 GROWN = 0.04  # of the picture's side: what is covered beyond a symbol's own pixels
@@ -53,17 +57,19 @@ class Evidence:
     assignment: np.ndarray  # (n,) clusters
     clusters: np.ndarray  # (N,)
     places: np.ndarray  # (n,) the sample's among the N
-    # whose map ("" is the network's) -> part -> (n,) heat density: share of the heat over share of the area
+    method: str = "the map"  # title of the one whose maps are told of
+    # whose map ("" is the method's, others know nothing) -> part -> (n,) heat density
     heat: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     turned: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)  # how -> part -> (n,)
     causes: dict[str, np.ndarray] = field(default_factory=dict)  # of the picture, not of the coin -> (N,)
     facts: dict[str, np.ndarray] = field(default_factory=dict)  # of the coin -> (N,)
     fields: np.ndarray | None = None  # (N, 4) symbols
     bad: np.ndarray | None = None  # (N,) whether a picture is bad
-    wear: tuple[str, np.ndarray] | None = None  # what stands for it, and (N,) of it
+    wear: tuple[str, np.ndarray] | None = None  # what is told of it, and (N,) of that
+    stands_in: bool = False  # wear itself is not known, that is something else
     signs: dict[str, np.ndarray] = field(default_factory=dict)  # of being recognised badly -> (N,)
     signs_untrained: dict[str, np.ndarray] = field(default_factory=dict)  # the same of a network that learnt nothing
-    covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (n,) probability lost
+    covered: dict[str, np.ndarray] = field(default_factory=dict)  # what -> (2, n) probability lost: see `cover`
     other_clusters: dict[str, np.ndarray] = field(default_factory=dict)  # (N,) of other clusterings
     missing: list[str] = field(default_factory=list)
 
@@ -76,88 +82,43 @@ class Evidence:
 # --- heat ---------------------------------------------------------------------------------------------------------
 
 
-def densities(heat: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Where a map from 0 lies, of one image.
+def arms_of(parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Both bars of a cross without what is of both, and without the dot: masks -> the same two (S, S) bool."""
+    if not {HORIZONTAL, VERTICAL, "dot"} <= parts.keys():
+        return {}
+    crossing = parts["dot"] | (parts[HORIZONTAL] & parts[VERTICAL])
+    return {name: parts[name] & ~crossing for name in (HORIZONTAL, VERTICAL)}
 
-    Args:
-        heat: (S, S) from 0.
-        parts: name -> (S, S) bool; "coin" among them, all others but "outside" are on it.
 
-    Returns:
-        Part -> its share of the heat on the coin over its share of the coin's area; "outside" and "rim": of all heat
-        and of the whole square. "concentration": share of the heat on the warmest tenth. NaN: an empty map or part.
+def parts_of(subject: Subject, row: int) -> Masks:
+    """What densities are measured on, (size, size) bool: localisation's parts, each field, and the axe's rivals.
+
+    The bars are without their crossing, which is of both.
     """
-    found = {name: UNKNOWN for name in (*parts, "concentration") if name != "coin"}
-    coin, total = parts["coin"], float(heat.sum())
-    on_coin = float(heat[coin].sum())
-    if total <= 0 or not np.isfinite(total):
-        return found
-    ordered = np.sort(heat, axis=None)[::-1]
-    found["concentration"] = float(ordered[: round(WARM * heat.size)].sum() / total)
-    for name, part in parts.items():
-        whole = name in ("outside", "rim")
-        own = part if whole else part & coin
-        if name == "coin" or not own.any() or (not whole and on_coin <= 0):
-            continue
-        share, area = (total, heat.size) if whole else (on_coin, coin.sum())
-        found[name] = float(heat[own].sum() / share / (own.sum() / area))
-    return found
+    found = localisation.parts_of(subject, row)
+    masks = subject.pictures.dataset.mask(int(subject.pictures.position[row])) or {}
+    for name in FIELDS:
+        if name in masks:
+            found[name] = found[COIN] & (subject.cut(row, masks[name].astype(np.float32), subject.size) > 0.5)
+    if "axe" in found:
+        found[OTHERS] = found[SYMBOLS] & ~found["axe"]
+    return found | arms_of(found)
 
 
-def parts_of(masks: Mapping[str, np.ndarray], fields: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """What densities are measured on: masks (S, S) bool -> the same, bars without their crossing, rim, symbols by name.
-
-    Args:
-        masks: with "coin"; others as in a painted mask.
-        fields: the symbol of each field.
-    """
-    coin = masks["coin"]
-    depth = cv2.distanceTransform(np.pad(coin, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-    radius = np.sqrt(coin.sum() / np.pi)
-    parts = {"coin": coin, "outside": ~coin, "rim": coin & (depth <= RIM * radius)}
-    for name, mask in masks.items():
-        if name in ("cross", *SYMBOLS):
-            parts[name] = mask
-    if {"horizontal", "vertical", "dot"} <= masks.keys():
-        crossing = masks["dot"] | (masks["horizontal"] & masks["vertical"])
-        parts |= {name: masks[name] & ~crossing for name in ("horizontal", "vertical")}
-    none = np.zeros_like(coin)
-    for name in {*fields} - {""}:
-        parts[name] = np.any([masks[f"field{i}"] for i, one in enumerate(fields) if one == name], axis=0)
-    if "axe" in fields:
-        others = [masks[f"field{i}"] for i, one in enumerate(fields) if one not in ("", "axe")]
-        parts["other symbols"] = np.any(others, axis=0) if others else none
-    return parts
+def densities(shares: Shares, name: str) -> dict[str, np.ndarray]:
+    """Part -> (n,) density of a map's heat there: 1 is chance, of the coin; of what is off it, of the picture."""
+    parts = {part for one in shares.areas for part in one} - {COIN, BACKGROUND}
+    off = np.array([one.get(BACKGROUND) or np.nan for one in shares.areas])
+    return {part: shares.density(name, part) for part in sorted(parts)} | {
+        BACKGROUND: shares.column(name, BACKGROUND, 0) / off
+    }
 
 
-def centred_blob(coin: np.ndarray) -> np.ndarray:
-    """(S, S): a Gaussian about the coin's middle, half its radius wide."""
-    y, x = np.nonzero(coin)
-    if not len(x):
-        return np.ones(coin.shape)
-    at = np.arange(len(coin))
-    square = (at[None] - x.mean()) ** 2 + (at[:, None] - y.mean()) ** 2
-    return np.exp(-square / (2 * (BLOB**2 * len(x) / np.pi)))
-
-
-def random_heat(side: int, seed: int) -> np.ndarray:
-    """(S, S) in 0..1: as coarse as a class activation map, of chance alone."""
-    cells = np.random.default_rng(seed).random((COARSE, COARSE), np.float32)
-    return np.clip(cv2.resize(cells, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
-
-
-def heat_of(model: Any, images: Tensor, columns: np.ndarray, method: Method) -> np.ndarray:
-    """(B, 1, H, W) from 0: what speaks for the logits `columns` (B,), channels summed."""
-    targets = torch.as_tensor(columns, device=images.device)
-    heat = attribute(model, images, targets, [method])[method.key].float().cpu().numpy()
-    heat = np.abs(heat) if method.method.kind == "signed" else np.maximum(heat, 0)
-    return np.nan_to_num(heat.sum(1, keepdims=True))
-
-
-def table_of(rows: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
-    """One dict an image -> part -> (n,), NaN where an image has it not."""
-    names = {name: None for row in rows for name in row}
-    return {name: np.array([row.get(name, UNKNOWN) for row in rows]) for name in names}
+def concentration(heat: np.ndarray) -> np.ndarray:
+    """(B, S, S) from 0 -> (B,) share of the heat on the warmest tenth; NaN of an empty map."""
+    flat = np.sort(heat.reshape(len(heat), -1), axis=1)[:, ::-1]
+    total = flat.sum(1)
+    return flat[:, : round(WARM * flat.shape[1])].sum(1) / np.where(total > 0, total, np.nan)
 
 
 # --- a run's ------------------------------------------------------------------------------------------------------
@@ -179,7 +140,7 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
     dataset = subject.pictures.dataset
     truths = [dataset.truth(int(subject.pictures.position[row])) or {} for row in every.tolist()]
     known = set.intersection(*({*truth} for truth in truths))
-    fields = np.array([[truth[name] for name in SYMBOLS] for truth in truths]) if {*SYMBOLS} <= known else None
+    fields = np.array([[truth[name] for name in FIELDS] for truth in truths]) if {*FIELDS} <= known else None
     missing = []
     first = dataset.mask(int(subject.pictures.position[sample.rows[0]]))
     has_coin = dataset.root is not None and (first is None or "coin" in first)
@@ -192,16 +153,18 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
         missing.append("claims 1, 2 and 6: these pictures show no cross and no bars")
     if fields is None:
         missing.append(
-            "claims 5, 6 and 7: which symbols each coin bears is not known: a truth.csv with field0 to field3 is needed"
+            "claims 5, 6 and 7, and the dot in 1: which symbols each coin bears is not known: a truth.csv with "
+            "field0 to field3 is needed"
         )
     if method is None:
         missing.append("the heat in claims 1 to 7: no method of attribution was asked for")
     heat: dict[str, dict[str, np.ndarray]] = {}
     turned: dict[str, dict[str, np.ndarray]] = {}
+    scattered: dict[str, np.ndarray] = {}
     covered: dict[str, np.ndarray] = {}
     named = None if fields is None else fields[bare.places]
     if method is not None and has_coin:
-        heat = heat_on_parts(subject, sample.rows, named, method, asked.seed)
+        heat, scattered = heat_on_parts(subject, sample.rows, method, asked.seed)
         if first is not None and "cross" in first:
             turned = heat_when_turned(sample, method, asked.seed)
             if named is not None:
@@ -215,7 +178,9 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
     if "wear" in known:
         wear = ("wear", np.array([float(truth["wear"]) for truth in truths]))
     elif sharp is not None:
-        missing.append("claim 4: wear is not known of these coins; measured blur of the photograph stands in its place")
+        missing.append(
+            "claim 4: wear is not known of these coins; measured blur of the photograph is told of, and decides nothing"
+        )
         wear = ("blur (measured)", -sharp)
     if sharp is not None and ground is not None and not causes:
         missing.append(
@@ -223,10 +188,12 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
             "brightness stand in their place"
         )
         causes = {"measured sharpness": _levels(sharp), "measured brightness of the ground": _levels(ground)}
+    scatter = {whose: {SCATTERED: _spread(one, bare.places, len(every))} for whose, one in scattered.items()}
     bad = bad_pictures(subject, every)
     others = {} if fields is None else {"k-means on pixels": _pixel_clusters(subject, every, asked.seed)}
     return replace(
         bare,
+        method=bare.method if method is None else method.title,
         heat=heat,
         turned=turned,
         causes=causes,
@@ -234,10 +201,9 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
         fields=fields,
         bad=None if bad is None else bad != "",
         wear=wear,
-        signs=_signs(sample, every, heat, bare.places) if wear is not None else {},
-        signs_untrained={SCATTERED: _spread(-heat[UNTRAINED]["concentration"], bare.places, len(every))}
-        if heat
-        else {},
+        stands_in="wear" not in known,
+        signs=_signs(sample, every) | scatter.get("", {}) if wear is not None else {},
+        signs_untrained=_signs_untrained(subject, every) | scatter.get(UNTRAINED, {}) if wear is not None else {},
         covered=covered,
         other_clusters=others,
         missing=missing,
@@ -245,39 +211,29 @@ def gather(sample: Sample, asked: Asked) -> Evidence:
 
 
 def heat_on_parts(
-    subject: Subject, rows: np.ndarray, fields: np.ndarray | None, method: Method, seed: int
-) -> dict[str, dict[str, np.ndarray]]:
-    """Densities of a method's maps for the own cluster, and of maps that know nothing: whose -> part -> (n,)."""
-    found: dict[str, list[dict[str, float]]] = {"": [], UNTRAINED: [], CENTRED: [], RANDOM: []}
+    subject: Subject, rows: np.ndarray, method: Method, seed: int
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Where a method's maps for the own cluster and those of its controls lie, and how scattered they are.
+
+    Returns:
+        Whose map ("" is the method's) -> part -> (n,) density; whose ("" and UNTRAINED) -> (n,), more is scattered.
+    """
+    shares, own = Shares(), {method.title + whose: whose for whose in ("", UNTRAINED)}
+    scattered: dict[str, list[np.ndarray]] = {whose: [] for whose in own.values()}
     for some in _batches(rows, "heat on the coin's parts"):
-        images, columns = subject.images(some), subject.clusters.column_of(subject.clusters.assignment[some])
-        maps = {
-            whose: subject.draw_back(some, heat_of(model, images, columns, method))[:, 0]
-            for whose, model in (("", subject.model), (UNTRAINED, subject.untrained))
-        }
-        for at, row in enumerate(some.tolist()):
-            names = () if fields is None else fields[np.searchsorted(rows, row)].tolist()
-            parts = parts_of(_masks_of(subject, row), names)
-            for whose, heats in maps.items():
-                found[whose].append(densities(heats[at], parts))
-            found[CENTRED].append(densities(centred_blob(parts["coin"]), parts))
-            chance = random_heat(subject.size, derive_seed(seed, row, "random heat"))
-            found[RANDOM].append(densities(chance, parts))
-    return {whose: table_of(lines) for whose, lines in found.items()}
+        parts = [parts_of(subject, row) for row in some.tolist()]
+        drawn = draw_heats(subject, some, (method,), seed, parts)
+        shares.add(drawn, parts)
+        for name, whose in own.items():
+            scattered[whose].append(-concentration(drawn[name]))
+    told = [name for name in shares.on if name not in (ALL, UNIFORM)]  # a claim knows what is chance
+    heat = {"" if name == method.title else name: densities(shares, name) for name in told}
+    return heat, {whose: np.concatenate(found) for whose, found in scattered.items()}
 
 
 def _batches(rows: np.ndarray, what: str) -> Iterator[np.ndarray]:
     for begin in progress(range(0, len(rows), BATCH), what, unit="batches"):
         yield rows[begin : begin + BATCH]
-
-
-def _masks_of(subject: Subject, row: int) -> dict[str, np.ndarray]:
-    """(size, size) bool of each part, on the square that maps are drawn on; of a real coin the coin alone."""
-    dataset, position = subject.pictures.dataset, int(subject.pictures.position[row])
-    masks = dataset.mask(position)
-    if masks is None:
-        masks = {"coin": dataset.find_places()[position].mask(dataset.decoded.shape[position])}
-    return {name: subject.cut(row, mask.astype(np.float32), subject.size) > 0.5 for name, mask in masks.items()}
 
 
 @dataclass(frozen=True)
@@ -291,7 +247,7 @@ class Shot:
 
 
 def heat_when_turned(sample: Sample, method: Method, seed: int) -> dict[str, dict[str, np.ndarray]]:
-    """Densities for the own cluster when the coin lies otherwise, on the parts that are turned with it: how -> part.
+    """Densities for the own cluster when the coin lies otherwise, on the bars turned with it: how -> bar -> (n,).
 
     The photograph turned takes its lamp with it, so what stays is no matter of what is across and what is down. Only a
     coin painted anew under the same lamp tells the bar from the light.
@@ -304,16 +260,14 @@ def heat_when_turned(sample: Sample, method: Method, seed: int) -> dict[str, dic
         for at in positions
     ]
     shots = progress(map_processes(_shoot, jobs, len(jobs)), "turning photographs", total=len(jobs))
-    found = {TURNED: table_of(_heat_of_shots(subject, rows, list(shots), method))}
+    found = {TURNED: _heat_of_shots(subject, rows, list(shots), method)}
     painted = can_be_painted(sample)
     if painted is not None:
         some = np.sort(np.random.default_rng(derive_seed(seed, 0, "turned")).permutation(len(rows))[:REPAINTED])
         again = [_turning(subject, int(row), painted) for row in rows[some]]
         done = progress(map_processes(_paint_turned, again, len(again)), "turning coins", total=len(again))
-        lines: list[dict[str, float]] = [{} for _ in rows]
-        for at, line in zip(some.tolist(), _heat_of_shots(subject, rows[some], list(done), method), strict=True):
-            lines[at] = line
-        found[UNDER_THE_LAMP] = table_of(lines)
+        turned = _heat_of_shots(subject, rows[some], list(done), method)
+        found[UNDER_THE_LAMP] = {name: _spread(values, some, len(rows)) for name, values in turned.items()}
     return found
 
 
@@ -338,31 +292,33 @@ def _paint_turned(job: tuple[int, PaintedSet, float, View]) -> Shot:
     return _shoot((pixels, split_mask(bits), seen.name, seen.size))
 
 
-def _heat_of_shots(subject: Subject, rows: np.ndarray, shots: Sequence[Shot], method: Method) -> list[dict[str, float]]:
-    """Densities of the maps of `shots` for the clusters of images `rows`, without the symbols' names."""
-    found, seen = [], subject.run.meta.view
+def _heat_of_shots(subject: Subject, rows: np.ndarray, shots: Sequence[Shot], method: Method) -> dict[str, np.ndarray]:
+    """Densities on both bars of the maps of `shots`, for the clusters of images `rows` (n,)."""
+    shares, seen = Shares(), subject.run.meta.view
     for begin in progress(range(0, len(rows), BATCH), "heat of turned coins", unit="batches"):
         some, batch = rows[begin : begin + BATCH], shots[begin : begin + BATCH]
         images = images_of(subject.run, subject.trainer, [shot.drawn for shot in batch], subject.device)
-        columns = subject.clusters.column_of(subject.clusters.assignment[some])
-        for shot, heat in zip(batch, heat_of(subject.model, images, columns, method), strict=True):
-            shape = shot.pixels.shape
-            if shot.place is None:
-                window = Window.central(shape, seen.size / decoded_side(seen.size) if seen.center_crop else 1)
-                drawn = heat[0]
-            else:
-                window = Window.about(shot.place, shape)
-                drawn = to_photograph(heat[0], seen.name, shot.place, window, seen.size, subject.size)
+        heat = heats_of(subject.model, images, own_targets(subject, some), (method,))[method.title]
+        drawn, parts = [], []
+        for shot, one in zip(batch, heat, strict=True):
+            window = subject.window(shot.pixels.shape, shot.place)
+            if shot.place is not None:
+                one = to_photograph(one, seen.name, shot.place, window, seen.size, subject.size)
+            drawn.append(one)
             masks = {
-                name: window.times(min(mask.shape) / min(shape[:2])).cut(mask.astype(np.float32), subject.size) > 0.5
+                name: window.times(min(mask.shape) / min(shot.pixels.shape[:2])).cut(
+                    mask.astype(np.float32), subject.size
+                )
+                > 0.5
                 for name, mask in shot.masks.items()
             }
-            found.append(densities(drawn, parts_of(masks)))
-    return found
+            parts.append({COIN: masks[COIN]} | {name: arm & masks[COIN] for name, arm in arms_of(masks).items()})
+        shares.add({"": np.stack(drawn)}, parts)
+    return {name: shares.density("", name) for name in (HORIZONTAL, VERTICAL)}
 
 
 def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, np.ndarray]:
-    """Probability of the own cluster that is lost when a part of a coin with an axe is painted over: what -> (n,).
+    """Probability of the own cluster that is lost when a part of a coin with an axe is painted over.
 
     Painted over is what the metal around it lets expect (inpainting), on the photograph, which is then seen anew.
 
@@ -370,9 +326,12 @@ def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, n
         subject: whose network.
         rows: (n,) images.
         fields: (n, 4) their symbols.
+
+    Returns:
+        What -> (2, n): lost by covering that, and by covering its own shape where nothing is struck. NaN: not there.
     """
     dataset, seen = subject.pictures.dataset, subject.run.meta.view
-    lost = {what: np.full(len(rows), np.nan) for what in (AXES, PLACEBO, OTHER_SYMBOLS, BAR, OTHER_BAR)}
+    lost = {what: np.full((2, len(rows)), np.nan) for what in (AXES, OTHER_SYMBOLS, BAR, OTHER_BAR)}
     with_axe = np.flatnonzero((fields == "axe").any(1))
     for some in _batches(with_axe, "covering symbols"):
         drawn, what_of = [], []
@@ -380,37 +339,51 @@ def cover(subject: Subject, rows: np.ndarray, fields: np.ndarray) -> dict[str, n
             position = int(subject.pictures.position[rows[at]])
             pixels, masks = np.array(dataset.decoded[position]), dataset.mask(position) or {}
             place = None if seen.name == PHOTOGRAPH else dataset.find_places()[position]
-            for what, mask in _to_cover(masks, fields[at].tolist()).items():
+            for which, mask in {("", 0): np.zeros_like(masks[COIN]), **to_cover(masks, fields[at].tolist())}.items():
                 shape = (pixels.shape[1], pixels.shape[0])
                 small = cv2.resize(mask.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST)
                 grown = cv2.dilate(small, np.ones((2 * round(GROWN / 2 * len(pixels)) + 1,) * 2, np.uint8))
                 changed = cv2.inpaint(pixels, grown, 3, cv2.INPAINT_TELEA) if mask.any() else pixels
                 drawn.append(changed if place is None else VIEWS[seen.name].draw(changed, place, seen.size))
-                what_of.append((what, at))
-        columns = subject.clusters.column_of(subject.clusters.assignment[rows[[at for _, at in what_of]]])
+                what_of.append((*which, at))
+        columns = subject.clusters.column_of(subject.clusters.assignment[rows[[at for *_, at in what_of]]])
         probability = answers_of(subject, drawn)[np.arange(len(drawn)), columns]
-        before = {at: value for (what, at), value in zip(what_of, probability, strict=True) if what == ""}
-        for (what, at), value in zip(what_of, probability, strict=True):
+        before = {at: value for (what, _, at), value in zip(what_of, probability, strict=True) if what == ""}
+        for (what, spare, at), value in zip(what_of, probability, strict=True):
             if what:
-                lost[what][at] = before[at] - value
+                lost[what][spare, at] = before[at] - value
     return lost
 
 
-def _to_cover(masks: Mapping[str, np.ndarray], fields: list[str]) -> dict[str, np.ndarray]:
-    """What is covered of a coin with axes -> its pixels (H, W) bool; "" is nothing."""
+def to_cover(masks: Masks, fields: Sequence[str]) -> dict[tuple[str, int], np.ndarray]:
+    """What is covered of a coin with axes: (what, 0) -> its pixels (H, W) bool; (what, 1): its shape elsewhere.
+
+    A turn about the coin's middle brings symbols onto other fields, and a bar onto the diagonal of two opposite ones;
+    only if these are empty and nothing of the cross is there, it is a fair comparison.
+    """
     axes = [place for place, name in enumerate(fields) if name == "axe"]
-    others = [masks[f"field{place}"] for place, name in enumerate(fields) if name not in ("", "axe")]
-    found = {"": np.zeros_like(masks["coin"]), AXES: np.any([masks[f"field{place}"] for place in axes], axis=0)}
-    if others:
-        found[OTHER_SYMBOLS] = np.any(others, axis=0)
-    found[BAR], found[OTHER_BAR] = (masks[name] & ~masks["dot"] for name in ("horizontal", "vertical"))
-    empty = [place for place, name in enumerate(fields) if name == ""]
-    if len(axes) == 1 and empty:  # a turn about the coin's middle brings the axe's shape there
-        middle = np.argwhere(masks["coin"]).mean(0)[::-1]
-        turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), -90.0 * (empty[0] - axes[0]), 1)
-        axe, size = found[AXES].astype(np.uint8), found[AXES].shape[::-1]
-        found[PLACEBO] = cv2.warpAffine(axe, turn, size, flags=cv2.INTER_NEAREST) > 0
+    others = [place for place, name in enumerate(fields) if name not in ("", "axe")]
+    empty = {place for place, name in enumerate(fields) if not name}
+    found = {}
+    for what, places in ((AXES, axes), (OTHER_SYMBOLS, others)):
+        if places:
+            found[what, 0] = np.any([masks[f"field{place}"] for place in places], axis=0)
+            turns = [quarter for quarter in (1, 2, 3) if {(place + quarter) % 4 for place in places} <= empty]
+            if turns:
+                found[what, 1] = _turned_about(found[what, 0], masks[COIN], 90 * turns[0])
+    for what, name, falls_on in ((BAR, HORIZONTAL, {0, 2}), (OTHER_BAR, VERTICAL, {1, 3})):  # turned to the right
+        found[what, 0] = arms_of(masks)[name]
+        turn = 45 if falls_on <= empty else -45 if {0, 1, 2, 3} - falls_on <= empty else 0
+        if turn:
+            found[what, 1] = _turned_about(found[what, 0], masks[COIN], turn) & ~masks["cross"]
     return found
+
+
+def _turned_about(mask: np.ndarray, coin: np.ndarray, degrees: float) -> np.ndarray:
+    """A mask (H, W) bool turned to the right about the middle of the coin's."""
+    middle = np.argwhere(coin).mean(0)[::-1]
+    turn = cv2.getRotationMatrix2D((float(middle[0]), float(middle[1])), -degrees, 1)
+    return cv2.warpAffine(mask.astype(np.uint8), turn, mask.shape[::-1], flags=cv2.INTER_NEAREST) > 0
 
 
 def bad_pictures(subject: Subject, rows: np.ndarray) -> np.ndarray | None:
@@ -458,20 +431,14 @@ def _pixel_clusters(subject: Subject, rows: np.ndarray, seed: int) -> np.ndarray
     return partition(pixels, "kmeans", k, derive_seed(seed, 0, "k-means on pixels")).assignment
 
 
-def _signs(
-    sample: Sample, rows: np.ndarray, heat: Mapping[str, Mapping[str, np.ndarray]], places: np.ndarray
-) -> dict[str, np.ndarray]:
+def _signs(sample: Sample, rows: np.ndarray) -> dict[str, np.ndarray]:
     """In words, what is larger where a coin is recognised worse -> (N,)."""
     subject, scores = sample.subject, sample.scores
     signs = {
-        "probability lost": 1 - scores.probability[rows],
-        "distance to the centroid": subject.clusters.distance[rows],
-        "another cluster chosen by the network": np.where(
-            np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan
-        ),
+        LOST: 1 - scores.probability[rows],
+        DISTANCE: subject.clusters.distance[rows],
+        OTHER: np.where(np.isfinite(scores.margin[rows]), scores.margin[rows] < 0, np.nan),
     }
-    if "concentration" in heat.get("", {}):
-        signs[SCATTERED] = _spread(-heat[""]["concentration"], places, len(rows))
     labels = subject.run.labels
     if labels is not None:
         codes = np.unique([labels[row] for row in rows], return_inverse=True)[1]
@@ -480,6 +447,23 @@ def _signs(
         np.add.at(table, (own, codes), 1)
         signs["another label than most of its cluster"] = (table.argmax(1)[own] != codes).astype(float)
     return signs
+
+
+def _signs_untrained(subject: Subject, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The same signs, where they are a network's, of the network before its training: what the pictures do alone."""
+    config = run_config(subject.run)
+    features, logits = subject.predict_all(subject.untrained)
+    at = np.searchsorted(subject.pictures.present, rows)
+    features, logits = features[at], logits[at].astype(np.float64)
+    codes = np.unique(subject.clusters.assignment[rows], return_inverse=True)[1]
+    column = subject.clusters.column_of(subject.clusters.assignment[rows])
+    own = logits[np.arange(len(rows)), column]
+    seen = pca_whiten(torch.as_tensor(features), config.pca, config.whiten_power)
+    return {
+        LOST: 1 - np.exp(own - np.logaddexp.reduce(logits, axis=1)),
+        DISTANCE: distance_to_centroid(seen, codes, int(codes.max()) + 1).astype(np.float64),
+        OTHER: (logits.argmax(1) != column).astype(float),
+    }
 
 
 def _spread(values: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:

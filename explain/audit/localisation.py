@@ -14,6 +14,7 @@ from console import progress
 from datasets import Masks, default_view
 from datasets.painted import TYPES
 from datasets.view import PHOTOGRAPH
+from explain.attribution import Asked as Method
 from explain.audit.controls import CONTROLS, EDGES, UNTRAINED, edges_of, heats
 from explain.audit.findings import (
     BETTER,
@@ -48,6 +49,13 @@ class Shares:
     areas: list[dict[str, float]] = field(default_factory=list)  # one an image: part -> share of the picture
     # map -> one an image: part -> share of the heat, whether the maximum lies there, rank accuracy
     on: dict[str, list[dict[str, tuple[float, float, float]]]] = field(default_factory=dict)
+
+    def add(self, drawn: Mapping[str, np.ndarray], parts: Sequence[Masks]) -> None:
+        """Maps of more images, name -> (B, S, S) from 0, and the parts of each."""
+        self.areas += [{name: float(mask.mean()) for name, mask in one.items()} for one in parts]
+        for name, heat in drawn.items():
+            kept = self.on.setdefault(name, [])
+            kept += [shares_of(one, masks) for one, masks in zip(heat, parts, strict=True)]
 
     def column(self, name: str, part: str, what: int) -> np.ndarray:
         """(n,) of a map: 0 share of the heat, 1 maximum there, 2 rank accuracy; NaN without such a part or heat."""
@@ -85,18 +93,25 @@ def measure_shares(sample: Sample, asked: Asked) -> Shares:
     for begin in progress(range(0, len(sample.rows), BATCH), "audit: where the heat is", unit="batches"):
         rows = sample.rows[begin : begin + BATCH]
         parts = [parts_of(subject, row) for row in rows.tolist()]
-        drawn = {
-            name: subject.draw_back(rows, heat[:, None])[:, 0]
-            for name, heat in heats(subject, rows, asked.methods, asked.seed).items()
-        }
-        within = np.stack([one.get(COIN, np.ones(one[next(iter(one))].shape, bool)) for one in parts])
-        drawn[EDGES] = np.stack([edges_of(picture) for picture in subject.drawn_on(rows)]) * within
-        drawn[ALL] = within.astype(np.float64)
-        found.areas += [{name: float(mask.mean()) for name, mask in one.items()} for one in parts]
-        for name, heat in drawn.items():
-            kept = found.on.setdefault(name, [])
-            kept += [shares_of(one, masks) for one, masks in zip(heat, parts, strict=True)]
+        found.add(draw_heats(subject, rows, asked.methods, asked.seed, parts), parts)
     return found
+
+
+def draw_heats(
+    subject: Subject, rows: np.ndarray, methods: Sequence[Method], seed: int, parts: Sequence[Masks]
+) -> dict[str, np.ndarray]:
+    """Every map that `controls.heats` gives of B images, on the squares that the gallery shows.
+
+    Edges are those on the coin; ALL besides is the same everywhere on it. Title -> (B, size, size) from 0; `parts`:
+    those of each image.
+    """
+    drawn = {
+        name: subject.draw_back(rows, heat[:, None])[:, 0] for name, heat in heats(subject, rows, methods, seed).items()
+    }
+    within = np.stack([one.get(COIN, np.ones(one[next(iter(one))].shape, bool)) for one in parts])
+    drawn[EDGES] = np.stack([edges_of(picture) for picture in subject.drawn_on(rows)]) * within
+    drawn[ALL] = within.astype(np.float64)
+    return drawn
 
 
 def list_findings(found: Shares, methods: Sequence[str], seed: int) -> list[Finding]:
