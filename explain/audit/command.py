@@ -37,7 +37,7 @@ from machine.device import use_device
 from machine.files import locked, refuse_links, write_json
 from machine.reading import Damaged, read_json, typed
 
-VERSION = 1  # raise when a part measures otherwise: kept parts are measured again
+VERSION = 2  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:
