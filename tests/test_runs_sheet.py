@@ -2,14 +2,19 @@
 
 import csv
 import json
+import signal
+import sys
+import threading
 
 import numpy as np
 import pytest
 from conftest import ROOT, call_main, refused, run_module
 
+from console import UserError
 from runs.__main__ import main
-from runs.sheet.compare import Outcome, agreement, match, recommend
-from runs.sheet.plan import Experiment, read_sheet
+from runs.sheet import compare, work
+from runs.sheet.compare import Outcome, agreement, match, recommend, silhouette
+from runs.sheet.plan import Experiment, Sheet, read_sheet
 from runs.sheet.work import DONE
 
 SHEET = """
@@ -105,6 +110,15 @@ def test_one_that_fails_stops_no_other(finished, tmp_path):
         ("[explain]\nresults = 'x'\n[[run]]\nname = 'a'\ndata = 'x'", "[explain]: results: the sheet says"),
         ("[explain]\naudit = true\n[[run]]\nname = 'a'\ndata = 'x'", "explain.audit: not a table"),
         ("[explain.audit]\nimages = 0\n[[run]]\nname = 'a'\ndata = 'x'", "[explain.audit]: "),
+        ("[[run]]\nname = 'a'\ndata = 'x'\nhelp = true", "leave it out"),
+        ("[[run]]\nname = 'a'\ndata = 'x'\n'exp=mine' = true", "not the name of an option"),
+        ("[[run]]\nname = 'a'\ndata = '--help'", "data = '--help'"),
+        ("[[run]]\nname = 'a'\ndata = \"x\\u0000\"", "data = "),
+        (f"[[run]]\nname = 'a'\ndata = '{'x' * 5000}'", "run a: data: "),
+        ("[[run]]\nname = 'Sheet.CSV'\ndata = 'x'", "as a file of the sheet"),
+        (f"title = {'9' * 5000}", "mend it"),
+        (f"title = {'[' * 100_000}", "brackets in brackets"),
+        ("[explain]\nclusters = [1, 2]\n[[run]]\nname = 'a'\ndata = 'x'", "clusters: an option is a word"),
         ("[[run]]\nname = 'a'\ndata = 'x'\n[[run]]\nname = 'A'\ndata = 'x'", "two experiments"),
     ],
 )
@@ -116,6 +130,109 @@ def test_a_careless_sheet_is_refused_before_anything_is_run(tmp_path, monkeypatc
     assert sentence in said
     assert str(tmp_path / "bad.toml") in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_home_that_is_not_known_is_a_sentence(tmp_path):
+    (tmp_path / "bad.toml").write_text("[[run]]\nname = 'a'\ndata = '~nobody-of-this-name/x'")
+    with pytest.raises(UserError, match="no such user's home"):
+        read_sheet(tmp_path / "bad.toml")
+
+
+def test_a_byte_order_mark_and_underlines_are_taken(tmp_path):
+    (tmp_path / "sheet.toml").write_bytes(
+        b"\xef\xbb\xbf[explain]\nper_cluster = 1\n[[run]]\nname = 'a'\ndata = 'x'\nhead_lr = 2.0"
+    )
+    sheet = read_sheet(tmp_path / "sheet.toml")
+    assert sheet.explain == {"per-cluster": 1}
+    assert sheet.experiments[0].settings == {"head-lr": 2.0}
+
+
+def sheet_of(path, *names):
+    return Sheet(path / "sheet.toml", "", "", [Experiment(name, "x", {}) for name in names])
+
+
+def commands_do(monkeypatch, *words):
+    """Let every command of a sheet be this program instead."""
+    started = []
+    real = work.subprocess.Popen
+
+    def popen(_, **settings):
+        started.append(real([sys.executable, "-c", *words], **settings))
+        return started[-1]
+
+    monkeypatch.setattr(work.subprocess, "Popen", popen)
+    return started
+
+
+def test_a_failure_is_told_in_its_own_words(tmp_path, monkeypatch):
+    """Not in those of an earlier call, which stand in the same log; a file in the way fails its experiment alone."""
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / work.SAID).write_text("error: of last week\n")
+    (tmp_path / "two").write_text("mine")
+    commands_do(monkeypatch, "raise SystemExit(9)")
+    failed = work.run_all(sheet_of(tmp_path, "one", "two"), tmp_path, 1)
+    assert failed["one"].startswith("ended with 9")
+    assert failed["two"] == f"{tmp_path / 'two'}: a file is in the way: move it away"
+    assert (tmp_path / "two").read_text() == "mine"
+
+
+def test_a_log_that_is_a_link_is_not_followed(tmp_path, monkeypatch):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "one" / work.SAID).symlink_to(tmp_path / "precious")
+    commands_do(monkeypatch, "print('error: it will not do'); raise SystemExit(2)")
+    assert work.run_all(sheet_of(tmp_path, "one"), tmp_path, 1) == {"one": "it will not do"}
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_after_a_stop_nothing_more_is_started(tmp_path, monkeypatch):
+    """Children end, and a thread that has just finished a command begins no next one."""
+    started = commands_do(monkeypatch, "import time; time.sleep(60)")
+    running, codes = work.Running(), []
+    waiting = threading.Thread(target=lambda: codes.append(running.run([])))
+    waiting.start()
+    while not started:
+        pass
+    running.stop()
+    waiting.join(30)
+    assert codes
+    assert codes[0] != 0
+    assert running.run([]) == -signal.SIGINT
+    assert len(started) == 1
+
+
+def test_what_a_finished_experiment_left_is_gone_or_damaged(tmp_path):
+    home = tmp_path / "one"
+    (home / work.RESULTS / "1").mkdir(parents=True)
+    (home / work.RESULTS / "1" / "explanations.csv").write_text("image\n")
+    (home / DONE).write_text("[]")
+    assert work._done(home) is None  # no run: it is trained again
+    one = Experiment("one", "x", {})
+    with pytest.raises(UserError, match=r"clusters\.csv: it is gone"):
+        compare._outcome(one, home)
+    (home / work.EXP).mkdir()
+    for table, content in (("clusters.csv", "image,cluster\na,seven\n"), ("clusters.csv", "image\na\n")):
+        (home / work.EXP / table).write_text(content)
+        with pytest.raises(UserError, match="tables are damaged"):
+            compare._outcome(one, home)
+    (home / work.EXP / "clusters.csv").write_text("image,cluster\na,1\n")
+    (home / work.EXP / "log.csv").write_text("epoch\n")
+    with pytest.raises(UserError, match="tables are damaged"):
+        compare._outcome(one, home)
+
+
+def test_the_silhouette_of_a_sample_without_the_rare_cluster():
+    """None, where every image that was drawn is in one cluster; else the one that can be told."""
+    features = np.random.default_rng(0).normal(size=(5000, 2))
+    drawn = np.random.default_rng(0).permutation(5000)
+    codes = np.zeros(5000, int)
+    codes[drawn[-1]] = 1  # not among the 2000
+    assert silhouette(features, codes) is None
+    codes[drawn[:1000]] = 1
+    features[codes == 1] += 100
+    assert silhouette(features, codes) > 0.9
+    features[drawn[0]] = np.nan
+    assert silhouette(features, codes) is None
 
 
 @pytest.mark.parametrize("name", ["short", "thesis", "architectures"])

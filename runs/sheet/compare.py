@@ -146,10 +146,25 @@ def match(outcomes: Sequence[Outcome], reference: int) -> list[Matched]:
 
 
 def _outcome(one: Experiment, home: Path) -> Outcome:
-    """Of an experiment that is finished."""
+    """Of an experiment that is finished.
+
+    Raises:
+        UserError: if what it left is not there any more, or damaged.
+    """
     epoch = finished_epoch(home)
     if epoch is None:
         raise UserError(f"{home / RESULTS}: no explanations.csv: remove {home} and call again")
+    try:
+        return _read_outcome(one, home, epoch)
+    except Damaged:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename}: it is gone: remove {home} and call again") from None
+    except (KeyError, ValueError, IndexError) as error:
+        raise UserError(f"{home}: its tables are damaged ({str(error)[:80]}): remove it and call again") from None
+
+
+def _read_outcome(one: Experiment, home: Path, epoch: int) -> Outcome:
     rows = read_csv(home / EXP / "clusters.csv")
     clusters = {row["image"]: int(row["cluster"]) for row in rows}
     log = read_csv(home / EXP / "log.csv")
@@ -164,11 +179,23 @@ def _outcome(one: Experiment, home: Path) -> Outcome:
     if empty:
         figures["empty maps"] = float(np.mean([float(peak) <= 0 for peak in empty]))
     features = _features(home)
-    if features is not None and 1 < len(set(clusters.values())) < len(features):
-        codes = [clusters[row["image"]] for row in rows]
-        size = min(SAMPLE, len(features))
-        figures["silhouette"] = float(silhouette_score(features, codes, sample_size=size, random_state=0))
+    if features is not None and len(features) == len(rows):
+        separation = silhouette(features, np.array([int(row["cluster"]) for row in rows]))
+        if separation is not None:
+            figures["silhouette"] = separation
     return Outcome(one, epoch, clusters, figures, _baseline(home), audit_of(home, epoch))
+
+
+def silhouette(features: np.ndarray, codes: np.ndarray) -> float | None:
+    """Mean silhouette of features (N, d) in clusters (N,), of SAMPLE images at most; None where there is none.
+
+    There is none of one cluster, of clusters of one image each, and of features that are not finite.
+    """
+    drawn = np.random.default_rng(0).permutation(len(codes))[:SAMPLE]
+    features, codes = features[drawn], codes[drawn]
+    if not 1 < len(np.unique(codes)) < len(codes) or not np.isfinite(features).all():
+        return None
+    return float(silhouette_score(features, codes))
 
 
 def _phases(row: dict[str, str]) -> float:

@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from console import UserError
+from machine.files import home_path
+from machine.reading import open_regular
 
 # Whose `build_parser` know the options; by name, since `runs` stands below them.
 TRAINER, EXPLAINER = "deepcluster.__main__", "explain.__main__"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
+OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+FILES = (".html", ".csv", ".png")  # of the sheet's own, which lie beside the experiments' folders
 WORDS = {"title": str, "about": str, "all": dict, "explain": dict, "run": list}
-OURS = ("exp", "run", "results", "epoch", "assignments")  # options that the sheet itself gives
+OURS = ("exp", "run", "results", "epoch", "assignments", "help")  # options that the sheet itself gives, or none
+MOST = 1 << 20  # bytes of a sheet
 
 
 @dataclass(frozen=True)
@@ -53,10 +58,16 @@ def read_sheet(path: Path) -> Sheet:
         UserError: naming the file and what is wrong.
     """
     try:
-        content = tomllib.loads(path.read_text("utf-8"))
+        with open_regular(path) as file:
+            raw = file.read(MOST + 1)
+        if len(raw) > MOST:
+            raise ValueError(f"more than {MOST >> 20} MB")
+        content = tomllib.loads(raw.decode("utf-8-sig"))  # an editor may have put a byte order mark there
     except FileNotFoundError:
         raise UserError(f"{path}: no such file: name a sheet of experiments (TOML)") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except RecursionError:
+        raise UserError(f"{path}: brackets in brackets without end: mend it") from None
+    except (OSError, ValueError) as error:  # of which TOMLDecodeError is one, and a number of thousands of digits
         raise UserError(f"{path}: {str(error).splitlines()[0]}: mend it") from None
     for key, value in content.items():
         if key not in WORDS:
@@ -70,15 +81,17 @@ def read_sheet(path: Path) -> Sheet:
     audit = explain.pop("audit", None)
     if audit is not None and not isinstance(audit, dict):
         raise UserError(f"{path}: explain.audit: not a table: write [explain.audit], and below it its options if any")
+    explain = _options(f"{path}: [explain]", explain)
+    audit = None if audit is None else _options(f"{path}: [explain.audit]", audit)
     experiments = [_experiment(path, common | one) for one in listed]
     names = [one.name.casefold() for one in experiments]  # which become folders
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UserError(f"{path}: two experiments are called {twice!r}: give each a name of its own")
     for one in experiments:
-        _check(path, f"run {one.name}", TRAINER, ["train", *one.words, "--exp", "exp"], one.settings)
+        _check(f"{path}: run {one.name}", TRAINER, ["train", *one.words, "--exp", "exp"])
     for where, command, settings in (("[explain]", "draw", explain), ("[explain.audit]", "audit", audit or {})):
-        _check(path, where, EXPLAINER, [command, "--run", "exp", *to_words(settings)], settings)
+        _check(f"{path}: {where}", EXPLAINER, [command, "--run", "exp", *to_words(settings)])
     return Sheet(path, content.get("title", path.stem), content.get("about", ""), experiments, explain, audit)
 
 
@@ -97,22 +110,37 @@ def _experiment(path: Path, settings: dict[str, Any]) -> Experiment:
     name, data = settings.pop("name", None), settings.pop("data", None)
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UserError(f"{path}: [[run]] name = {name!r}: letters, digits, dots and dashes make a name, up to 40")
+    where = f"{path}: run {name}"
+    if name.casefold().endswith(FILES):
+        raise UserError(f"{where}: is called as a file of the sheet might be: leave the ending out")
     if not isinstance(data, str) or not data:
-        raise UserError(f"{path}: run {name}: no data: write data = a folder, a zip, painted or mnist")
-    beside = path.parent / Path(data).expanduser()
-    if beside.exists():
-        data = str(beside)
-    return Experiment(name, data, {key.replace("_", "-"): value for key, value in settings.items()})
+        raise UserError(f"{where}: no data: write data = a folder, a zip, painted or mnist")
+    if data.startswith("-") or "\0" in data:
+        raise UserError(f"{where}: data = {data!r}: no folder's name, or write ./ before it")
+    beside = path.parent / home_path(data)
+    try:
+        if beside.exists():
+            data = str(beside)
+    except OSError as error:  # a name too long, a folder that may not be read
+        raise UserError(f"{where}: data: {error.strerror}: name another") from None
+    return Experiment(name, data, _options(where, settings))
 
 
-def _check(path: Path, where: str, module: str, words: list[str], settings: dict[str, Any]) -> None:
+def _options(where: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Options of a table with their names as the command line has them."""
+    for key, value in settings.items():
+        if not OPTION.fullmatch(key):
+            raise UserError(f"{where}: {key!r}: not the name of an option")
+        if not isinstance(value, str | int | float | bool) or (isinstance(value, str) and "\0" in value):
+            raise UserError(f"{where}: {key}: an option is a word, a number, true or false")
+        if key.replace("_", "-") in OURS:
+            raise UserError(f"{where}: {key}: the sheet says where its runs and results are: leave it out")
+    return {key.replace("_", "-"): value for key, value in settings.items()}
+
+
+def _check(where: str, module: str, words: list[str]) -> None:
     """Refuse what a command would refuse, in its words, before anything is run."""
-    ours = next((option for option in OURS if option in settings), None)
-    if ours is not None:
-        raise UserError(f"{path}: {where}: {ours}: the sheet says where its runs and results are: leave it out")
-    if any(not isinstance(value, str | int | float | bool) for value in settings.values()):
-        raise UserError(f"{path}: {where}: an option is a word, a number, true or false")
     try:
         import_module(module).build_parser().parse_args(words)
     except UserError as error:
-        raise UserError(f"{path}: {where}: {error}") from None
+        raise UserError(f"{where}: {error}") from None

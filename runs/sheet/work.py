@@ -4,12 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from console import bar_settings
+from console import UserError, bar_settings, disk_sentence
 from machine.files import write_json
 from machine.reading import Damaged, read_json
 from runs.sheet.plan import Experiment, Sheet, to_words
@@ -18,10 +20,36 @@ EXP, RESULTS, FEATURES = "exp", "results", "features.npz"  # in an experiment's 
 SAID, DONE = "log.txt", "finished.json"
 
 
+class Running:
+    """The processes of a sheet: after `stop` no more are started."""
+
+    def __init__(self) -> None:
+        self._lock, self._stopped = threading.Lock(), False
+        self._processes: set[subprocess.Popen[bytes]] = set()
+
+    def run(self, words: list[str], **settings: Any) -> int:
+        """Start a process and wait for its end; its exit code, that of an interrupted one where all were stopped."""
+        with self._lock:
+            if self._stopped:
+                return -signal.SIGINT
+            process = subprocess.Popen(words, **settings)
+            self._processes.add(process)
+        code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        return code
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopped = True
+            for process in self._processes:
+                process.send_signal(signal.SIGINT)  # each keeps what it has finished
+
+
 def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
     """Every experiment that is not finished, `jobs` at a time; what failed, and the sentence it ended with."""
     failed: dict[str, str] = {}
-    running: list[subprocess.Popen[bytes]] = []
+    running = Running()
     with (
         ThreadPoolExecutor(jobs) as pool,
         tqdm(total=len(sheet.experiments), desc="experiments", unit=" experiments", **bar_settings()) as bar,
@@ -36,8 +64,7 @@ def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
         except KeyboardInterrupt:
             for future in futures:
                 future.cancel()
-            for process in running:
-                process.send_signal(signal.SIGINT)  # each keeps what it has finished
+            running.stop()
             raise
     return {one.name: failed[one.name] for one in sheet.experiments if one.name in failed}
 
@@ -55,8 +82,17 @@ def steps(sheet: Sheet, one: Experiment, home: Path) -> list[list[str]]:
     return commands
 
 
-def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: list[subprocess.Popen[bytes]]) -> str | None:
+def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: Running) -> str | None:
     """Do an experiment; the sentence of its failure, None where it went well."""
+    try:
+        return _do(sheet, one, home, jobs, running)
+    except FileExistsError:
+        return f"{home}: a file is in the way: move it away"
+    except (UserError, OSError) as error:  # a full disk, say: the others are run all the same
+        return (disk_sentence(error) if isinstance(error, OSError) else None) or str(error)
+
+
+def _do(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: Running) -> str | None:
     home.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     if jobs > 1:
@@ -64,15 +100,11 @@ def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: list[sub
     commands = steps(sheet, one, home)
     if _done(home) == commands:
         return None
-    (home / SAID).write_bytes(b"")  # what an earlier attempt said is over
+    (home / SAID).unlink(missing_ok=True)  # what an earlier attempt said is over; a link's target is left alone
     for command in commands:
         with (home / SAID).open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-            )
-            running.append(process)
-            code = process.wait()
-            running.remove(process)
+            words = [sys.executable, "-m", *command]
+            code = running.run(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment)
         if code:
             return last_sentence(home / SAID, code)
     write_json(home / DONE, commands)
@@ -80,7 +112,9 @@ def _run(sheet: Sheet, one: Experiment, home: Path, jobs: int, running: list[sub
 
 
 def _done(home: Path) -> object:
-    """The commands after which an experiment was finished; None where it is not."""
+    """The commands after which an experiment was finished; None where it is not, or what they left is gone."""
+    if not (home / EXP / "run.json").exists() or finished_epoch(home) is None:
+        return None
     try:
         return read_json(home / DONE, "")
     except (FileNotFoundError, Damaged):
