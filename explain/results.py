@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,10 +140,23 @@ def check_results(results: Path, run: Run) -> None:
         ]
         if foreign:
             raise UserError(f"{results}: holds other files ({foreign[0]}): choose another --results")
+        for path in sorted(results.glob(f"*/{FOLDER}/.*.json")):
+            if _audited_run(path) not in (None, run.identity):
+                raise UserError(
+                    f"{path.parent}: holds the audit of another run: choose another --results, or remove it"
+                )
     elif kept.run != run.identity:
         raise UserError(
             f"{results}: holds the explanations of another run ({kept.name}): choose another --results, or remove it"
         )
+
+
+def _audited_run(path: Path) -> object:
+    """The identity of the run that a part of an audit was measured of; None where its file is damaged."""
+    try:
+        return typed(dict[str, Any], read_json(path, "")["asked"], path, "").get("run")
+    except (Damaged, FileNotFoundError, KeyError, TypeError):
+        return None
 
 
 def only_audited(path: Path) -> bool:

@@ -1,19 +1,35 @@
 """`python -m explain audit`: measured once, continued after a stop, shown in the gallery; where the heat is."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import call_main
 
+from console import UserError
 from datasets.painted import TYPES, paint
 from deepcluster import cluster
 from explain.__main__ import main
 from explain.audit import command, localisation
-from explain.audit.findings import BETTER, TOO_FEW, Finding, Measured, compare_with, mean_of, share_of
+from explain.audit.findings import (
+    BETTER,
+    SHARED,
+    TOO_FEW,
+    Figure,
+    Finding,
+    Measured,
+    compare_with,
+    mean_of,
+    share_of,
+    what_is_said,
+    write_findings,
+)
 from explain.audit.localisation import canonical, deciding_fields, shares_of
+from explain.audit.page import draw_beside, save
 from explain.audit.parts import PARTS
-from machine.files import read_csv
+from explain.results import check_results
+from machine.files import read_csv, write_json
 
 
 @pytest.fixture(scope="module")
@@ -130,12 +146,105 @@ def test_stopped_it_continues_with_the_next_part(trained, tmp_path, monkeypatch,
         (["--table", "nowhere.csv"], "no such file"),
         (["--images", "0"], "--images"),
         (["--epoch", "7"], "7"),
+        (["--epoch", "all"], "--epoch all"),
     ],
 )
 def test_careless_calls(trained, tmp_path, monkeypatch, capsys, words, sentence):
     code, _, said = audit(monkeypatch, capsys, "--run", trained, "--results", tmp_path / "results", *words)
     assert code == 2
     assert sentence in said
+
+
+def test_a_file_where_the_folder_of_the_audit_would_be(trained, tmp_path, monkeypatch, capsys):
+    (tmp_path / "results" / "1").mkdir(parents=True)
+    (tmp_path / "results" / "1" / "audit").write_text("mine")
+    code, _, said = audit(monkeypatch, capsys, "--run", trained, "--results", tmp_path / "results")
+    assert code == 2
+    assert "audit: a file is in the way" in said
+    assert (tmp_path / "results" / "1" / "audit").read_text() == "mine"
+
+
+def test_the_audit_of_another_run_is_not_written_over(tmp_path):
+    """Also where nothing was drawn yet, so that no results.json tells whose the folder is."""
+    folder = tmp_path / "1" / "audit"
+    folder.mkdir(parents=True)
+    for damaged in ("[]", "{}", '{"asked": 3}', "{"):
+        (folder / ".damaged.json").write_text(damaged)
+        check_results(tmp_path, SimpleNamespace(identity="theirs"))
+    write_json(folder / ".claims.json", {"asked": {"run": "theirs"}})
+    check_results(tmp_path, SimpleNamespace(identity="theirs"))
+    with pytest.raises(UserError, match="audit of another run"):
+        check_results(tmp_path, SimpleNamespace(identity="mine"))
+
+
+MEASURED = Measured(
+    [Finding("randomisation", "x", "Grad-CAM", 0.5)],
+    {"cascade": Figure("A title", "layer", "rank", {"Grad-CAM": ([0.0, 1.0, 2.0], [1.0, float("nan"), 0.5])})},
+    ["Nothing else."],
+    1.5,
+)
+
+
+def keep(path, **changes):
+    write_json(path, {"asked": {}, **command._to_json(MEASURED), **changes})
+    return command._read(path, {})
+
+
+def test_a_part_is_kept_whose_curve_is_not_known_everywhere(tmp_path):
+    """As that of maps that are empty where a layer is random: it was measured again at every call."""
+    kept = keep(tmp_path / "part.json")
+    assert kept is not None
+    assert kept.missing == ["Nothing else."]
+    np.testing.assert_equal(kept.figures["cascade"].lines["Grad-CAM"], MEASURED.figures["cascade"].lines["Grad-CAM"])
+    np.testing.assert_equal(kept.findings[0].low, float("nan"))
+
+
+FIGURE = {"title": "t", "across": "a", "up": "u", "lines": {"m": [[0.0], [1.0]]}}
+ROW = {
+    "part": "p", "measure": "m", "of": "o", "value": 1.0, "low": None, "high": None, "n": 3, "control": "",
+    "control_value": None, "p": None, "verdict": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"findings": [ROW | {"value": "0.5"}]},
+        {"findings": [ROW | {"of": 7}]},
+        {"findings": [ROW | {"part": None}]},
+        {"findings": [ROW | {"n": "three"}]},
+        {"findings": [ROW | {"of": "half a letter \ud800"}]},
+        {"findings": [{"part": "p"}]},
+        {"findings": {"part": "p"}},
+        {"figures": {"../../../elsewhere": FIGURE}},
+        {"figures": {"x": FIGURE | {"lines": {"m": [[0.0, 1.0], [1.0]]}}}},
+        {"figures": {"x": FIGURE | {"lines": {"m": [[0.0]]}}}},
+        {"figures": {"x": FIGURE | {"title": None}}},
+        {"missing": "Nothing"},
+        {"seconds": None},
+    ],
+)
+def test_a_part_that_someone_changed_is_measured_again(tmp_path, changes):
+    sound = {"findings": [ROW], "figures": {"x": FIGURE}}
+    assert keep(tmp_path / "part.json", **sound) is not None
+    assert keep(tmp_path / "part.json", **(sound | changes)) is None
+
+
+def test_names_of_an_own_table_are_drawn_as_they_are(tmp_path):
+    """A $ begins no formula, a long name takes not the whole picture."""
+    rows = [Finding("confounders", "$m^$", name, 0.5) for name in ("$\\frac$", "price in $ and $_", "x" * 5000)]
+    assert (tmp_path / save(draw_beside("$m^$", rows, []), tmp_path, "picture", "")["name"]).exists()
+
+
+def test_an_own_column_is_no_cluster_and_no_formula(tmp_path):
+    rows = [
+        Finding("confounders", "AMI with the clusters", "find 7", 0.5, verdict="The clusters follow it."),
+        Finding("confounders", SHARED, "cluster 3", 0.5, verdict="All 5 have no prefix"),
+        Finding("confounders", "AMI with the clusters", "=cmd|x (own table)", 0.5),
+    ]
+    assert what_is_said(rows, {}).groups == {"3": ["All 5 have no prefix"]}
+    write_findings(tmp_path, rows)
+    assert [row["of"][0] for row in read_csv(tmp_path / "audit.csv")] == ["f", "c", "'"]
 
 
 def test_shares_of_a_map_that_one_can_count():

@@ -296,6 +296,9 @@ def test_claim_4_wear(rng):
     mixed = claims.claim_wear(wear, {"probability lost": probability, "another cluster": 1 - lost}, clusters, SEED)
     assert verdict_of(mixed, 4) == UNDECIDED
     assert "supported by probability lost" in mixed[0].verdict
+    alike = claims.claim_wear(wear, {"probability lost": probability, "heat": np.full(COINS, 0.5)}, clusters, SEED)
+    assert "nan" not in alike[0].verdict
+    assert "heat (the same for all or not known)" in alike[0].verdict
 
 
 def test_claim_5_many_symbols(struck_coins, rng):

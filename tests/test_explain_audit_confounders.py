@@ -23,7 +23,6 @@ from explain.audit.confounders import (
     AMI,
     HELD,
     LEVEL,
-    SHARED,
     WITHIN,
     _Classes,
     _shared,
@@ -34,7 +33,7 @@ from explain.audit.confounders import (
     measure,
 )
 from explain.audit.facts import _ground, _looks, facts_of
-from explain.audit.findings import Asked, Sample
+from explain.audit.findings import SHARED, Asked, Sample
 from explain.subject import Pictures
 
 NAMES = {  # prefix, series, pattern, hundred

@@ -553,7 +553,7 @@ def claim_wear(
         found = (value, *interval_of(draws), n)
         measure = f"rank correlation of {sign} with {of_wear}"
         against = [(decide(*found, LEAST_CORRELATION), "dealt out anew", 0.0, p_of_correlation(x, y, seed))]
-        said = f"{sign} {value:.2f}"
+        said = f"{sign} {value:.2f}" if np.isfinite(value) else f"{sign} (the same for all or not known)"
         if control is not None:
             before, draws_before = correlation(x, control[known], own, seed)
             beyond = draws - draws_before

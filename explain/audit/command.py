@@ -1,6 +1,7 @@
 """One call of `python -m explain audit`: each part measured, or read where it was; tables, pictures and a page."""
 
 import argparse
+import re
 import time
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
@@ -35,13 +36,16 @@ from explain.scores import score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures
 from machine.device import use_device
 from machine.files import locked, refuse_links, write_json
-from machine.reading import Damaged, read_json, typed
+from machine.reading import Damaged, read_json, shown, typed
 
+FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
 VERSION = 2  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:
     """`python -m explain audit`."""
+    if options.epoch == "all":
+        raise UserError("--epoch all: an audit is one epoch's: name its number, or latest")
     run = runs.open_run(options.run)
     epoch = epochs_to_explain(run, options.epoch)[-1]
     device = use_device(options.device, run.meta.stamp.threads)
@@ -65,7 +69,10 @@ def audit_command(options: argparse.Namespace) -> None:
         )
     folder = results / str(epoch) / FOLDER
     refuse_links(results)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise UserError(f"{error.filename}: a file is in the way: move it away or choose another --results") from None
     with locked(results, "another explain is writing here: wait for it or choose --results"):
         sample = draw_sample(subject, results / str(epoch), asked)
         measured = measure_all(sample, asked, folder)
@@ -144,34 +151,54 @@ def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
 
 def _to_json(measured: Measured) -> dict[str, Any]:
     """As JSON has it, which knows no NaN."""
-    rows = [{name: _finite(value) for name, value in asdict(one).items()} for one in measured.findings]
-    figures = {name: asdict(figure) for name, figure in measured.figures.items()}
+    rows = [{name: _known(value) for name, value in asdict(one).items()} for one in measured.findings]
+    figures = {
+        name: {"title": figure.title, "across": figure.across, "up": figure.up}
+        | {"lines": {key: [[_known(x) for x in axis] for axis in line] for key, line in figure.lines.items()}}
+        for name, figure in measured.figures.items()
+    }
     return {"findings": rows, "figures": figures, "missing": measured.missing, "seconds": measured.seconds}
 
 
-def _finite(value: Any) -> Any:
+def _known(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def _read(path: Path, asked: dict[str, Any]) -> Measured | None:
-    """A part that was measured with the same; None where it was not."""
+    """A part that was measured with the same; None where it was not, or its file is damaged."""
     try:
         kept = typed(dict[str, Any], read_json(path, ""), path, "")
         if kept.get("asked") != asked:
             return None
-        rows = typed(list[dict[str, str | int | float | None]], kept.get("findings"), path, "")
-        known = {one.name for one in fields(Finding)}
-        if any(row.keys() != known for row in rows):
-            return None
-        values: list[dict[str, Any]] = [{key: UNKNOWN if v is None else v for key, v in row.items()} for row in rows]
+        findings = [_finding(row, path) for row in typed(list[dict[str, Any]], kept.get("findings"), path, "")]
         figures = {}
         for name, figure in typed(dict[str, dict[str, Any]], kept.get("figures"), path, "").items():
-            lines = typed(dict[str, list[list[float]]], figure.get("lines"), path, "")
-            words = typed(list[str], [figure.get(one) for one in ("title", "across", "up")], path, "")
-            title, across, up = words
-            figures[name] = Figure(title, across, up, {key: (x, y) for key, (x, y) in lines.items()})
+            if not FILE.fullmatch(name):  # the folder may be a stranger's: no picture is written elsewhere
+                raise Damaged(path, f"a figure {shown(name)}", "")
+            figures[name] = _figure(figure, path)
         missing = typed(list[str], kept.get("missing"), path, "")
         seconds = typed(float, kept.get("seconds"), path, "")
-        return Measured([Finding(**row) for row in values], figures, missing, seconds)
-    except (FileNotFoundError, Damaged, TypeError, ValueError):
-        return None  # not measured yet, or damaged
+        return Measured(findings, figures, missing, seconds)
+    except (FileNotFoundError, Damaged):
+        return None
+
+
+def _finding(row: dict[str, Any], path: Path) -> Finding:
+    unknown: dict[str, Any] = {
+        one.name: UNKNOWN for one in fields(Finding) if one.type is float and row.get(one.name, 0) is None
+    }
+    found: Finding = typed(Finding, row | dict.fromkeys(unknown, 0.0), path, "")
+    try:
+        "".join(value for value in asdict(found).values() if isinstance(value, str)).encode()
+    except UnicodeEncodeError:
+        raise Damaged(path, "half a character", "") from None
+    return replace(found, **unknown)
+
+
+def _figure(figure: dict[str, Any], path: Path) -> Figure:
+    lines = typed(dict[str, list[list[float | None]]], figure.get("lines"), path, "")
+    if any(len(line) != 2 or len(line[0]) != len(line[1]) for line in lines.values()):
+        raise Damaged(path, "a line without its x or y", "")
+    axes = {name: [[UNKNOWN if v is None else v for v in axis] for axis in line] for name, line in lines.items()}
+    title, across, up = typed(list[str], [figure.get(one) for one in ("title", "across", "up")], path, "")
+    return Figure(title, across, up, {name: (x, y) for name, (x, y) in axes.items()})

@@ -17,14 +17,13 @@ from sklearn.metrics.cluster import contingency_matrix, expected_mutual_informat
 
 from console import progress
 from explain.audit.facts import KINDS, NO_PREFIX, Values, gather
-from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, join_words
+from explain.audit.findings import SHARED, UNKNOWN, Asked, Finding, Measured, Sample, join_words
 from machine.seeds import derive_seed
 
 PART = "confounders"
-AMI, WITHIN, SHARED, HELD = (
+AMI, WITHIN, HELD = (
     "AMI with the clusters",
     "AMI with the clusters, among images of one label",
-    "share of the cluster's images",
     "clusters held together by more than a design",
 )
 LEVEL = 0.01  # of p, corrected for all that was asked: a set in which nothing is tied is called so 99 times in 100

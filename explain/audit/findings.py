@@ -15,9 +15,10 @@ from scipy.stats import t as student
 from explain.attribution import Asked as Method
 from explain.scores import Scores
 from explain.subject import Subject
-from machine.files import write_csv
+from machine.files import harmless, write_csv
 from machine.reading import Damaged, read_json, typed
 
+SHARED = "share of the cluster's images"  # the measure of what ties a single cluster together
 FOLDER, TABLE, SAID = "audit", "audit.csv", "said.json"  # in an epoch's results
 ENOUGH = 8  # values for an interval: of fewer a bootstrap knows nothing
 BOOTSTRAPS = 1000
@@ -97,7 +98,7 @@ def what_is_said(findings: Sequence[Finding], concluded: dict[str, list[str]]) -
     methods: dict[str, list[str]] = {}
     for one in findings:
         kind, _, number = one.of.rpartition(" ")
-        if one.part == "confounders" and kind and number.isdecimal() and one.verdict:
+        if one.measure == SHARED and kind and number.isdecimal() and one.verdict:  # an own column may be "find 7"
             groups.setdefault(number, []).append(one.verdict)
         elif one.part in ("localisation", "faithfulness") and one.verdict:
             methods.setdefault(one.of, []).append(f"{one.measure}: {one.verdict}")
@@ -126,6 +127,8 @@ def write_findings(folder: Path, findings: Sequence[Finding]) -> None:
 
 
 def _cell(value: str | float | int) -> str | int:
+    if isinstance(value, str):
+        return harmless(value)  # an own column's name may be what a spreadsheet computes
     if not isinstance(value, float):
         return value
     return f"{value:.6g}" if np.isfinite(value) else ""

@@ -17,6 +17,7 @@ from runs.figures import DPI, new_figure
 
 OURS, KNOWS_NOTHING, DARK = "#b5432a", "#8a8f98", "#15171a"
 MOST_ROWS = 24  # of a picture of figures beside their controls
+MOST_LETTERS = 60  # of a name in it
 
 
 def write_page(
@@ -103,8 +104,9 @@ def draw_beside(measure: str, rows: Sequence[Finding], methods: Sequence[str]) -
             axis.plot([one.low, one.high], [place, place], color=colour, linewidth=2)
         if not named and np.isfinite(one.control_value):
             axis.plot([one.control_value], [place], "|", color=KNOWS_NOTHING, markersize=12, markeredgewidth=2)
-    axis.set_yticks(range(len(rows)), [one.of for one in rows], fontsize=9)
-    axis.set_title(measure, loc="left", fontsize=10)
+    names = [shorten(one.of) for one in rows]
+    axis.set_yticks(range(len(rows)), names, fontsize=9, parse_math=False)  # an own column may have a $ in its name
+    axis.set_title(measure, loc="left", fontsize=10, parse_math=False)
     axis.grid(axis="x", alpha=0.3)
     if "over its share" in measure:
         axis.axvline(1, color=DARK, linewidth=0.8, linestyle=":")
@@ -130,6 +132,11 @@ def draw_lines(drawn: Figure, methods: Sequence[str]) -> Picture:
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside right upper", frameon=False, fontsize=8)
     return figure
+
+
+def shorten(name: str) -> str:
+    """A name for a picture, of MOST_LETTERS at most."""
+    return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 3]}..."
 
 
 def save(figure: Picture, folder: Path, name: str, caption: str) -> dict[str, str]:
