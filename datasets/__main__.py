@@ -81,6 +81,8 @@ def check_command(options: argparse.Namespace) -> None:
         if not options.exclude_out.parent.is_dir():
             raise UserError(f"{options.exclude_out.parent}: no such folder: --exclude-out names a file in one")
         refuse_inside(options.exclude_out, options.data, "--exclude-out")
+        if options.exclude_out.resolve() == options.sheet.resolve():
+            raise UserError(f"--exclude-out {options.exclude_out}: is the --sheet, too: name another file")
     dataset = open_dataset(options.data, SIDE, workers=options.workers, mnist_dir=options.mnist_dir)
     shapes = dataset.pixels.shape
     print(f"{dataset.name}: {len(dataset)} usable images, {len(dataset.skipped)} files passed over")

@@ -1,5 +1,6 @@
 """The list of images that a training leaves out: a table with the column image, and why in reason."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,6 +39,13 @@ def check_list(path: Path, listed: Mapping[str, str], ids: Sequence[str], skippe
         )
     if listed.keys() >= {*ids}:
         raise UserError(f"--exclude {path}: lists all {len(ids)} images: leave some")
+    lost = sorted(listed.keys() - {*ids, *(name for name, _ in skipped)})
+    if lost:
+        print(
+            f"--exclude {path}: {len(lost)} of its {len(listed)} images are not there (the first: {lost[0]!r}): are "
+            "their names as in images.csv (UTF-8)?",
+            file=sys.stderr,
+        )
 
 
 def write_list(path: Path, report: Report, skipped: Sequence[tuple[str, str]]) -> int:

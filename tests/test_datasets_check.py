@@ -36,6 +36,8 @@ def test_check_counts_and_names(tmp_path):
     assert "03.jpg" not in reasons
     inside = run_module("datasets", "check", root, "--sheet", tmp_path / "sheet.jpg", "--exclude-out", root / "e.csv")
     assert "--exclude-out" in refused(inside)
+    both = run_module("datasets", "check", root, "--sheet", tmp_path / "both", "--exclude-out", tmp_path / "both")
+    assert "is the --sheet, too" in refused(both)
 
 
 def test_prepare_fills_the_cache_that_training_reads(coins, cache):

@@ -345,8 +345,9 @@ def test_listed_images_are_left_out(coins, tmp_path, monkeypatch, capsys):
     listed.write_text(f"image,reason\n{ids[3]},blurred\n{ids[40]},\nnowhere.jpg,\n")
     other.write_text(f"image\n{ids[3]}\n")
     words = ["train", coins, "--exp", exp, *TRAIN, "--limit", "40"]
-    code, said, _ = call(monkeypatch, capsys, *words, "--exclude", listed)
+    code, said, hints = call(monkeypatch, capsys, *words, "--exclude", listed)
     assert code == 0
+    assert "1 of its 3 images are not there (the first: 'nowhere.jpg')" in hints
     assert "2 of them by --exclude" in said
     run = runs.open_run(exp)
     assert len(run.ids) == 40  # the limit counts what is left
