@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 import torchvision
-from captum.attr import GuidedBackprop, GuidedGradCam, LayerGradCam
+from captum.attr import LRP, Deconvolution, GuidedBackprop, GuidedGradCam, IntegratedGradients, LayerGradCam
+from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from pytorch_grad_cam import GradCAM, GuidedBackpropReLUModel, HiResCAM
 from torch import nn
 from torch.testing import assert_close
@@ -14,7 +15,9 @@ from console import UserError
 from deepcluster.models import build, fuse_batch_norm
 from explain.attribution import METHODS, attribute
 from explain.attribution.cam import grad_cam, weigh_maps
-from explain.attribution.gradients import guided_backprop
+from explain.attribution.gradients import deconvnet, guided_backprop, integrated_gradients, smooth_grad
+from explain.attribution.lrp import lrp
+from explain.attribution.targets import frozen, watched
 from supervised import models as digits
 
 CORE = [method.name for method in METHODS.values() if method.default]
@@ -203,6 +206,218 @@ def test_guided_backprop_lets_only_positive_gradient_through():
     assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
 
 
+def test_deconvnet_lets_positive_gradient_through_whatever_the_forward_did():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    net[1].weight.data = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+    net[3].weight.data = torch.tensor([[2.0, -3.0, 5.0]])
+    image = torch.ones(1, 3, 1, 1)  # the third ReLU is shut in the forward
+    assert guided_backprop(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, 0]
+    assert deconvnet(net, image, torch.tensor([0])).flatten().tolist() == [2, 0, -5]
+
+
+@pytest.mark.parametrize("name", ["alexnet", "mnist cnn", "alexnet, unrolled", "torchvision alexnet"])
+def test_deconvnet_is_captums(name):
+    net = network(name)
+    images, targets = batch(3, shape_for(name))
+    wanted = Deconvolution(not_in_place(net)).attribute(images, target=targets).detach()
+    assert wanted.abs().max() > 0
+    assert_close(deconvnet(net, images, targets), wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item())
+
+
+class Squares(nn.Module):
+    """Of an image (1, 1, 2) two logits: x0 squared times x1, and three times x1."""
+
+    def forward(self, images):
+        x0, x1 = images[:, 0, 0].unbind(1)
+        return torch.stack([x0**2 * x1, 3 * x1], 1)
+
+
+def test_integrated_gradients_of_a_polynomial_are_exact():
+    """On the line (2a, 3a): 2 times the integral of 2 * 2a * 3a is 8, 3 times that of (2a)^2 is 4."""
+    net, image = Squares(), torch.tensor([[[[2.0, 3.0]]]], dtype=torch.float64)
+    assert_close(integrated_gradients(net, image, torch.tensor([0]), 2).flatten(), image.new_tensor([8, 4]))
+    assert_close(integrated_gradients(net, image, torch.tensor([1]), 1).flatten(), image.new_tensor([0, 9]))
+    net.neutral = torch.ones(1, 1, 1, 1)
+    # x0 = 1 + a, x1 = 1 + 2a: the integrals of 2 (1 + a)(1 + 2a) and of (1 + a)^2, times 1 and 2
+    wanted = image.new_tensor([2 * (1 + 3 / 2 + 2 / 3), 2 * (1 + 1 + 1 / 3)])
+    assert_close(integrated_gradients(net, image, torch.tensor([0]), 2).flatten(), wanted)
+    assert_close(wanted.sum(), image.new_tensor(2 * 2 * 3 - 1.0))  # score(image) - score(neutral)
+
+
+def test_integrated_gradients_are_captums():
+    """Which takes zeros where no baseline is given."""
+    net = network("mnist cnn")
+    images, targets = batch(3, shape_for("mnist cnn"))
+    wanted = IntegratedGradients(net).attribute(images, target=targets, n_steps=24).detach()
+    found = integrated_gradients(net, images, targets)
+    assert_close(found, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item())
+
+
+def test_integrated_gradients_sum_to_what_the_image_changes():
+    """Within 1 % of the sum of their sizes at 24 points, .2 % at 200: the gradient of a network with ReLUs jumps."""
+    net = network("mnist cnn")
+    images, targets = batch(3, shape_for("mnist cnn"))
+    net.neutral = torch.full((1, 1, 1, 1), 0.3)
+    with torch.no_grad():
+        score, without = (net(x)[range(3), targets] for x in (images, net.neutral.double().expand_as(images)))
+    for steps, share in ((24, 0.01), (200, 0.002)):
+        found = integrated_gradients(net, images, targets, steps)
+        worst = (found.sum((1, 2, 3)) - (score - without)).abs() / found.abs().sum((1, 2, 3))
+        assert worst.max() < share
+
+
+def test_smooth_grad_is_the_mean_gradient_of_noisy_copies():
+    """The noise is drawn here once more, and each gradient taken alone."""
+    net = network("mnist cnn")
+    images, targets = batch(3, (1, 28, 28))
+    images[1] *= 4  # another range: other noise
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(5, 1, 28, 28, generator=generator).double()
+    wanted = torch.zeros_like(images)
+    for i in range(3):
+        width = 0.2 * (images[i].max() - images[i].min())
+        for one in noise:
+            wanted[i] += METHODS["gradient"].function(net, images[i : i + 1] + width * one, targets[i : i + 1])[0] / 5
+    found = smooth_grad(net, images, targets, samples=5, noise=0.2)
+    assert_close(found, wanted, rtol=1e-6, atol=1e-6 * wanted.abs().max().item())
+    assert_close(smooth_grad(net, images, targets, 5, 0.2), found, rtol=0, atol=0)
+    assert not torch.allclose(smooth_grad(net, images, targets, 5, 0.1), found)
+    margin = torch.zeros(3, 10, dtype=torch.float64)
+    margin[range(3), targets] = 1
+    asked = "smooth_grad:samples=5:noise=.2"
+    assert_close(attribute(net, images, margin, [asked])["smooth_grad~samples=5~noise=0.2"], found)
+
+
+@pytest.mark.parametrize("method", [integrated_gradients, smooth_grad])
+def test_more_images_than_fit_into_memory_at_once_are_the_same(method, monkeypatch):
+    net = network("mnist cnn")
+    images, targets = batch(5, (1, 28, 28))
+    whole = method(net, images, targets, 3)
+    for many in (1, 2, 7):
+        monkeypatch.setattr("explain.attribution.gradients.AT_ONCE", {"cpu": many})
+        assert_close(method(net, images, targets, 3), whole, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_lrp_by_hand(sign):
+    """The convolution gives 3 - 2 + 2 - 1 = 2 of (1, 2, -1); the score is 2 * 2 + 1, and the 1 keeps its share.
+
+    So 4 goes back, to 3 and 2, what is positive among the contributions. With the other sign, and without ReLU, the
+    same.
+    """
+    between = nn.ReLU() if sign == 1 else nn.Identity()
+    net = nn.Sequential(nn.Conv2d(1, 1, (1, 3)), between, nn.Flatten(), nn.Linear(1, 1)).double()
+    for module, weight, bias in ((net[0], [3.0, -1, -2], -1), (net[3], [2.0], 1)):
+        module.weight.data = sign * torch.tensor(weight).double().view_as(module.weight)
+        module.bias.data.fill_(sign * bias if module is net[0] else bias)
+    image = torch.tensor([[[[1.0, 2, -1]]]]).double()
+    assert net(image).item() == 5
+    wanted = image.new_tensor([4 * 3 / 5, 0, 4 * 2 / 5])
+    assert_close(lrp(net, image, torch.tensor([0])).flatten(), wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_lrp_is_captums():
+    """Of images from 0 up, since captum's z+ rule takes no account of the sign of inputs; and of max and mean pools."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU(), nn.MaxPool2d(3, 2),
+        nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(72, 16), nn.ReLU(), nn.Linear(16, 9),
+    ).double().eval()  # fmt: skip
+    images, targets = batch(4, (3, 32, 32))
+    images = images.abs()
+    ours = lrp(net, images, targets)
+    for module in net:
+        if isinstance(module, nn.Conv2d):
+            module.rule = Alpha1_Beta0_Rule(set_bias_to_zero=True)
+            module.rule.STABILITY_FACTOR = 1e-6
+        elif isinstance(module, nn.Linear | nn.Flatten):
+            module.rule = EpsilonRule(1e-6)
+    wanted = LRP(net).attribute(images, target=targets).detach()
+    assert wanted.abs().max() > 1e-4
+    assert_close(ours, wanted, rtol=1e-4, atol=1e-5 * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["mnist cnn", "alexnet, colour, mlp", "alexnet, unrolled", "torchvision resnet18"])
+def test_lrp_hands_all_through_the_convolutions(name):
+    """Pixels sum to what the last maps have, activation times gradient, within 5e-4 of the sum of sizes.
+
+    Batch norm before and behind ReLU, max pools, edges that meet and residual sums are among these networks.
+    """
+    net = network(name)
+    images, targets = batch(2, shape_for(name))
+    with frozen(net), watched(net.cam_layer) as seen:
+        scores = net(images.clone().requires_grad_())[range(2), targets]
+        (slope,) = torch.autograd.grad(scores.sum(), seen[0])
+    wanted = (seen[0] * slope).sum((1, 2, 3)).detach()
+    found = lrp(net, images, targets)
+    sizes = found.abs().sum((1, 2, 3))
+    assert wanted.abs().max() > 0.1 * sizes.max()  # of nothing, all would be handed on, too
+    assert ((found.sum((1, 2, 3)) - wanted).abs() < 5e-4 * sizes).all()
+
+
+def test_lrp_sums_to_the_score_where_no_constant_takes_part():
+    net = network("alexnet")  # its biases are 0
+    images, targets = batch(2)
+    with torch.no_grad():
+        scores = net(images)[range(2), targets]
+    assert_close(lrp(net, images, targets).sum((1, 2, 3)), scores, rtol=1e-4, atol=0)
+
+
+def test_lrp_hands_all_through_the_strengths_of_frequencies():
+    """Gradient times input is the rule of the neck `spectrum`: maps get what the strengths have."""
+    net = network("alexnet, unrolled")
+    images, targets = batch(2, shape_for("alexnet, unrolled"))
+    with frozen(net):
+        strength = torch.fft.rfft(net.maps(images), dim=3, norm="ortho").abs()[..., :8].flatten(1).requires_grad_()
+        scores = net.classify(net.embedding_layers(strength))[range(2), targets]
+        (slope,) = torch.autograd.grad(scores.sum(), strength)
+    assert_close(scores, net(images)[range(2), targets])
+    wanted = (strength * slope).sum(1).detach()
+    assert_close(lrp(net, images, targets).sum((1, 2, 3)), wanted, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("name", ["alexnet, pool", "alexnet, unrolled"])
+def test_lrp_takes_batch_norm_and_convolution_for_one_layer(name):
+    net = network(name)
+    with torch.no_grad():
+        for module in net.features:
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(-1, 1)  # of either sign
+                module.bias.normal_(0, 0.3)
+    images, targets = batch(2, shape_for(name))
+    apart = lrp(net, images, targets)
+    fused = lrp(fuse_batch_norm(net), images, targets)
+    assert apart.abs().max() > 0
+    assert_close(apart, fused, rtol=1e-5, atol=1e-6 * apart.abs().max().item())
+
+
+class WritesInPlace(nn.Module):
+    """A batch norm of a sum that is written into the convolution's output, or into a tensor of its own."""
+
+    def __init__(self, in_place: bool):
+        super().__init__()
+        self.conv, self.norm, self.in_place = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), in_place
+
+    def forward(self, images):
+        value = self.conv(images)
+        if self.in_place:
+            value += images
+        else:
+            value = value + images
+        return self.norm(value).relu().mean((2, 3))
+
+
+def test_lrp_sees_who_writes_into_an_output():
+    torch.manual_seed(0)
+    nets = [WritesInPlace(in_place).double() for in_place in (True, False)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    images, targets = batch(2, (3, 8, 8))
+    ours, plain = (lrp(net, images, targets % 3) for net in nets)
+    assert plain.abs().max() > 0
+    assert_close(ours, plain, rtol=0, atol=0)
+
+
 def test_what_is_drawn_on_the_view_is_hires_cam():
     """VIEW says how a map is drawn; alone and beside the others it is the same map."""
     net = network("alexnet, unrolled")
@@ -248,6 +463,7 @@ def test_a_map_of_an_unrolled_coin_rolls_with_it():
     net = network("alexnet, unrolled")
     images, targets = batch(2, shape_for("alexnet, unrolled"))
     asked = ["grad_cam", "hires_cam", "guided_backprop", "guided_grad_cam", "layer_cam", "layer_cam:layer=-2"]
+    asked += ["deconvnet", "lrp"]
     plain, rolled = (attribute(net, pixels, targets, asked) for pixels in (images, images.roll(48, 3)))
     for key, maps in plain.items():
         assert_close(rolled[key], maps.roll(48, 3), rtol=1e-5, atol=1e-6 * float(maps.abs().max()))

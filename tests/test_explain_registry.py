@@ -122,6 +122,11 @@ def test_what_is_drawn_unasked():
         ("layer_cam:depth=3", "it has: layer"),
         ("layer_cam:layer=3", "counted from the end"),
         ("layer_cam:layer", "counted from the end"),
+        ("integrated_gradients:steps=0", "1 to 1000"),
+        ("integrated_gradients:steps=2.5", "1 to 1000"),
+        ("smooth_grad:samples=1001", "1 to 1000"),
+        ("smooth_grad:noise=0", "over 0 to 1"),
+        ("smooth_grad:noise=nan", "over 0 to 1"),
     ],
 )
 def test_wrong_methods_are_named(text, words):

@@ -15,6 +15,8 @@ COLOURS = ("inferno", "viridis", "rainbow")  # look-up tables of heat, by matplo
 PEAK = "peak"  # the number that is known of every heat map: its maximum, which its picture is scaled to
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
 VIEW = "view"  # HiRes-CAM where the network sees it: on the view, not drawn back onto the photograph
+STEPS, SAMPLES, MOST_POINTS = 24, 25, 1000  # points at which a method takes the gradient of one image
+NOISE = 0.15  # of SmoothGrad, as a share of the image's range
 SEPARATOR = "~"  # between a method and its options in names of files and columns; ":" on the command line
 
 
@@ -179,10 +181,7 @@ class Sum(tuple[float, ...]):
 
 def window(text: str) -> Sum:
     """`.2`, or several as `.1+.2+.3`: fractions of the image's sides."""
-    values = Sum(float(f"{float(part):g}") for part in text.split("+"))
-    if not all(0 < value <= 1 for value in values):
-        raise ValueError
-    return values
+    return Sum(share(part) for part in text.split("+"))
 
 
 def stride(text: str) -> float:
@@ -191,6 +190,22 @@ def stride(text: str) -> float:
     if not 0 < value < float("inf") or (value >= 1 and value != int(value)):
         raise ValueError
     return value if value < 1 else int(value)
+
+
+def count(text: str) -> int:
+    """Points at which a gradient is taken."""
+    value = int(text)
+    if not 1 <= value <= MOST_POINTS:
+        raise ValueError
+    return value
+
+
+def share(text: str) -> float:
+    """Over 0 to 1."""
+    value = float(f"{float(text):g}")
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
 
 
 def one_of(*words: str) -> Callable[[str], str]:
@@ -249,6 +264,20 @@ _ALL = (
     ),
     Method("gradient", "Gradient", "signed", _Lazily("gradients", "gradient"), needs_layer=False),
     Method("saliency", "Saliency", "fine", _Lazily("gradients", "saliency"), needs_layer=False),
+    Method("deconvnet", "DeconvNet", "signed", _Lazily("gradients", "deconvnet"), needs_layer=False),
+    Method(
+        "integrated_gradients", "Integrated Gradients", "signed", _Lazily("gradients", "integrated_gradients"), "many",
+        needs_layer=False,
+        options=(Option("steps", STEPS, count, f"points from the baseline to the image, 1 to {MOST_POINTS}"),),
+    ),
+    Method(
+        "smooth_grad", "SmoothGrad", "signed", _Lazily("gradients", "smooth_grad"), "many", needs_layer=False,
+        options=(
+            Option("samples", SAMPLES, count, f"noisy copies, 1 to {MOST_POINTS}"),
+            Option("noise", NOISE, share, "a share of the image's range, over 0 to 1"),
+        ),
+    ),
+    Method("lrp", "LRP", "signed", _Lazily("lrp", "lrp"), needs_layer=False),
     _cam("grad_cam_plus_plus", "Grad-CAM++", "GradCAMPlusPlus"),
     _cam("xgrad_cam", "XGrad-CAM", "XGradCAM"),
     _cam("layer_cam", "Layer-CAM", "LayerCAM"),
