@@ -1,6 +1,5 @@
 """The list of images that a training leaves out: a table with the column image, and why in reason."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -43,8 +42,7 @@ def check_list(path: Path, listed: Mapping[str, str], ids: Sequence[str], skippe
     if lost:
         print(
             f"--exclude {path}: {len(lost)} of its {len(listed)} images are not there (the first: {lost[0]!r}): are "
-            "their names as in images.csv (UTF-8)?",
-            file=sys.stderr,
+            "their names as in images.csv (UTF-8)?"
         )
 
 
