@@ -12,6 +12,7 @@ from datasets.painted import TYPES, paint
 from deepcluster import cluster
 from explain.__main__ import main
 from explain.audit import command, localisation
+from explain.audit.controls import partners_of
 from explain.audit.findings import (
     BETTER,
     SHARED,
@@ -66,6 +67,8 @@ def audit(monkeypatch, capsys, *words):
 def test_every_part_is_measured_and_told(audited):
     rows = read_csv(audited / "1" / "audit" / "audit.csv")
     assert {row["part"] for row in rows} == {part.name for part in PARTS} - {"counterfactual"}  # not `painted` itself
+    maps = {row["of"] for row in rows if row["part"] == "localisation"}
+    assert {"HiRes-CAM", "HiRes-CAM, untrained", "HiRes-CAM, another image's map", "a blob in the middle"} <= maps
     page = (audited / "1" / "audit" / "index.html").read_text()
     for part in PARTS:
         assert part.title in page
@@ -300,3 +303,13 @@ def test_few_values_have_no_interval_and_ones_and_zeros_one_of_their_own():
     assert (share, n) == (0.8, 10)
     assert (round(low, 3), round(high, 3)) == (0.490, 0.943)  # Wilson's, as tables have it
     assert share_of(np.zeros(80))[1:3] == (0.0, pytest.approx(0.0458, abs=1e-4))
+
+
+def test_partners_are_of_another_cluster_where_there_is_one():
+    rng = np.random.default_rng(0)
+    clusters = np.array([0, 0, 1, 1, 2])
+    for _ in range(20):
+        assert (clusters[partners_of(clusters, rng)] != clusters).all()
+        alike = partners_of(np.zeros(4, int), rng)
+        assert (alike != np.arange(4)).all()
+    assert partners_of(np.zeros(1, int), rng).tolist() == [0]

@@ -15,6 +15,7 @@ from machine.seeds import derive_seed
 
 BATCH, BATCH_OF_MANY_PASSES = 32, 8  # images
 UNIFORM = "the same everywhere"
+ANOTHERS = ", another image's map"  # after the title of a method: its map of an image of another cluster
 UNTRAINED = ", untrained"  # after the title of a method, on the network before its training
 BLOB = 0.5  # sigma of the blob in the middle, in half sides of the square, or radii of the coin
 SMOOTH = 1 / 12  # sigma of random heat, of the view's shorter side: about as coarse as a CAM
@@ -50,6 +51,17 @@ def heats(subject: Subject, rows: np.ndarray, methods: Sequence[Asked], seed: in
 def own_targets(subject: Subject, rows: np.ndarray) -> Tensor:
     """(B,) the logit of each image's own cluster."""
     return torch.as_tensor(subject.clusters.column_of(subject.clusters.assignment[rows]), device=subject.device)
+
+
+def partners_of(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(B,) for each image the place of another one, of another cluster where there is one."""
+    found = np.empty(len(clusters), np.int64)
+    for i, own in enumerate(clusters.tolist()):
+        others = np.flatnonzero(clusters != own)
+        if not len(others):
+            others = np.delete(np.arange(len(clusters)), i) if len(clusters) > 1 else np.array([i])
+        found[i] = rng.choice(others)
+    return found
 
 
 def heats_of(

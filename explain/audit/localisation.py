@@ -15,7 +15,17 @@ from datasets import Masks, default_view
 from datasets.painted import TYPES
 from datasets.view import PHOTOGRAPH
 from explain.attribution import Asked as Method
-from explain.audit.controls import CONTROLS, EDGES, UNTRAINED, edges_of, heats
+from explain.audit.controls import (
+    ANOTHERS,
+    CONTROLS,
+    EDGES,
+    UNTRAINED,
+    edges_of,
+    heats,
+    heats_of,
+    own_targets,
+    partners_of,
+)
 from explain.audit.findings import (
     BETTER,
     Asked,
@@ -30,6 +40,7 @@ from explain.audit.findings import (
 )
 from explain.gallery.places import RIM
 from explain.subject import Subject
+from machine.seeds import derive_seed
 
 BATCH = 32
 PART = "localisation"
@@ -90,10 +101,15 @@ def measure(sample: Sample, asked: Asked) -> Measured:
 def measure_shares(sample: Sample, asked: Asked) -> Shares:
     """Every map of every image of the sample against every part."""
     subject, found = sample.subject, Shares()
+    rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
+    partners = sample.rows[partners_of(subject.clusters.assignment[sample.rows], rng)]
     for begin in progress(range(0, len(sample.rows), BATCH), "audit: where the heat is", unit="batches"):
-        rows = sample.rows[begin : begin + BATCH]
+        rows, others = (of[begin : begin + BATCH] for of in (sample.rows, partners))
         parts = [parts_of(subject, row) for row in rows.tolist()]
-        found.add(draw_heats(subject, rows, asked.methods, asked.seed, parts), parts)
+        drawn = draw_heats(subject, rows, asked.methods, asked.seed, parts)
+        theirs = heats_of(subject.model, subject.images(others), own_targets(subject, others), asked.methods)
+        drawn |= {name + ANOTHERS: subject.draw_back(rows, heat[:, None])[:, 0] for name, heat in theirs.items()}
+        found.add(drawn, parts)
     return found
 
 
@@ -130,7 +146,7 @@ def list_findings(found: Shares, methods: Sequence[str], seed: int) -> list[Find
                 title = f"heat on the {part} over its share of the {'coin' if coins else 'picture'}"
                 values, beside = found.density(name, part), Beside("chance", 1.0, "", None)
                 if name in methods and (part in TOLD or not coins):
-                    controls = {one: found.density(one, part) for one in (*CONTROLS, name + UNTRAINED)}
+                    controls = {one: found.density(one, part) for one in (*CONTROLS, name + UNTRAINED, name + ANOTHERS)}
                     beside = compare_with(values, controls, seed)
             listed.append(
                 Finding(PART, title, name, *mean_of(values, seed), beside.name, beside.value, verdict=beside.verdict)

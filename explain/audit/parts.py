@@ -34,9 +34,10 @@ PARTS = (
         "localisation",
         "Where the heat is",
         "Maps are drawn onto the photograph. Heat on a part over the part's share of the coin: 1 is chance. The "
-        "controls know nothing of the network: a blob in the middle, edges of the photograph, random heat; or "
-        "nothing of what was learnt: the same method before training. A method that does not surpass them points "
-        "at nothing of its own.",
+        "controls know nothing of the network: a blob in the middle, edges of the photograph, random heat; nothing of "
+        "what was learnt: the same method before training; or nothing of this coin: the method's map of an image of "
+        "another cluster, which tells where heat lies on any coin. A method that does not surpass them points at "
+        "nothing of its own.",
         (
             "share of the heat on the coin",
             "heat on the symbols over its share of the coin",

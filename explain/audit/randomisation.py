@@ -16,7 +16,7 @@ from console import progress
 from explain.attribution import Asked, attribute
 from explain.attribution.registry import PHOTOGRAPH
 from explain.audit import findings
-from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, own_targets
+from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, own_targets, partners_of
 from explain.audit.findings import Figure, Finding, Measured, join_words, mean_of
 from explain.choice import target_weights
 from explain.record import Explanation
@@ -146,17 +146,6 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
         }
         figures[file] = Figure("How much of a map is there without what was learnt", across, kind, lines)
     return Measured(found, figures, [NO_TRAINING])
-
-
-def partners_of(clusters: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(B,) for each image the place of another one, of another cluster where there is one."""
-    found = np.empty(len(clusters), np.int64)
-    for i, own in enumerate(clusters.tolist()):
-        others = np.flatnonzero(clusters != own)
-        if not len(others):
-            others = np.delete(np.arange(len(clusters)), i) if len(clusters) > 1 else np.array([i])
-        found[i] = rng.choice(others)
-    return found
 
 
 def cascade(trained: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.Module]]:
