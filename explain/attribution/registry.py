@@ -242,8 +242,8 @@ def _cam(name: str, title: str, of_library: str, passes: Literal["one", "many"] 
     return Method(name, title, "heat", _Lazily("library", "library_cam", of_library), passes, options=(LAYER,))
 
 
-# In the order of pages and tables, which is that of the audit on painted coins: what points at the symbol that decides,
-# better than edges do, and asks what was learnt; the former alone; Grad-CAM, which a blob in the middle surpasses.
+# In the order of pages and tables, which is that of the audit on painted coins: what lies on symbols more than edges do
+# and asks what was learnt; what finds this coin's symbols but does not ask; Grad-CAM, which a blob surpasses.
 _ALL = (
     Method(
         "hires_cam", "HiRes-CAM", "heat", _Lazily("cam", "hires_cam"), options=(LAYER,), of_views=True, shared=True
