@@ -120,11 +120,7 @@ def add_maximise(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="where it goes (default: as `draw`, beside its pictures)"
     )
-    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest|all", help="whose weights (latest)")
-    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
-    parser.add_argument(
-        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
-    )
+    add_what(parser, "N|latest|all")
     parser.add_argument("--clusters", type=numbers, metavar="N,N", help="these clusters only")
     parser.add_argument(
         "--layer",
@@ -228,11 +224,7 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--results", type=Path, metavar="DIR", help="it goes into DIR/EPOCH/audit/ (default DIR: as for draw)"
     )
-    parser.add_argument("--epoch", type=epoch, default="latest", metavar="N|latest", help="whose weights (latest)")
-    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
-    parser.add_argument(
-        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
-    )
+    add_what(parser, "N|latest")
     parser.add_argument("--images", type=positive, default=200, metavar="N", help="whose maps are measured (200)")
     parser.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
     parser.add_argument(
@@ -252,6 +244,15 @@ COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = 
     "audit": (add_audit, "explain.audit.command:audit_command"),
     "pixelflip": (add_pixelflip, "explain.flipping.command:pixelflip_command"),
 }
+
+
+def add_what(parser: argparse.ArgumentParser, epochs: str) -> None:
+    """Which epoch, images and clusters of a run."""
+    parser.add_argument("--epoch", type=epoch, default="latest", metavar=epochs, help="whose weights (latest)")
+    parser.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
+    parser.add_argument(
+        "--assignments", type=Path, metavar="CSV", help="these clusters (image, cluster) instead of the run's"
+    )
 
 
 def layer_name(text: str) -> int | str:

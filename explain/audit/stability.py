@@ -21,7 +21,7 @@ from deepcluster.views import Frames
 from explain.attribution import Asked as Method
 from explain.attribution import attribute
 from explain.attribution.registry import PHOTOGRAPH as ORIGINAL
-from explain.audit.controls import CONTROLS, edge_heat, heat_of, own_targets
+from explain.audit.controls import EDGES, edge_heat, heat_of, own_targets
 from explain.audit.findings import Asked, Finding, Measured, Sample, join_words, mean_of, share_of
 from explain.rendering import says_nothing
 from explain.subject import Subject
@@ -33,7 +33,6 @@ TURN = 5.0  # degrees
 GAMMA, GRADIENT = 1.3, 0.25  # of another light: exponent, and by how much one side is brighter and the other darker
 BLUR = 1 / 250  # sigma, of the shorter side
 CUT = 0.02  # of each side of the photograph
-EDGES = next(title for title, control in CONTROLS.items() if control is edge_heat)
 BATCH = 16
 MOVES, SWITCHED = "map moves (1 - rank correlation)", "photographs that change their"
 EMPTY_MAPS, LOSING = "empty maps", "maps of a logit that loses to another"
