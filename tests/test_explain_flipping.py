@@ -1,5 +1,6 @@
 """Pixel flips: the fast way against the naive one, ties asked again, resume, votes, tables and pictures, bad input."""
 
+import copy
 import csv
 import json
 import shutil
@@ -13,7 +14,7 @@ from torch import nn
 
 from console import UserError
 from explain.flipping import study
-from explain.flipping.exact import FlipLogits, flip_naive, flipped_images, invert, take_apart
+from explain.flipping.exact import FlipLogits, Screen, flip_naive, flipped_images, invert, take_apart
 from explain.flipping.findings import Study, map_correlations, vote_studies
 from explain.flipping.nets import fast_way, in_range
 from explain.flipping.study import Changes, find_changes, run_study
@@ -197,28 +198,50 @@ def test_the_bound_of_two_dense_layers_by_hand():
         logits = model(images)
         # Of 0 0: x0 becomes 1, and class 1 rises by 2, over the 1.9 it lacks. Of .9 0 (class 1 lacks .1): x0 falls by
         # .9, x1 rises, and neither raises it. Of .9 1 (it lacks .6): x1 falls by 1, which may raise it by 1.
-        assert fast.may_change(images, logits, 1e-6).tolist() == [True, False, True]
-        assert fast.may_change(images, logits - torch.tensor([0.0, 3.0]), 1e-6).tolist() == [False, False, False]
+        image, flip = fast.may_change(images, logits, 1e-6)
+        assert (image.tolist(), flip.tolist()) == ([0, 2], [0, 1])
+        np.testing.assert_allclose(fast.of_flips(images, image, flip), [[0, 0.1], [0, -0.1]], atol=1e-6)
+        assert not len(fast.may_change(images, logits - torch.tensor([0.0, 3.0]), 1e-6)[0])
         found = find_changes(model, fast, images, 1)
     assert (found.image.tolist(), found.flip.tolist(), found.becomes.tolist()) == ([0], [0], [1])
 
 
-def test_images_that_the_bound_passes_over_do_not_change():
+def test_flips_that_the_bound_passes_over_do_not_change():
     model = build({"name": "mlp"}, seed=3).eval()
     with torch.no_grad():  # so that some answers are sure
         model.classifier[-1].weight[:, ::9] *= 12
     fast, images = fast_way(model, 28, 1), some_images(60)
     with torch.inference_mode():
-        open_ = fast.may_change(images, model(images), 2e-4)
+        open_, flips = fast.may_change(images, model(images), 2e-4)
         by_windows, naive = find_changes(model, fast, images, 1), find_changes(model, None, images, 1)
-        none = find_changes(model, fast, images[~open_], 1)
-    assert 5 < int(open_.sum()) < 55
-    assert set(naive.image.tolist()) <= set(open_.nonzero()[:, 0].tolist())
+    assert 5 < len(set(open_.tolist())) < 55
+    assert len(open_) < 0.2 * 60 * 784
+    assert set(zip(naive.image, naive.flip, strict=True)) <= set(zip(open_.tolist(), flips.tolist(), strict=True))
     assert len(naive.image) > 0
     for name in ("answers", "image", "flip", "becomes"):
         np.testing.assert_array_equal(getattr(by_windows, name), getattr(naive, name), err_msg=name)
     np.testing.assert_allclose(by_windows.lead, naive.lead, atol=1e-4)
-    assert len(none.image) == 0
+
+
+def test_images_that_the_screen_passes_over_do_not_change():
+    """Two convolutions; the last class is said loudly of bright images, so that some answers are far from changing."""
+    model = build({"name": "simple_conv"}, seed=3).eval()
+    with torch.no_grad():
+        model.classifier[-1].weight *= 4
+    fast, images = fast_way(model, 28, 1), some_images(40)
+    rough = fast_way(copy.deepcopy(model).bfloat16(), 28, 1)
+    with torch.inference_mode():
+        screen = Screen(rough, fast, images[:4])
+        near = screen.near(images, model(images).argmax(1))
+        quick, naive = find_changes(model, fast, images, 1, screen), find_changes(model, None, images, 1)
+    assert 0 < screen.slack < 2
+    assert 0 < len(near) < 40
+    assert 0 < len(naive.image)
+    for name in ("answers", "image", "flip", "becomes"):
+        np.testing.assert_array_equal(getattr(quick, name), getattr(naive, name), err_msg=name)
+    screen.slack = torch.nan  # an error that is no number passes none over
+    with torch.inference_mode():
+        assert len(screen.near(images, model(images).argmax(1))) == 40
 
 
 # --- maps of attribution methods ---

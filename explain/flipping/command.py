@@ -28,6 +28,7 @@ from explain.flipping.nets import (
     Where,
     check_alike,
     flips_of,
+    make_screen,
     measure_error,
     open_asked,
     open_net,
@@ -99,6 +100,7 @@ def study_net(net: Net, asked: Asked, right: np.ndarray, grid: tuple[int, int], 
         if error is not None and not error < TOLERANCE:  # nor NaN
             print(f"{net.title}: the fast way is off by {error:.1e}: each flipped image is computed as a whole")
             net = replace(net, fast=None)
+        net = replace(net, screen=make_screen(net, asked))
     settings = {"desc": net.title, "unit": " images", "delay": 1, "leave": False}
     with tqdm(total=len(asked.ids), **settings, **bar_settings()) as bar:
         changes = run_study(net, asked, patch, int(np.prod(grid)), own, bar)

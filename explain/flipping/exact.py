@@ -25,8 +25,9 @@ from torch.nn import functional
 from console import UserError
 
 CACHED = 4  # images whose hidden units under every flip stay in a core's cache
-BOUNDED, BOUNDED_TOGETHER = 16, 128  # images whose bounds do; images in a batch where there are bounds
+BOUNDED, BOUNDED_TOGETHER = 32, 256  # images whose bounds do; images in a batch where there are bounds
 FEW = 32  # classes: of more, the table of bounds would be large
+SLACK = 4.0  # times the largest error of bfloat16 that was seen
 Logits = Callable[[Tensor], Tensor]
 
 
@@ -307,32 +308,49 @@ class FlipLogits:
         assert logits is not None
         return logits.transpose(0, 1)
 
-    def may_change(self, images: Tensor, logits: Tensor, slack: float) -> Tensor:
-        """Of which images some flip may bring another logit to within `slack` of the answer's: (B,) bool.
+    def may_change(self, images: Tensor, logits: Tensor, slack: float) -> tuple[Tensor, Tensor] | None:
+        """The flips that may bring another logit to within `slack` of the answer's; the others need no look.
 
-        Where it is False none does, and no flip need be computed. A ReLU moves by at most as much as what comes in, and
-        to the same side. So in a network of two dense layers, w and then v, a flip that changes pixel p by c raises
-        logit k over the answer's, a, by at most sum_u max(0, (v_ku - v_au) w_up c). Of other networks nothing is known.
+        A ReLU moves by at most as much as what comes in, and to the same side. So in a network of two dense layers, w
+        and then v, a flip that changes pixel p by c raises logit k over the answer's, a, by at most
+        sum_u max(0, (v_ku - v_au) w_up c).
 
         Args:
             images: (B, C, H, W) in 0..1.
             logits: (B, K) of them.
             slack: of a logit.
+
+        Returns:
+            (M,) image and (M,) flip, ascending. None: of this network no bound is known.
         """
-        answers = logits.argmax(1)
         if self._rises is None or self._highest is None:
-            return torch.ones_like(answers, dtype=torch.bool)
+            return None
+        answers = logits.argmax(1)
         short = logits - logits.gather(1, answers[:, None]) + slack  # (B, K), what is left of it must rise to 0
         short.scatter_(1, answers[:, None], -torch.inf)
-        open_ = (short + self._highest[answers] > 0).any(1)
-        rows = open_.nonzero()[:, 0]
-        change = (invert(images[rows]) - images[rows]).flatten(1)[:, None]  # (b, 1, pixels)
-        at_a_time = BOUNDED if images.device.type == "cpu" else len(images)
-        for some, moved in zip(rows.split(at_a_time), change.split(at_a_time), strict=True):
-            up, down = self._rises[:, answers[some]]  # (b, K, pixels)
-            rise = torch.where(moved > 0, up, down).mul_(moved.abs())
-            open_[some] = (rise.amax(2) + short[some] > 0).any(1)
-        return open_
+        rows, rivals = (short + self._highest[answers] > 0).nonzero(as_tuple=True)
+        change = (invert(images) - images).flatten(1)
+        found = [rows.new_empty(0)]
+        at_a_time = BOUNDED if images.device.type == "cpu" else max(1, len(rows))
+        for row, rival in zip(rows.split(at_a_time), rivals.split(at_a_time), strict=True):
+            moved, pair = change[row], (answers[row], rival)
+            rise = torch.where(moved > 0, self._rises[0][pair], self._rises[1][pair]).mul_(moved.abs_())
+            one, flip = (rise > -short[row, rival][:, None]).nonzero(as_tuple=True)
+            found.append(row[one] * self.count + flip)
+        whole = torch.cat(found).unique()  # a flip may be open for several rivals
+        return whole // self.count, whole % self.count
+
+    def of_flips(self, images: Tensor, image: Tensor, flip: Tensor) -> Tensor:
+        """The logits (M, K) of single flips: of images (B, C, H, W), number `image` (M,) under flip number `flip` (M,).
+
+        For networks of which `may_change` knows a bound: two dense layers.
+        """
+        pixel = images.flatten(1)[image, flip][:, None]
+        out = self.parts.dense(images.flatten(1))[image]
+        out.addcmul_(invert(pixel) - pixel, self.parts.dense.weight.T[flip])
+        for layer in self.parts.rest:
+            out = layer(out)
+        return out
 
     def _most_rises(self, shape: tuple[int, int, int]) -> Tensor | None:
         """(2, K, K, pixels) by how much a pixel that changes by 1, or by -1, raises logit k over logit a at most."""
@@ -409,6 +427,36 @@ class FlipLogits:
                 weight = weight * self.parts.scale[:, None, None]
             self._dense[window] = _cut(weight.permute(0, 2, 3, 1), *window).flatten(1).T.contiguous()
         return self._dense[window]
+
+
+class Screen:
+    """Of which images some flip comes near to changing the answer, told in bfloat16.
+
+    Some processors multiply bfloat16 many times faster. Its logits are off by some tenths, so an image is passed over
+    only where every flip leaves the answer's logit by `slack` above all others; the others are looked at exactly. The
+    slack is `SLACK` times the largest error seen under all flips of sample images: no proof, as `may_change` is one.
+
+    Args:
+        rough: a network's logits by windows in bfloat16.
+        fast: the same in float32.
+        sample: (B, C, H, W) in 0..1.
+    """
+
+    def __init__(self, rough: FlipLogits, fast: FlipLogits, sample: Tensor):
+        self._rough = rough
+        error = self._logits(sample) - fast(sample)
+        self.slack = SLACK * float((error.amax(2) - error.amin(2)).amax())  # of one logit less another
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return self._rough(images.bfloat16()).float()
+
+    def near(self, images: Tensor, answers: Tensor) -> Tensor:
+        """The rows of images (B, C, H, W), whose answers are (B,), that must be looked at: (M,), ascending."""
+        found = self._logits(images)
+        at = answers[:, None, None].expand(-1, found.shape[1], 1)
+        own = found.gather(2, at)[:, :, 0]
+        lead = own - found.scatter_(2, at, -torch.inf).amax(2)
+        return (~(lead.amin(1) > self.slack)).nonzero()[:, 0]  # also where it is no number
 
 
 def _cut(maps: Tensor, rows: Span, columns: Span) -> Tensor:

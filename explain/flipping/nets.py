@@ -1,5 +1,6 @@
 """The runs of a study opened: what each network says of images in 0..1, the images, and the right answers."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from console import UserError
 from datasets import Dataset
 from deepcluster.views import Frames
-from explain.flipping.exact import FlipLogits, count_flips, flip_naive, take_apart
+from explain.flipping.exact import FlipLogits, Screen, count_flips, flip_naive, take_apart
 from explain.subject import find_pictures, trainer_of
 from machine.device import full_precision
 from runs import Run
@@ -23,6 +24,7 @@ TOLERANCE = 1e-4  # of a logit: as far as the fast way may be from the naive one
 DIGIT = 28
 NAIVE_BATCH = 196  # flipped images of 28 x 28 pixels in a batch; of larger ones fewer
 CHECKED = 2  # images whose flips are all computed in both ways before a study
+SAMPLED = 32  # images on which the error of a quick look is measured
 OFF = 1e-3  # by which a value may leave 0..1 for rounding
 
 
@@ -49,6 +51,7 @@ class Net:
     seen: Callable[[Tensor], Tensor]  # images in 0..1 -> what the model sees of them
     fast: FlipLogits | None  # None: its layers are not known, so each flipped image is computed as a whole
     device: torch.device
+    screen: Screen | None = None  # which images need a look; None: all
 
     def logits(self, images: Tensor) -> Tensor:
         """Of images in 0..1."""
@@ -99,6 +102,22 @@ def measure_error(net: Net, asked: Asked, patch: int) -> float | None:
     with torch.inference_mode(), full_precision():
         images = asked.load(np.arange(min(CHECKED, len(asked.ids))))
         return float((net.fast(images) - flip_naive(net.logits, images, patch, naive_batch(images))).abs().max())
+
+
+def make_screen(net: Net, asked: Asked) -> Screen | None:
+    """A quick look at each image that spares most the exact one; None where that would take as long or longer.
+
+    It pays where the processor has matrix instructions for bfloat16 (AMX) and most of the time are convolutions: those
+    after the first.
+    """
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in torch 2.11
+    if net.fast is None or len(net.fast.parts.stages) < 2 or net.device.type != "cpu" or not known.get("amx_bf16"):
+        return None
+    rough = fast_way(copy.deepcopy(net.model).bfloat16(), asked.size, net.fast.patch)
+    assert rough is not None
+    rows = np.linspace(0, len(asked.ids) - 1, min(SAMPLED, len(asked.ids))).astype(int)
+    with torch.inference_mode(), full_precision():
+        return Screen(rough, net.fast, asked.load(rows))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from console import UserError
-from explain.flipping.exact import FlipLogits, Logits, flip_naive, flipped_images
+from explain.flipping.exact import FlipLogits, Logits, Screen, flip_naive, flipped_images
 from explain.flipping.nets import DIGIT, TOLERANCE, Asked, Net, naive_batch
 from machine.device import full_precision
 from machine.files import write_atomic
@@ -42,21 +42,29 @@ Result = TypeVar("Result")
 FIELDS = tuple(Changes.__dataclass_fields__)
 
 
-def find_changes(logits: Logits, fast: FlipLogits | None, images: Tensor, patch: int) -> Changes:
+def find_changes(
+    logits: Logits, fast: FlipLogits | None, images: Tensor, patch: int, screen: Screen | None = None
+) -> Changes:
     """Put every flip of a batch of images (B, C, H, W) to a network.
 
     Each answer is the naive one: where the fast way leaves the two best logits closer than `TOLERANCE`, the flipped
-    image itself is asked about; and an image is passed over only where no flip can bring them as close.
+    image itself is asked about; and a flip is passed over only where it cannot bring them as close, or an image where
+    the screen says that none does.
     """
     base = logits(images)
     answers = base.argmax(1)
     if fast is None:
         image, flip, some = nearly_changed(flip_naive(logits, images, patch, naive_batch(images)), answers)
+    elif (open_ := fast.may_change(images, base, 2 * TOLERANCE)) is not None:
+        image, flip = open_
+        some = fast.of_flips(images, image, flip)
     else:
-        rows = fast.may_change(images, base, 2 * TOLERANCE).nonzero()[:, 0].split(fast.batch(images.device))
-        near = [nearly_changed(fast(images[part]), answers[part]) for part in rows]
-        image = torch.cat([part[one[0]] for part, one in zip(rows, near, strict=True)])
-        flip, some = (torch.cat([one[column] for one in near]) for column in (1, 2))
+        rows = torch.arange(len(images), device=images.device) if screen is None else screen.near(images, answers)
+        found = [(rows[:0], rows[:0], base[:0])]
+        for part in rows.split(fast.batch(images.device)) if len(rows) else ():
+            one, flip, some = nearly_changed(fast(images[part]), answers[part])
+            found.append((part[one], flip, some))
+        image, flip, some = (torch.cat(column) for column in zip(*found, strict=True))
     if fast is not None and len(some):
         two = some.topk(2, 1).values
         close = two[:, 0] - two[:, 1] < TOLERANCE
@@ -129,7 +137,7 @@ def study_piece(net: Net, asked: Asked, patch: int, rows: np.ndarray) -> Changes
     images = asked.load(rows)
 
     def find(some: Tensor) -> Changes:
-        return find_changes(net.logits, net.fast, some, patch)
+        return find_changes(net.logits, net.fast, some, patch, net.screen)
 
     found = map_batches(find, images.split(batch), shared=net.fast is not None)
     return join(list(zip(range(0, len(rows), batch), found, strict=True)))
