@@ -106,7 +106,7 @@ def task_of_run(path: Path, device: torch.device, mnist: Path | None) -> Task:
         return find_changes(logits, fast, images, 1, screen)
 
     images = asked.load(np.arange(len(asked.ids)))
-    return Task(net.name, run.meta.model["name"], logits, fast, quick, net.batch(asked.size), images)
+    return Task(net.name, run.meta.model["name"], logits, fast, quick, net.batch(SIDE * SIDE), images)
 
 
 @torch.inference_mode()

@@ -8,11 +8,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import refused, run_module
+from conftest import call_main, refused, run_module
 from PIL import Image
 from torch import nn
 
 from console import UserError
+from explain.__main__ import main
 from explain.flipping import study
 from explain.flipping.exact import FlipLogits, Screen, flip_naive, flipped_images, invert, take_apart
 from explain.flipping.findings import Study, map_correlations, vote_studies
@@ -657,41 +658,34 @@ def test_images_of_a_run_outside_0_to_1_are_refused(bars):
 # --- coins ---
 
 
-def test_blocks_of_a_deepcluster_run(coins, tmp_path):
-    exp = tmp_path / "exp"
+def test_blocks_of_a_deepcluster_run(struck, tmp_path, monkeypatch, capsys):
+    """Coins as they are seen by default: a block is one of the unrolled strip, half as high and twice as wide."""
+    exp, results = tmp_path / "exp", tmp_path / "results"
     done = run_module(
-        "deepcluster",
-        "train",
-        coins,
-        "--exp",
-        exp,
-        "--view",
-        "photograph",
-        "--k",
-        "3",
-        "--size",
-        "64",
-        "--epochs",
-        "2",
-        "--arch",
-        "alexnet",
-        "--device",
-        "cpu",
+        *("deepcluster", "train", struck, "--exp", exp, "--k", "3", "--size", "64", "--epochs", "2"), "--device", "cpu"
     )
     assert done.returncode == 0, done.stderr
-    arguments = ("--run", exp, "--patch", "16", "--limit", "4", "--results", tmp_path / "results")
-    done = flip(*arguments)
-    assert done.returncode == 0, done.stderr
-    assert "4 of 48 images" in done.stdout
-    folder = tmp_path / "results" / "pixelflip" / "images-16px-4"
+
+    def ask(*words):
+        return call_main(main, "explain", monkeypatch, capsys, "pixelflip", "--run", exp, "--patch", "16", *words)
+
+    code, said, _ = ask("--limit", "4", "--results", results)
+    assert code == 0
+    assert "4 of 24 images" in said
+    folder = results / "pixelflip" / "images-16px-4"
     assert (folder / "heat-A.png").exists()
-    assert "the cluster that it has learnt" in (folder / "index.html").read_text()
-    assert "leave it out" in refused(flip(*arguments, "--split", "test"))
-    shutil.copytree(coins, tmp_path / "moved")
+    page = (folder / "index.html").read_text()
+    assert "the cluster that it has learnt" in page
+    assert "unrolled" in page
+    [npz] = folder.rglob("flips.npz")
+    assert np.load(npz)["flip"].max() < 2 * 8
+    assert "leave it out" in ask("--split", "test", "--results", results)[2]
+    assert "32 pixels" in ask("--patch", "33", "--results", results)[2]
+    shutil.copytree(struck, tmp_path / "moved")
     text = (exp / "run.json").read_text()
-    (exp / "run.json").write_text(text.replace(str(coins), str(tmp_path / "gone")))
-    assert "gone" in refused(flip(*arguments[:-1], tmp_path / "again"))
-    done = flip(*arguments[:-1], tmp_path / "again", "--data", tmp_path / "moved")
-    assert done.returncode == 0, done.stderr
+    (exp / "run.json").write_text(text.replace(str(struck), str(tmp_path / "gone")))
+    assert "gone" in ask("--limit", "4", "--results", tmp_path / "again")[2]
+    code, *_ = ask("--limit", "4", "--results", tmp_path / "again", "--data", tmp_path / "moved")
+    assert code == 0
     [before], [after] = ((tmp_path / name / "pixelflip").rglob("flips.npz") for name in ("results", "again"))
     assert np.load(after)["ids"].tolist() == np.load(before)["ids"].tolist()

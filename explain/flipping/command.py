@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import runs
 from console import UserError, bar_settings, progress
+from datasets.view import COLOURLESS
 from explain.attribution import PHOTOGRAPH
 from explain.attribution import Asked as Method
 from explain.flipping import figures
@@ -170,6 +171,11 @@ class Report:
                 "Votes: where as many networks say one class as another, a plain majority takes the first class; the "
                 "weights decide there and hardly anywhere else. 1 - instability is measured on these very images, "
                 "precision on validation images."
+            )
+        if self.nets[0].run.meta.view.name == "unrolled":
+            found.append(
+                "The network sees each coin unrolled, and so do you here: a block is one of that strip, the "
+                "centre above, the rim below, around the coin from left to right."
             )
         if self.unread:
             found.append(f"{', '.join(self.unread)}: no convolution, so no map of a method that reads one.")
@@ -377,7 +383,9 @@ class Report:
         return pictures
 
     def photographs(self, rows: np.ndarray) -> np.ndarray:
-        """(n, H, W, 3) in 0..1."""
+        """(n, H, W, 3) in 0..1; of a relief its height alone, in grey."""
         with torch.inference_mode():
             images = self.asked.load(rows).permute(0, 2, 3, 1).cpu().numpy()
+        if self.nets[0].run.meta.view.name in COLOURLESS:
+            images = images[..., :1]
         return images.repeat(3 // images.shape[3], 3)

@@ -245,21 +245,28 @@ def draw_sheet(
     Below each stands its class, what it becomes most often, and how many flips change it.
     """
     colours = np.array(palette(study.classes))[:, :3]
-    across = min(SHEET_ACROSS, len(rows))
-    gap, tall = 3, CELL + LABEL
-    sheet = Image.new("RGB", (across * (CELL + gap) + gap, -(-len(rows) // across) * (tall + gap) + gap), "white")
+    wide, high = (round(CELL * stretch) for stretch in stretches(images))
+    across = min(SHEET_ACROSS * CELL // wide, len(rows))
+    gap, tall = 3, high + LABEL
+    sheet = Image.new("RGB", (across * (wide + gap) + gap, -(-len(rows) // across) * (tall + gap) + gap), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file(), LABEL - 4)
     for place, (row, image) in enumerate(zip(rows.tolist(), images, strict=True)):
         flips, becomes = by_image[row]
         drawn = paint_flips(image, flips, becomes, colours, study.grid[1], patch)
         picture = Image.fromarray((drawn * 255).round().astype(np.uint8))
-        sampling = Image.Resampling.NEAREST if max(picture.size) <= CELL else Image.Resampling.LANCZOS
-        left, top = gap + place % across * (CELL + gap), gap + place // across * (tall + gap)
-        sheet.paste(picture.resize((CELL, CELL), sampling), (left, top))
+        sampling = Image.Resampling.NEAREST if picture.width <= wide else Image.Resampling.LANCZOS
+        left, top = gap + place % across * (wide + gap), gap + place // across * (tall + gap)
+        sheet.paste(picture.resize((wide, high), sampling), (left, top))
         commonest = int(np.bincount(becomes).argmax())
         label = f"{names[study.right[row]]} \u2192 {names[commonest]}: {len(flips)}"
-        pen.text((left + CELL / 2, top + CELL), label, "black", font, anchor="ma")
+        pen.text((left + wide / 2, top + high), label, "black", font, anchor="ma")
     return sheet
+
+
+def stretches(images: np.ndarray) -> tuple[float, float]:
+    """By how much images (n, H, W, 3) are wider and higher than a square of as many pixels."""
+    height, width = images.shape[1:3]
+    return (width / height) ** 0.5, (height / width) ** 0.5
 
 
 def as_png(picture: Image.Image) -> bytes:
@@ -277,7 +284,8 @@ def font_file() -> str:
 def draw_maps(study: Study, names: Sequence[str], maps: Maps, images: np.ndarray, patch: int) -> Figure:
     """A few images (n, H, W, 3) in 0..1 with their flips, what each flip costs, and what methods say of them."""
     titles = ["flips that change it", "cost of each flip", *maps.said]
-    figure = new_figure(1.75 * len(titles) + 0.5, 1.62 * len(images) + 0.9)
+    wide, high = stretches(images)
+    figure = new_figure(1.75 * wide * len(titles) + 0.5, 1.62 * high * len(images) + 0.9)
     axes = figure.subplots(len(images), len(titles), squeeze=False)
     colours, by_image = np.array(palette(study.classes))[:, :3], flips_by_image(study)
     nothing = np.zeros(0, int), np.zeros(0, int)
@@ -314,10 +322,11 @@ def choose_images(study: Study) -> np.ndarray:
 
 def draw_images(study: Study, names: Sequence[str], rows: np.ndarray, images: np.ndarray, patch: int) -> Figure:
     """Images (n, H, W, 3) in 0..1 of `rows`, with the flips that change them in the colour of what they become."""
-    across = min(ACROSS, len(rows))
+    wide, high = stretches(images)
+    across = min(int(ACROSS / wide), len(rows))
     down = -(-len(rows) // across)
     colours = np.array(palette(study.classes))[:, :3]
-    figure = new_figure(max(5.0, 1.05 * across), 1.22 * down + 0.9)
+    figure = new_figure(max(5.0, 1.05 * wide * across), (1.05 * high + 0.17) * down + 0.9)
     axes = figure.subplots(down, across, squeeze=False)
     becomes_any: set[int] = set()
     by_image = flips_by_image(study)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from console import UserError
 from datasets import Dataset
+from datasets.view import shape_of
 from deepcluster.views import Frames
 from explain.flipping.exact import FlipLogits, Screen, count_flips, flip_naive, take_apart
 from explain.subject import find_pictures, trainer_of
@@ -34,10 +35,10 @@ class Asked:
 
     split: str  # in words, for a person
     ids: list[str]
-    size: int  # pixels of a side
+    shape: tuple[int, int]  # pixels down and across
     word: str  # for a class: digit, class, cluster
     names: list[str] | None  # of the logits; None: clusters
-    load: Callable[[np.ndarray], Tensor]  # rows -> (B, C, size, size) in 0..1, on the device
+    load: Callable[[np.ndarray], Tensor]  # rows -> (B, C, *shape) in 0..1, on the device
 
 
 @dataclass(frozen=True)
@@ -67,11 +68,11 @@ class Net:
         """For pictures."""
         return f"{self.letter}: {self.name}"
 
-    def batch(self, size: int) -> int:
-        """Images asked about at a time."""
+    def batch(self, pixels: int) -> int:
+        """Images of so many pixels asked about at a time."""
         if self.fast is not None:
             return self.fast.together(self.device)
-        return 1 if size > 64 else 8
+        return 1 if pixels > 64 * 64 else 8
 
 
 def open_net(run: Run, letter: str, patch: int, device: torch.device) -> Net:
@@ -113,7 +114,7 @@ def make_screen(net: Net, asked: Asked) -> Screen | None:
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in torch 2.11
     if net.fast is None or len(net.fast.parts.stages) < 2 or net.device.type != "cpu" or not known.get("amx_bf16"):
         return None
-    rough = fast_way(copy.deepcopy(net.model).bfloat16(), asked.size, net.fast.patch)
+    rough = fast_way(copy.deepcopy(net.model).bfloat16(), net.run.meta.view.size, net.fast.patch)
     assert rough is not None
     rows = np.linspace(0, len(asked.ids) - 1, min(SAMPLED, len(asked.ids))).astype(int)
     with torch.inference_mode(), full_precision():
@@ -166,18 +167,14 @@ def open_asked(run: Run, epoch: int, where: Where) -> tuple[Asked, np.ndarray]:
         words = f"{where.limit} of {len(ids)} {words}"
     else:
         words = f"all {len(ids)} {words}"
-    if run.meta.view.name == "unrolled":
-        raise UserError(
-            f"{run.path}: its network sees coins unrolled, where a pixel is no pixel of the photograph: train one with "
-            "--view coin or photograph"
-        )
     frames, chosen = Frames(dataset.pixels, where.device), position[rows]
 
     def load(some: np.ndarray) -> Tensor:
         return in_range(trainer.photograph(trainer.view(run, frames, chosen[some])), run)
 
     names = trainer.class_names(run)
-    asked = Asked(words, [ids[i] for i in rows], run.meta.view.size, trainer.group(run), names, load)
+    shape = shape_of(run.meta.view.name, run.meta.view.size)
+    asked = Asked(words, [ids[i] for i in rows], shape, trainer.group(run), names, load)
     return asked, np.asarray(right, np.int64)[rows]
 
 
@@ -214,9 +211,7 @@ def check_alike(runs: list[Run]) -> None:
                 f"{run.path}: made from other images ({run.meta.dataset.name}) than {first.path} "
                 f"({first.meta.dataset.name}): name runs on the same data"
             )
-        if run.meta.view.size != first.meta.view.size or trainer_of(run).class_names(run) != trainer_of(
-            first
-        ).class_names(first):
+        if run.meta.view != first.meta.view or trainer_of(run).class_names(run) != trainer_of(first).class_names(first):
             raise UserError(
                 f"{run.path}: sees another size, or tells other classes, than {first.path}: name runs alike"
             )
@@ -230,6 +225,6 @@ def flips_of(asked: Asked, patch: int) -> tuple[int, int]:
     Raises:
         UserError: if the block is larger than the image.
     """
-    if patch > asked.size:
-        raise UserError(f"--patch {patch}: the images have {asked.size} pixels on a side: choose a smaller block")
-    return count_flips(asked.size, asked.size, patch)
+    if patch > min(asked.shape):
+        raise UserError(f"--patch {patch}: the images have {min(asked.shape)} pixels on a side: choose a smaller block")
+    return count_flips(*asked.shape, patch)

@@ -99,9 +99,9 @@ def ask_naive(logits: Logits, image: Tensor, flips: Tensor, patch: int) -> Tenso
     return torch.cat([logits(flipped_images(image, some, patch)) for some in flips.split(naive_batch(image[None]))])
 
 
-def piece_size(size: int, flips: int) -> int:
-    """Images in a piece: about as much work each, so that a kill costs seconds, whatever the images."""
-    return max(1, min(PIECE, PIECE * DIGIT**4 // (size * size * flips)))
+def piece_size(pixels: int, flips: int) -> int:
+    """Images of so many pixels and flips in a piece: about as much work each, so that a kill costs seconds."""
+    return max(1, min(PIECE, PIECE * DIGIT**4 // (pixels * flips)))
 
 
 def run_study(net: Net, asked: Asked, patch: int, flips: int, folder: Path, bar: tqdm) -> Changes:
@@ -116,7 +116,7 @@ def run_study(net: Net, asked: Asked, patch: int, flips: int, folder: Path, bar:
         return read_changes(done, asked.ids)
     pieces = folder / ".pieces"
     pieces.mkdir(parents=True, exist_ok=True)
-    size = piece_size(asked.size, flips)
+    size = piece_size(asked.shape[0] * asked.shape[1], flips)
     parts = []
     for number, begin in enumerate(range(0, len(asked.ids), size)):
         rows = np.arange(begin, min(begin + size, len(asked.ids)))
@@ -133,7 +133,7 @@ def run_study(net: Net, asked: Asked, patch: int, flips: int, folder: Path, bar:
 
 def study_piece(net: Net, asked: Asked, patch: int, rows: np.ndarray) -> Changes:
     """The images `rows`; images in the result are counted from the first of them."""
-    batch = net.batch(asked.size)
+    batch = net.batch(asked.shape[0] * asked.shape[1])
     images = asked.load(rows)
 
     def find(some: Tensor) -> Changes:
