@@ -27,20 +27,20 @@ def share(heat: np.ndarray, mask: np.ndarray) -> float:
 
 
 def test_the_default_run_finds_types_by_the_coin(tmp_path):
-    result = run_module("deepcluster", "train", "painted", "--exp", tmp_path / "exp")
+    result = run_module("deepcluster", "train", "painted:400", "--exp", tmp_path / "exp")
     assert result.returncode == 0, result.stderr
     run = runs.open_run(tmp_path / "exp")
     ami, baselines = float(run.log()[-1]["ami"]), run.read_json("baselines.json")
     assert ami > baselines["untrained"]["ami"] + 0.1
     assert ami > baselines["pixels"]["ami"] + 0.3
     assert ami > baselines["spectrum"]["ami"]
-    assert float(run.log()[-1]["head_agreement"]) > 0.8
+    assert float(run.log()[-1]["head_agreement"]) > 0.6
 
     model, seen = network(run), run.meta.view
-    dataset = look(open_dataset("painted", seen.decoded_side, at_most=seen.decode_at_most), seen.name, seen.size)
+    dataset = look(open_dataset("painted:400", seen.decoded_side, at_most=seen.decode_at_most), seen.name, seen.size)
     assert dataset.view == "unrolled"
     assignment = run.clusters(run.epochs()[-1]).assignment
-    truth = {row["image"]: row for row in csv.DictReader((painted_folder() / "truth.csv").open())}
+    truth = {row["image"]: row for row in csv.DictReader((painted_folder(400) / "truth.csv").open())}
     chosen = [
         i for i, name in enumerate(dataset.ids) if truth[name]["quality"] == "good" and float(truth[name]["wear"]) < 0.5
     ]
@@ -60,7 +60,7 @@ def test_the_default_run_finds_types_by_the_coin(tmp_path):
         place, shape = dataset.places[i], dataset.decoded[i].shape
         window = Window.about(place, shape)
         heat = to_photograph(strip, seen.name, place, window, seen.size, seen.size)
-        masks = read_mask(painted_folder() / "masks" / dataset.ids[i].replace(".jpg", ".png"))
+        masks = read_mask(painted_folder(400) / "masks" / dataset.ids[i].replace(".jpg", ".png"))
         masks["symbols"] = masks["dot"] | masks["field0"] | masks["field1"] | masks["field2"] | masks["field3"]
         for part, gain in gains.items():
             whole = cv2.resize(masks[part].astype(np.uint8), shape[1::-1], interpolation=cv2.INTER_NEAREST)
