@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from nursery import run_child
+from nursery import begin_child, run_child
 from PIL import Image
 
 import runs
@@ -66,6 +67,15 @@ def run_module(*arguments: str, cwd: Path | None = None, **variables: str) -> su
     return subprocess.run(  # what Python, torch or the C library reads when it starts
         [sys.executable, "-m", *words], cwd=cwd or ROOT, env=environment, capture_output=True, text=True
     )
+
+
+def kill_module(seconds: float, *arguments: object) -> bool:
+    """Begin `python -m ...` and kill it after so many seconds; whether it was still at work."""
+    child = begin_child([str(word) for word in arguments], ROOT, os.environ | {"PYTHONPATH": str(ROOT)})
+    child.join(seconds)
+    child.kill()
+    child.join()
+    return child.exitcode == -signal.SIGKILL
 
 
 def refused(result: subprocess.CompletedProcess[str]) -> str:

@@ -1,7 +1,7 @@
 """Commands of a user that begin at once: children of a process that has loaded the libraries (a fork server).
 
-Half of the time of a short command is Python reading torch, scikit-learn and faiss. A child has them, and reads all that is
-ours anew: it runs the module as `python -m` does, with its own folder, environment, streams and exit code.
+Half of the time of a short command is Python reading torch, scikit-learn and faiss. A child has them, and reads all
+that is ours anew: it runs the module as `python -m` does, with its own folder, environment, streams and exit code.
 """
 
 import atexit
@@ -14,6 +14,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 LIBRARIES = (
@@ -25,12 +26,20 @@ _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(list(LIBRARIES))
 
 
+def begin_child(
+    arguments: Sequence[str], cwd: Path, environment: dict[str, str], said: Sequence[str] = (os.devnull, os.devnull)
+) -> BaseProcess:
+    """`python -m` with these arguments, begun; `said` are the files of its stdout and stderr."""
+    child = _server.Process(target=_be, args=(list(arguments), str(cwd), environment, list(said)))
+    child.start()
+    return child
+
+
 def run_child(arguments: Sequence[str], cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """`python -m` with these arguments, what it said and how it ended."""
     with tempfile.TemporaryDirectory() as scratch:
         said = [Path(scratch) / name for name in ("stdout", "stderr")]
-        child = _server.Process(target=_be, args=(list(arguments), str(cwd), environment, [str(path) for path in said]))
-        child.start()
+        child = begin_child(arguments, cwd, environment, [str(path) for path in said])
         child.join()
         out, err = (path.read_text(errors="replace") if path.exists() else "" for path in said)
     return subprocess.CompletedProcess(list(arguments), child.exitcode or 0, out, err)

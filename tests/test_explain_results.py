@@ -1,19 +1,16 @@
 """`python -m explain --run`: the right picture for each image, nothing done twice, nothing mixed, nothing lost."""
 
 import json
-import os
 import random
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, photograph, refused, run_module
+from conftest import kill_module, photograph, refused, run_module
 from PIL import Image
 from torch.nn import functional
 
@@ -170,20 +167,14 @@ def test_a_second_call_does_only_what_is_missing(trained, results, tmp_path):
 
 
 def test_killed_at_any_instant_it_continues_to_the_same_pictures(trained, results, tmp_path):
-    command = [sys.executable, "-m", "explain", "--run", trained, "--results", tmp_path / "torn"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     rng = random.Random(5)
     begin = time.monotonic()
     assert explain(trained, tmp_path / "whole").returncode == 0
     duration = time.monotonic() - begin
-    killed = 0
-    for _ in range(4):
-        process = subprocess.Popen(
-            [str(part) for part in command], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        time.sleep(duration * rng.uniform(0.4, 0.95))
-        process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
+    killed = sum(
+        kill_module(duration * rng.uniform(0.4, 0.95), "explain", "--run", trained, "--results", tmp_path / "torn")
+        for _ in range(4)
+    )
     assert killed >= 1
     assert explain(trained, tmp_path / "torn").returncode == 0
     assert pictures(tmp_path / "torn") == pictures(results)
