@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import sys
 import threading
@@ -199,6 +200,29 @@ def test_after_a_stop_nothing_more_is_started(tmp_path, monkeypatch):
     assert codes[0] != 0
     assert running.run([]) == -signal.SIGINT
     assert len(started) == 1
+
+
+def test_a_batch_system_that_ends_the_sheet_ends_its_commands(tmp_path, monkeypatch):
+    started = commands_do(monkeypatch, "import time; time.sleep(60)")
+
+    def end():
+        while not started:
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end).start()
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        work.run_all(sheet_of(tmp_path, "one", "two"), tmp_path, 1)
+    assert [process.wait(30) != 0 for process in started] == [True]
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_files_are_looked_for_beside_the_sheet_first(tmp_path):
+    (tmp_path / "out.csv").write_text("image\n")
+    (tmp_path / "sheet.toml").write_text("[[run]]\nname = 'a'\ndata = 'x'\nexclude = 'out.csv'\ninit = 'elsewhere'")
+    settings = read_sheet(tmp_path / "sheet.toml").experiments[0].settings
+    assert settings == {"exclude": str(tmp_path / "out.csv"), "init": "elsewhere"}
 
 
 def test_what_a_finished_experiment_left_is_gone_or_damaged(tmp_path):

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from console import progress
+from datasets import view
 from datasets.cache import Pixels
-from datasets.places import Place, find_place
-from datasets.view import PHOTOGRAPH, VIEWS, Window, to_photograph
+from datasets.places import Place
+from datasets.view import PHOTOGRAPH, Window, to_photograph
 from deepcluster.views import Frames
 from explain.attribution import Asked as Method
 from explain.attribution import attribute
@@ -176,12 +177,9 @@ def movements(
 
 def look_at(subject: Subject, pixels: np.ndarray) -> tuple[Place | None, Tensor]:
     """Where the coin of a photograph (H, W, 3) is, if the run sees coins, and what the network sees, (1, C, h, w)."""
-    place = None
-    if subject.view != PHOTOGRAPH:
-        place = find_place(pixels)
-        pixels = VIEWS[subject.view].draw(pixels, place, subject.run.meta.view.size)
+    drawn, place = view.look_at(pixels, subject.view, subject.run.meta.view.size)
     nought = np.zeros(1, np.int64)
-    one = Pixels([pixels.reshape(-1)], nought, nought, np.array([pixels.shape[:2]]))
+    one = Pixels([drawn.reshape(-1)], nought, nought, np.array([drawn.shape[:2]]))
     return place, subject.trainer.view(subject.run, Frames(one, subject.device), nought)
 
 

@@ -18,6 +18,7 @@ OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 FILES = (".html", ".csv", ".png")  # of the sheet's own, which lie beside the experiments' folders
 WORDS = {"title": str, "about": str, "all": dict, "explain": dict, "run": list}
 OURS = ("exp", "run", "results", "epoch", "assignments", "help")  # options that the sheet itself gives, or none
+FILE_OPTIONS = ("exclude", "init", "mnist-dir")  # that name a file or folder, looked for beside the sheet first
 MOST = 1 << 20  # bytes of a sheet
 
 
@@ -51,8 +52,8 @@ def read_sheet(path: Path) -> Sheet:
     """A sheet: `title`, `about`, [all] options of every training, [explain], perhaps [explain.audit], [[run]] each.
 
     Every [[run]] has a `name`; its `data` and options go before those of [all]. An option is named as
-    `python -m deepcluster train --help` names it, without the dashes; true and false are flags. What `data` names
-    is looked for beside the sheet first.
+    `python -m deepcluster train --help` names it, without the dashes; true and false are flags. What `data` and
+    options that take a file name is looked for beside the sheet first.
 
     Raises:
         UserError: naming the file and what is wrong.
@@ -117,13 +118,19 @@ def _experiment(path: Path, settings: dict[str, Any]) -> Experiment:
         raise UserError(f"{where}: no data: write data = a folder, a zip, painted or mnist")
     if data.startswith("-") or "\0" in data:
         raise UserError(f"{where}: data = {data!r}: no folder's name, or write ./ before it")
-    beside = path.parent / home_path(data)
+    options = _options(where, settings)
+    for option in sorted(options.keys() & set(FILE_OPTIONS)):
+        options[option] = _beside(path, where, option, str(options[option]))
+    return Experiment(name, _beside(path, where, "data", data), options)
+
+
+def _beside(path: Path, where: str, option: str, value: str) -> str:
+    """A file or folder as the sheet at `path` names it: seen from the sheet, if it is there."""
+    beside = path.parent / home_path(value)
     try:
-        if beside.exists():
-            data = str(beside)
+        return str(beside) if beside.exists() else value
     except OSError as error:  # a name too long, a folder that may not be read
-        raise UserError(f"{where}: data: {error.strerror}: name another") from None
-    return Experiment(name, data, _options(where, settings))
+        raise UserError(f"{where}: {option}: {error.strerror}: name another") from None
 
 
 def _options(where: str, settings: dict[str, Any]) -> dict[str, Any]:

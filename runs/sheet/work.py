@@ -50,6 +50,7 @@ def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
     """Every experiment that is not finished, `jobs` at a time; what failed, and the sentence it ended with."""
     failed: dict[str, str] = {}
     running = Running()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # of a batch system: as Ctrl-C
     with (
         ThreadPoolExecutor(jobs) as pool,
         tqdm(total=len(sheet.experiments), desc="experiments", unit=" experiments", **bar_settings()) as bar,
@@ -66,6 +67,8 @@ def run_all(sheet: Sheet, folder: Path, jobs: int) -> dict[str, str]:
                 future.cancel()
             running.stop()
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return {one.name: failed[one.name] for one in sheet.experiments if one.name in failed}
 
 
