@@ -230,6 +230,13 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--table", type=Path, metavar="CSV", help="what you know of the coins: a column image, and others (mint, find)"
     )
+    parser.add_argument(
+        "--against",
+        nargs="+",
+        type=Path,
+        metavar="RUN",
+        help="runs on the same images, other seeds: do they agree?",
+    )
     parser.add_argument("--seed", type=seed, default=1, help="of the choice of images and of all chance (1)")
     add_machine(parser)
     add_reading(parser)

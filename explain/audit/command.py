@@ -31,6 +31,7 @@ from explain.audit.findings import (
 )
 from explain.audit.page import write_page
 from explain.audit.parts import PARTS, Part
+from explain.audit.retraining import open_others
 from explain.results import check_results, default_results, read_results, refresh_pages
 from explain.scores import score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures
@@ -39,7 +40,7 @@ from machine.files import locked, refuse_links, write_json
 from machine.reading import Damaged, read_json, shown, typed
 
 FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
-VERSION = 3  # raise when a part measures otherwise: kept parts are measured again
+VERSION = 4  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:
@@ -54,13 +55,18 @@ def audit_command(options: argparse.Namespace) -> None:
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     methods = options.methods or default_methods(run.meta.view.name != PHOTOGRAPH_VIEW)
     asked = Asked(
-        tuple(one for one in methods if one.name not in (PHOTOGRAPH, VIEW)), options.images, options.seed, options.table
+        tuple(one for one in methods if one.name not in (PHOTOGRAPH, VIEW)),
+        options.images,
+        options.seed,
+        options.table,
+        tuple(options.against or ()),
     )
     if asked.table is not None and not asked.table.is_file():
         raise UserError(f"--table {asked.table}: no such file: name a CSV with the column image")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     subject = Subject(run, epoch, pictures, options.assignments, device)
     check_methods(subject, asked.methods)
+    open_others(subject, asked)  # refuses before anything is measured
     kept = read_results(results)
     if kept is not None and kept.assignments != subject.clusters.digest:
         raise UserError(
@@ -111,8 +117,10 @@ def draw_sample(subject: Subject, folder: Path, asked: Asked) -> Sample:
 
 def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measured]:
     """Every part, in the order of PARTS; one that was measured with the same is read instead."""
-    found, known = {}, _identity(sample, asked)
+    found, by_all = {}, _identity(sample, asked)
+    others = {"against": [runs.open_run(path).identity for path in asked.against]}
     for part in PARTS:
+        known = by_all | (others if part.name == "retraining" else {})
         path = folder / f".{part.name}.json"
         measured = _read(path, known)
         if measured is None:

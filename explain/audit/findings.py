@@ -35,6 +35,7 @@ class Asked:
     images: int  # of the sample, at most
     seed: int
     table: Path | None = None  # columns of an own table: image, mint, weight, ...
+    against: tuple[Path, ...] = ()  # other runs on the same images
 
 
 @dataclass(frozen=True)

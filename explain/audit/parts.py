@@ -68,6 +68,14 @@ PARTS = (
         "would not choose, and what a map costs.",
     ),
     Part(
+        "retraining",
+        "Would another training say the same?",
+        "Runs on the same images with other seeds (--against): how far their clusters agree (AMI), and, each run "
+        "explaining its own clusters, their maps of the same image. A reason that changes with the seed of the "
+        "training is one of many that would do.",
+        ("maps of another training (rank correlation)",),
+    ),
+    Part(
         "claims",
         "Seven claims about what holds coins together",
         "Each counted over all clusters, with a bootstrap interval, beside heat that knows nothing. They are "

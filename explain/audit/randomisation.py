@@ -207,7 +207,7 @@ def likenesses(asked: Asked, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarr
     pairs = {"absolute": (np.abs(a).max(1), np.abs(b).max(1))}
     if asked.method.kind in ("signed", "fine", "change"):
         pairs["signed"] = a.sum(1), b.sum(1)
-    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {RANK: _rank_correlation, STRUCTURE: _likeness}
+    measures: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {RANK: rank_correlation, STRUCTURE: _likeness}
     return {
         f"{name}, {which} maps": np.array([compared(x, y) for x, y in zip(*both, strict=True)])
         for name, compared in measures.items()
@@ -215,7 +215,7 @@ def likenesses(asked: Asked, a: np.ndarray, b: np.ndarray) -> dict[str, np.ndarr
     }
 
 
-def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     if a.min() == a.max() or b.min() == b.max():
         return float("nan")
     return _spearman(torch.from_numpy(a.ravel()), torch.from_numpy(b.ravel()))
