@@ -225,18 +225,19 @@ def test_flips_that_the_bound_passes_over_do_not_change():
 
 
 def test_images_that_the_screen_passes_over_do_not_change():
-    """Two convolutions; the last class is said loudly of bright images, so that some answers are far from changing."""
+    """A little more is said for one class, so that some answers are far from changing; and some images are fainter."""
     model = build({"name": "simple_conv"}, seed=3).eval()
     with torch.no_grad():
-        model.classifier[-1].weight *= 4
+        model.classifier[-1].bias[5] += 0.05
     fast, images = fast_way(model, 28, 1), some_images(40)
+    images[20:] *= torch.linspace(0, 1, 20)[:, None, None, None]
     rough = fast_way(copy.deepcopy(model).bfloat16(), 28, 1)
     with torch.inference_mode():
         screen = Screen(rough, fast, images[:4])
         near = screen.near(images, model(images).argmax(1))
         quick, naive = find_changes(model, fast, images, 1, screen), find_changes(model, None, images, 1)
-    assert 0 < screen.slack < 2
-    assert 0 < len(near) < 40
+    assert 0 < screen.slack < 0.1
+    assert 0 < len(near) < 36
     assert 0 < len(naive.image)
     for name in ("answers", "image", "flip", "becomes"):
         np.testing.assert_array_equal(getattr(quick, name), getattr(naive, name), err_msg=name)

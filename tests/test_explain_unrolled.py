@@ -190,12 +190,3 @@ def test_nothing_to_see_is_mid_grey_and_no_edge(trained, subject, struck):
     strip = subject.images(np.array([8]))
     off_the_coin = (strip - subject.model.neutral).abs().amax(1)[0]
     assert (off_the_coin < 0.02).any()
-
-
-def test_flipping_pixels_is_refused(trained, tmp_path, monkeypatch, capsys):
-    words = ["pixelflip", "--run", trained, "--results", tmp_path / "results", "--device", "cpu"]
-    code, _, sentence = explain(monkeypatch, capsys, *words)
-    assert code == 2
-    assert "sees coins unrolled" in sentence
-    assert "--view coin or photograph" in sentence
-    assert not list(tmp_path.rglob("*.npz"))
