@@ -24,6 +24,7 @@ DPI = 110
 PANELS = 20  # classes with a map of their own
 SHOWN = 60  # images with their flips
 ACROSS = 12
+LEGEND = 39  # classes in the legend of a confusion picture
 SHEET, SHEET_ACROSS, CELL, LABEL = 240, 16, 84, 14  # images of a sheet and of its row; pixels of a cell, and below it
 COMPARED = 8  # images beside the maps of methods
 GREY, GREEN, RED, DARK = "#9aa0a6", "#3a7d44", "#c8553d", "#15171a"
@@ -108,11 +109,16 @@ def mark(bar: Any, end: float) -> None:
     bar.set_ticks(ticks, labels=[f"{tick:.2%}" for tick in ticks])
 
 
+def flatness(study: Study) -> float:
+    """Height of a map of flips over its width: 1 of a square image, 1/4 of an unrolled coin."""
+    return study.grid[0] / study.grid[1]
+
+
 def draw_heat(study: Study, names: Sequence[str], word: str, ends: tuple[float, float], classes: np.ndarray) -> Figure:
     """Where a flip changes the answer, of all images and of each class; bright is unstable, all have one scale."""
     across = 5
     down = -(-len(classes) // across)
-    figure = new_figure(13, 1.2 + 1.7 * max(2.0, down))
+    figure = new_figure(13, 1.2 + max(2.8, (0.35 + 1.35 * flatness(study)) * down))
     left, right = two_parts(figure, (2, 3.4))
     axis = left.subplots()
     style: dict[str, Any] = {"cmap": "inferno", "interpolation": "nearest"}
@@ -162,7 +168,7 @@ def draw_confusion(study: Study, names: Sequence[str], word: str, classes: np.nd
     across = 5
     down = -(-len(classes) // across)
     colours = palette(study.classes)
-    figure = new_figure(14, 1.3 + 1.85 * max(2.0, down))
+    figure = new_figure(14, 1.3 + max(3.7, (0.4 + 1.45 * flatness(study)) * down))
     left, right = two_parts(figure, (1.6, 1))
     axes = left.subplots(down, across, squeeze=False)
     commonest = study.commonest()
@@ -173,13 +179,14 @@ def draw_confusion(study: Study, names: Sequence[str], word: str, classes: np.nd
         axis.set(xticks=[], yticks=[])
     for axis in axes.flat[len(classes) :]:
         axis.axis("off")
-    seen = [i for i in range(study.classes) if (commonest == i).any()][:24]
+    drawn = np.bincount(commonest[classes][commonest[classes] >= 0], minlength=study.classes)
+    seen = sorted(i for i in np.argsort(-drawn, kind="stable")[:LEGEND].tolist() if drawn[i])
     left.legend(
         handles=[Patch(color=colours[i], label=names[i]) for i in seen] + [Patch(color=DARK, label="none")],
         loc="outside lower center",
-        ncols=12,
+        ncols=10,
         frameon=False,
-        fontsize=9,
+        fontsize=8,
         title=f"the {word} that a flip there makes of it most often",
     )
     axis = right.subplots()
