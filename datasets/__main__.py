@@ -22,6 +22,7 @@ def main() -> None:
     paint.add_argument(
         "--dies", type=positive, metavar="N", help="strike each type from N dies, at any angle (default: a die a coin)"
     )
+    paint.add_argument("--any-angle", action="store_true", help="lay the coins at any angle")
 
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
@@ -64,7 +65,7 @@ def paint_command(options: argparse.Namespace) -> None:
     if not len(TYPES) <= options.count <= MOST:
         raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type, at most {MOST}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    paint(options.out, options.count, options.seed, options.dies)
+    paint(options.out, options.count, options.seed, options.dies, options.any_angle)
     print(f"{options.out}: {options.count} coins of {len(TYPES)} types in images/, their masks in masks/, truth.csv")
 
 

@@ -175,3 +175,15 @@ def test_a_painted_folder_that_lies_elsewhere_knows_its_truth(painted, tmp_path)
     plain = open_dataset(str(tmp_path / "set" / "images"), 64)
     assert plain.truth(3) is None
     assert plain.mask(3) is None
+
+
+def test_coins_at_any_angle_are_the_upright_ones_turned(tmp_path):
+    paint(tmp_path / "upright", 20, seed=4)
+    paint(tmp_path / "turned", 20, seed=4, any_angle=True)
+    both = [list(csv.DictReader((tmp_path / name / "truth.csv").open())) for name in ("upright", "turned")]
+    turns = np.array([[float(row["turn_degrees"]) for row in rows] for rows in both])
+    assert np.abs(turns[0]).max() < 30
+    assert np.abs(turns[1]).max() > 120
+    assert turns[1].std() > 60
+    same = [[{k: v for k, v in row.items() if k != "turn_degrees"} for row in rows] for rows in both]
+    assert same[0] == same[1]

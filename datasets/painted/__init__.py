@@ -68,7 +68,9 @@ def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
     return made_once(home, lambda folder: paint_into(folder, count, seed))
 
 
-def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None) -> None:
+def paint(
+    out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None, any_angle: bool = False
+) -> None:
     """Write `images/<type>/coin_0001.jpg` ..., `masks/` beside it (see MASK_BITS) and `truth.csv` into `out`.
 
     The folder appears only when it is complete.
@@ -79,25 +81,26 @@ def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = No
         seed: the same seed paints the same coins.
         dies: strike the coins of each type from this many dies, a column of truth.csv, and lay them at any angle. None:
             each coin has a die of its own and lies upright.
+        any_angle: lay them at any angle; all else, the lamp too, is as it is of upright coins.
     """
     partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
-        paint_into(partial, count, seed, dies)
+        paint_into(partial, count, seed, dies, any_angle)
         os.rename(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def paint_into(folder: Path, count: int, seed: int, dies: int | None = None) -> None:
+def paint_into(folder: Path, count: int, seed: int, dies: int | None = None, any_angle: bool = False) -> None:
     """What `paint` writes, into an empty folder."""
     chosen = _type_of_each(count, seed)
     for coin_type in TYPES:
         for kind in ("images", "masks"):
             (folder / kind / coin_type.name).mkdir(parents=True)
     jobs = [
-        (number, int(type_index), seed, str(folder), None if dies is None else int(die))
+        (number, int(type_index), seed, str(folder), None if dies is None else int(die), any_angle)
         for number, (type_index, die) in enumerate(zip(chosen, _die_of_each(chosen, dies or 1), strict=True))
     ]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
@@ -127,11 +130,12 @@ def _die_of_each(chosen: np.ndarray, dies: int) -> np.ndarray:
     return number
 
 
-def _paint_file(job: tuple[int, int, int, str, int | None]) -> dict[str, object]:
-    number, type_index, seed, out, die = job
+def _paint_file(job: tuple[int, int, int, str, int | None, bool]) -> dict[str, object]:
+    number, type_index, seed, out, die, any_angle = job
     coin_type = TYPES[type_index]
     engraver = None if die is None else np.random.default_rng([seed, 2, type_index, die])
-    picture, bits, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]), engraver)
+    changed: Changed = {"turn": float(np.random.default_rng([seed, 3, number]).uniform(-180, 180))} if any_angle else {}
+    picture, bits, facts = paint_coin(coin_type, np.random.default_rng([seed, 1, number]), engraver, changed)
     if die is not None:
         facts = {"die": f"{coin_type.name}/{die + 1}", **facts}
     name = f"{coin_type.name}/coin_{number + 1:04d}"
