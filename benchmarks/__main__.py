@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from console import Parser, UserError, command
+from console import UserError, command
+from console.parser import Parser
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,11 @@ COMMANDS = {
 def build_parser(wanted: str | None) -> Parser:
     """The parser of all commands; only the module of the `wanted` one is imported, for its options."""
     parser = Parser(prog="python -m benchmarks", description="Measure this project against a reference, in one run.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
     for name, benchmark in COMMANDS.items():
-        sub = commands.add_parser(name, help=benchmark.purpose, description=benchmark.purpose, allow_abbrev=False)
+        sub = commands.add_parser(
+            name, help=benchmark.purpose, description=benchmark.purpose, passes_on=benchmark.passes_on
+        )
         if name == wanted:
             load(benchmark).add_options(sub)
     return parser
@@ -56,13 +59,8 @@ def load(benchmark: Benchmark) -> Any:
 
 
 def main() -> None:
-    parser = build_parser(next(iter(sys.argv[1:]), None))
-    options, rest = parser.parse_known_args()
-    benchmark = COMMANDS[options.command]
-    if rest and not benchmark.passes_on:
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    options.rest = rest
-    load(benchmark).run(options)
+    options, options.rest = build_parser(next(iter(sys.argv[1:]), None)).parse_known_args()
+    load(COMMANDS[options.command]).run(options)
 
 
 if __name__ == "__main__":

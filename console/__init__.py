@@ -1,9 +1,10 @@
-"""What every command shares: one sentence and exit code 2 for bad input, and progress with the time left."""
+"""What every command shares: one sentence and exit code 2 for bad input, what comes next, and progress."""
 
-import argparse
+import difflib
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
+NEAR = 0.6  # likeness from which a word is taken for a mistyped one
 
 
 class UserError(Exception):
@@ -95,11 +97,20 @@ def command(main: Callable[[], None]) -> None:
         fail(sentence)
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, whose complaint is one sentence."""
+def next_step(*words: object) -> None:
+    """End a command with the one to type next."""
+    print(f"Next: {shlex.join(map(str, words))}")
 
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (`{self.prog} --help` explains the options)")
+
+def nearest(word: str, words: Iterable[str], shown: Callable[[str], str] = str) -> str:
+    """The likest of `words` as the end of a sentence (": did you mean ...?"); nothing where none is like it."""
+    names = list(words)
+    lower = {name.lower(): name for name in reversed(names)}
+    found = difflib.get_close_matches(word.lower(), lower, 1, NEAR)
+    if not found:
+        return ""
+    name = lower[found[0]]
+    return f": did you mean {shown(name)}?"
 
 
 def fail(sentence: str) -> NoReturn:

@@ -1,6 +1,7 @@
 """Options that several commands share, and what their values may be."""
 
 import argparse
+import re
 from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 def add_machine(parser: Any) -> None:
     """--device; to a parser or a group of one."""
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu or cuda")
+    parser.add_argument("--device", type=device, default="auto", help="auto (a GPU where there is one), cpu or cuda")
 
 
 def add_reading(parser: Any) -> None:
@@ -45,6 +46,14 @@ def number(kind: Callable[[str], Any], wanted: str, accepts: Callable[[Any], boo
         return value
 
     return convert
+
+
+def device(text: str) -> str:
+    """The name of a device; whether it is there, only torch can tell."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        meant = ": did you mean cuda?" if text.lower() in ("gpu", "nvidia", "cuda") else ""
+        raise argparse.ArgumentTypeError(f"{text!r} is none of auto, cpu, cuda, cuda:1{meant}")
+    return text
 
 
 positive = number(int, "a whole number from 1", lambda n: n >= 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import machine  # noqa: F401  before torch
-from console import UserError
+from console import UserError, nearest, plain
 from datasets.cache import Pixels, content_digests, decode_all, fingerprint
 from datasets.decoding import decode
 from datasets.folder import class_labels, list_files, unpack
@@ -193,7 +193,9 @@ def _folder(asked: Request) -> Dataset:
     elif path.exists():
         raise UserError(f"{source}: neither a folder nor a .zip: name the folder that holds the photographs")
     else:
-        raise UserError(f"{source}: no such folder or zip: name the folder that holds the photographs")
+        raise UserError(
+            f"{source}: no such folder or zip: name the folder that holds the photographs{_nearest(path, source)}"
+        )
     names = list_files(root)
     if not names:
         raise UserError(f"{source}: an empty folder: put photographs into it or name another")
@@ -215,6 +217,18 @@ def _folder(asked: Request) -> Dataset:
     ids = [names[i] for i in kept]
     found = Dataset(name, str(path.resolve()), key, pixels_key, ids, class_labels(ids), skipped, pixels, root=root)
     return _with_truth(found, root) if is_painted(root) else found
+
+
+def _nearest(path: Path, source: str) -> str:
+    """What was meant by a DATA that is not there, as the end of a sentence: a name of ours, or what lies beside it."""
+    ours = nearest(source.partition(":")[0], SOURCES) if path == Path(source.partition(":")[0]) else ""
+    if ours or not path.parent.is_dir():
+        return ours
+    try:
+        beside = [one.name for one in path.parent.iterdir() if one.is_dir() or one.suffix.lower() == ".zip"]
+    except OSError:
+        return ""
+    return nearest(path.name, beside, lambda name: plain(str(path.parent / name)))
 
 
 def is_painted(root: Path) -> bool:

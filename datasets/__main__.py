@@ -4,8 +4,9 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from console import Parser, UserError, command
+from console import UserError, command
 from console.options import add_reading, decoded, positive, seed, side
+from console.parser import Parser
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
 from machine.files import FORMULA, home_path
@@ -13,7 +14,7 @@ from machine.files import FORMULA, home_path
 
 def main() -> None:
     parser = Parser(prog="python -m datasets", description="Make, check and prepare sets of images.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
 
     paint = commands.add_parser("paint", help="paint photographs of coins whose every cause is known")
     paint.add_argument("out", type=Path, metavar="DIR", help="new folder: images/, masks/, truth.csv")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import Parser, UserError, command
+from console import UserError, command, nearest
 from console.options import (
     above_zero,
     add_exp,
@@ -20,6 +20,7 @@ from console.options import (
     seed,
     side,
 )
+from console.parser import Parser
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster.backbones import BACKBONES
@@ -50,10 +51,10 @@ class Original(argparse.Action):
 
 def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="python -m deepcluster", description="Cluster images without labels, and use what came of it.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
     add_train(commands)
 
-    predict = commands.add_parser("predict", help="the cluster of new images, by the trained head", allow_abbrev=False)
+    predict = commands.add_parser("predict", help="the cluster of new images, by the trained head")
     add_run(predict)
     predict.add_argument("--images", required=True, metavar="DATA", help=DATA)
     predict.add_argument("--out", type=Path, required=True, metavar="CSV")
@@ -61,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_machine(predict)
     add_reading(predict)
 
-    features = commands.add_parser("features", help="what is clustered, as an array", allow_abbrev=False)
+    features = commands.add_parser("features", help="what is clustered, as an array")
     add_run(features)
     features.add_argument("--out", type=Path, metavar="FILE", help="where it goes (features.npz in the run)")
     features.add_argument("--csv", action="store_true", help="as a table of text instead of npz")
@@ -70,7 +71,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_machine(features)
     add_reading(features)
 
-    compare = commands.add_parser("compare", help="compare the clusters with an expert's table", allow_abbrev=False)
+    compare = commands.add_parser("compare", help="compare the clusters with an expert's table")
     add_run(compare)
     compare.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="table with the columns image and type"
@@ -91,7 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_machine(compare)
     add_reading(compare)
 
-    pairs = commands.add_parser("pairs", help="lay each coin on its nearest ones and compare", allow_abbrev=False)
+    pairs = commands.add_parser("pairs", help="lay each coin on its nearest ones and compare")
     add_run(pairs)
     pairs.add_argument("--nearest", type=positive, default=10, metavar="N", help="others of each coin (10)")
     pairs.add_argument("--pictures", type=natural, default=300, metavar="N", help="pairs drawn at most, the best (300)")
@@ -104,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_machine(pairs)
     add_reading(pairs)
 
-    old = commands.add_parser("import", help="read a checkpoint of the original program", allow_abbrev=False)
+    old = commands.add_parser("import", help="read a checkpoint of the original program")
     old.add_argument("old", type=Path, metavar="OLD", help="the original's exp folder, or its checkpoint.pth.tar")
     old.add_argument("--data", type=Path, required=True, metavar="DIR", help="the ImageFolder it was trained on")
     old.add_argument("--out", type=Path, required=True, metavar="DIR", help="run directory to write")
@@ -120,7 +121,6 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train on a folder of images",
-        allow_abbrev=False,
         description="Cluster the images of DATA into --exp. Started again, it continues. Defaults below are those of "
         "the presets (stable, paper).",
     )
@@ -312,7 +312,7 @@ def facts(text: str) -> str:
 
 def algorithm(text: str) -> str:
     if text.lower() not in CLUSTERINGS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CLUSTERINGS)}")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(CLUSTERINGS)}{nearest(text, CLUSTERINGS)}")
     return text.lower()
 
 

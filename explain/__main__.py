@@ -6,8 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from console import Parser, command
+from console import command
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
+from console.parser import Parser
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
 
 
@@ -16,7 +17,7 @@ def build_parser() -> Parser:
         prog="python -m explain",
         description="Why the network of a run puts each image where it does. Without a command: draw.",
     )
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
     for add, _ in COMMANDS.values():
         add(commands)
     return parser
@@ -26,7 +27,6 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "draw",
         help="pictures and a gallery of what speaks for each cluster (the default)",
-        allow_abbrev=False,
         description="Draw, coin by coin, why the network of a run puts it into its cluster, and make a gallery of it. "
         "Started again, it does only what is missing.",
     )
@@ -72,7 +72,6 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "apply",
         help="turn the edits that were saved in the gallery into a table of clusters",
-        allow_abbrev=False,
         description="Write clusters-edited.csv and clusters-edited.log into the run directory; touch nothing else.",
     )
     add_run(parser)
@@ -83,7 +82,6 @@ def add_image(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "image",
         help="explain any photograph by its path",
-        allow_abbrev=False,
         description="Show a photograph to the network of a run, or to an image-recognition network of torchvision: the "
         "likeliest classes are printed, and a titled picture of each method is written.",
     )
@@ -111,7 +109,6 @@ def add_maximise(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "maximise",
         help="the picture that excites a cluster, a channel or a unit most",
-        allow_abbrev=False,
         description="Make, by gradient ascent, the picture that each cluster's logit likes best, before softmax; or, "
         "with --layer, a channel of a convolution or a unit of a dense layer, before its ReLU. Started again, it does "
         "only what is missing.",
@@ -155,7 +152,6 @@ def add_dots(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "dots",
         help="dots and line: is the task solved, and does the large dot matter?",
-        allow_abbrev=False,
         description="Ask networks of `supervised train dots` about fresh pictures in which nothing but the large dot "
         "is changed, and draw Grad-CAM for each class.",
     )
@@ -175,7 +171,6 @@ def add_pixelflip(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "pixelflip",
         help="which single pixel, inverted, changes the answer",
-        allow_abbrev=False,
         description="Invert each pixel of each image that the network gets right, one at a time, and note which "
         "flips change its answer. Started again, it continues.",
     )
@@ -216,7 +211,6 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "audit",
         help="can it be believed: what else the clusters could be, and each method beside controls",
-        allow_abbrev=False,
         description="Measure an epoch's clusters and heat maps beside controls, write audit.csv and a page into the "
         "results, and say in the gallery what follows. Started again, it continues.",
     )
@@ -298,10 +292,9 @@ def methods(text: str) -> tuple[Asked, ...]:
 
 def main() -> None:
     arguments = sys.argv[1:]
-    parser = build_parser()
-    if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["draw", *arguments]
-    options = parser.parse_args(arguments)
+    options = build_parser().parse_args(arguments)
     module, function = COMMANDS[options.command][1].split(":")
     getattr(import_module(module), function)(options)
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import Parser, command
+from console import command
 from console.options import positive
+from console.parser import Parser
 from machine.reading import read_csv
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ ROWS = 15  # of the log, the newest
 
 def main() -> None:
     parser = Parser(prog="python -m runs", description="Look into a run directory, or make many.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
     show = commands.add_parser("show", help="what was trained, how far it is, and how it went")
     trust = commands.add_parser("trust", help="read the images that a run from elsewhere names in its run.json")
     for one in (show, trust):

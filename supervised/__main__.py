@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import Parser, command
+from console import command
 from console.options import (
     above_zero,
     add_exp,
@@ -18,6 +18,7 @@ from console.options import (
     seed,
     side,
 )
+from console.parser import Parser
 from supervised.recipes import DATA, DEFAULT, RECIPES, SUITED, list_values
 
 share = number(float, "a share above 0, at most 1", lambda x: 0 < x <= 1)
@@ -25,29 +26,27 @@ share = number(float, "a share above 0, at most 1", lambda x: 0 < x <= 1)
 
 def build_parser() -> Parser:
     parser = Parser(prog="python -m supervised", description="Labelled images: train, compare, report.")
-    commands = parser.add_subparsers(dest="command", required=True, parser_class=Parser)
+    commands = parser.commands()
     add_train(commands)
 
-    test = commands.add_parser("test", help="accuracy on another test set", allow_abbrev=False)
+    test = commands.add_parser("test", help="accuracy on another test set")
     add_run(test)
     add_test(test)
 
-    ensemble = commands.add_parser("ensemble", help="several networks vote", allow_abbrev=False)
+    ensemble = commands.add_parser("ensemble", help="several networks vote")
     ensemble.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
     add_test(ensemble)
 
-    compare = commands.add_parser("compare", help="a table of runs beside the published figures", allow_abbrev=False)
+    compare = commands.add_parser("compare", help="a table of runs beside the published figures")
     compare.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run directories")
 
-    speedrun = commands.add_parser(
-        "speedrun", help="the fewest seconds, epochs and layers to 99 %% of the digits", allow_abbrev=False
-    )
+    speedrun = commands.add_parser("speedrun", help="the fewest seconds, epochs and layers to 99 %% of the digits")
     speedrun.add_argument("--seeds", type=seed, nargs="+", default=[1, 2, 3, 4, 5], help="(1 to 5)")
     speedrun.add_argument("--out", type=Path, metavar="CSV", help="write the table here too")
     add_machine(speedrun)
     add_reading(speedrun)
 
-    report = commands.add_parser("report", help="figures/ and report.html of a run", allow_abbrev=False)
+    report = commands.add_parser("report", help="figures/ and report.html of a run")
     add_run(report)
     report.add_argument(
         "--image", type=natural, default=0, metavar="N", help="test image whose activations are drawn (0)"
@@ -67,7 +66,6 @@ def add_train(commands: Any) -> None:
     train = commands.add_parser(
         "train",
         help="train a network",
-        allow_abbrev=False,
         description="Train into --exp; started again, it continues. The test set is read once, at the end.",
     )
     train.add_argument(

@@ -188,7 +188,7 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--k", "1"], "at least 2"),
         (["--k", "many"], "whole number"),
         (["--size", "32", "--view", "photograph"], "too small for alexnet"),
-        (["--device", "tpu9"], "--device tpu9"),
+        (["--device", "tpu9"], "--device: 'tpu9'"),
         (["--device", "cuda"], "no such GPU"),
         (["--clustering", "dbscan"], "not one of kmeans"),
         (["--final-clustering", "pic"], "--final-epochs"),
@@ -199,7 +199,7 @@ def test_spellings_of_the_original(coins, tmp_path):
         (["--decode-at-most", "40"], "at least the 64 pixels"),
         (["--lr", "-1"], "above 0"),
         (["--epochs", "0"], "from 1"),
-        (["--colour"], "unrecognized"),
+        (["--colour"], "--colour: no such option"),
         (["--init", "nowhere"], "not a run directory"),
     ],
 )
