@@ -113,6 +113,20 @@ def nearest(word: str, words: Iterable[str], shown: Callable[[str], str] = str) 
     return f": did you mean {shown(name)}?"
 
 
+def duration(seconds: float) -> str:
+    """For a person: 40 seconds, 4 minutes, 3.5 hours."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} seconds"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} minutes"
+    return f"{seconds / 3600:.1f} hours"
+
+
+def megabytes(count: float) -> str:
+    """For a person: 3 MB, 1.2 GB."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+
+
 def fail(sentence: str) -> NoReturn:
     print(f"error: {plain(sentence)}", file=sys.stderr)
     sys.exit(2)

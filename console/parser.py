@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
         if not self._passes_on:
             self._refuse_unknown(words)
         found, rest = super().parse_known_args(words, namespace)
-        if rest and not self._passes_on:
+        if rest and self._commands is None and not self._passes_on:
             self.error(f"{rest[0]!r} is one word too many: a name with spaces in it is put into quotes")
         return found, rest
 

@@ -104,6 +104,7 @@ class Request:
     at_most: int
     workers: int | None
     mnist_dir: Path | None
+    most: int | None = None  # no more images are used: a source that makes them may make so many
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def open_dataset(
         source: a folder, a .zip, or a name in SOURCES, perhaps with a colon and more (`painted:COUNT`, `mnist:test`). A
             folder or zip of that very name goes first when written with a slash.
         shorter_side: pixels of the shorter side of every decoded image.
-        limit: keep this many images, drawn evenly from all; the same ones every time.
+        limit: keep this many images, drawn evenly from all; the same ones every time. Of `painted` no more are painted.
         workers: threads that decode; None: one a core.
         mnist_dir: where MNIST's files are; None: $MNIST_DIR, or fetched.
         exclude: table of images that are left out, before `limit` counts.
@@ -140,7 +141,9 @@ def open_dataset(
         UserError: if there is no such source or no usable image in it.
     """
     kind, _, detail = source.partition(":")
-    asked = Request(source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir)
+    asked = Request(
+        source, detail, shorter_side, at_most or shorter_side, workers, mnist_dir, limit if exclude is None else None
+    )
     dataset = SOURCES[kind].open(asked) if kind in SOURCES else _folder(asked)
     if exclude is not None:
         from datasets.exclude import check_list, read_list  # looks at pictures: not for --help
@@ -256,11 +259,15 @@ def _painted(asked: Request) -> Dataset:
     wanted = whole_number(asked.detail) if asked.detail else COUNT
     if wanted is None or not len(TYPES) <= wanted <= MOST:
         raise UserError(f"{asked.source}: write painted or painted:COUNT, COUNT a number from {len(TYPES)} to {MOST}")
+    source = asked.source
+    if asked.most is not None and max(asked.most, len(TYPES)) < wanted:  # no more coins are painted than are used
+        wanted = max(asked.most, len(TYPES))
+        source = f"painted:{wanted}"
     root = painted_folder(wanted)
     return replace(
         _folder(replace(asked, source=str(root / "images"))),
         name="painted",
-        source=asked.source,
+        source=source,
         upright=True,
         colour_matters=False,  # struck silver
     )

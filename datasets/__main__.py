@@ -4,15 +4,17 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from console import UserError, command
+from console import UserError, command, next_step
 from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
 from machine.files import FORMULA, home_path
 
+SIZE = 128
 
-def main() -> None:
+
+def build_parser() -> Parser:
     parser = Parser(prog="python -m datasets", description="Make, check and prepare sets of images.")
     commands = parser.commands()
 
@@ -27,7 +29,7 @@ def main() -> None:
 
     check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
-    prepare.add_argument("--size", type=side, default=128, help="the --size of the training to come (128)")
+    prepare.add_argument("--size", type=side, default=SIZE, help=f"the --size of the training to come ({SIZE})")
     prepare.add_argument(
         "--decode-at-most",
         type=decoded,
@@ -53,9 +55,34 @@ def main() -> None:
     split.add_argument("out", type=Path, metavar="OUT", help="new folder")
     split.add_argument("--workers", type=positive, metavar="N", help="processes (default: one a core)")
 
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = build_parser().parse_args()
     called = {"paint": paint_command, "check": check_command, "prepare": prepare_command, "split": split_command}
     called[options.command](options)
+    next_step(*next_of(options))
+
+
+def next_of(options: argparse.Namespace) -> tuple[object, ...]:
+    """The command to type when this one has done its work."""
+    if options.command == "split":
+        return ("python", "-m", "datasets", "check", options.out)
+    train = (
+        "python",
+        "-m",
+        "deepcluster",
+        "train",
+        options.out / "images" if options.command == "paint" else options.data,
+    )
+    if options.command == "prepare":
+        size = ("--size", options.size) if options.size != SIZE else ()
+        most = ("--decode-at-most", options.decode_at_most) if options.decode_at_most is not None else ()
+        return (*train, *size, *most, *(("--view", options.view) if options.view is not None else ()))
+    if options.command == "check" and options.exclude_out is not None:
+        return (*train, "--exclude", options.exclude_out)
+    return train
 
 
 def paint_command(options: argparse.Namespace) -> None:

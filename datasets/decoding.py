@@ -3,6 +3,7 @@
 import threading
 import warnings
 from contextlib import nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -16,7 +17,16 @@ MOST_BYTES = 1 << 32  # of a file; a larger one is no photograph, and a sparse o
 LARGE_PIXELS = 20_000_000  # pictures from here on are decoded one at a time: each takes up to 1.3 GB
 STRIP = 1 << 20  # pixels of a picture whose numbers are converted at a time
 MAX_ASPECT = 12  # a longer strip would fill the cache without showing a coin
-FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF")
+HEIC = find_spec("pillow_heif") is not None  # the extra `heic`: what iPhones take
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", *(["HEIF"] if HEIC else []))
+# bytes 4 to 12 of an HEIC file: its kind and brand
+BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+
+
+if HEIC:
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
 
 
 class BadImage(Exception):
@@ -80,6 +90,9 @@ def _decode(file: IO[bytes], shorter_side: int | None, at_most: int | None) -> n
 
 
 def _unidentified(file: IO[bytes]) -> str:
+    file.seek(4)
+    if not HEIC and file.read(8) in BRANDS:
+        return "HEIC, as iPhones take it: export it as JPEG, or `pip install pillow-heif`"
     try:
         file.seek(0)
         with Image.open(file) as image:

@@ -1,10 +1,11 @@
 """python -m deepcluster train | predict | features | compare | pairs | import"""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
-from console import UserError, command, nearest
+from console import UserError, command, nearest, next_step
 from console.options import (
     above_zero,
     add_exp,
@@ -26,6 +27,7 @@ from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster.backbones import BACKBONES
 from deepcluster.clustering import CLUSTERINGS
 from deepcluster.config import PAPER, PRESETS, STABLE
+from machine.files import home_path, read_csv
 
 # Options of the original program that mean nothing here at the values its main.sh gives them, and else another thing.
 ORIGINAL = {
@@ -284,6 +286,12 @@ def add_train(commands: Any) -> None:
         help="epochs between kept checkpoints, the last is kept too (10)",
     )
     option(keeping, "--keep", type=positive, default=3, metavar="N", help="checkpoints kept at most, the newest (3)")
+    option(
+        keeping,
+        "--dry-run",
+        action="store_true",
+        help="say what would be done, and how long it takes and how large it is by a few measured steps; write nothing",
+    )
     option(keeping, "--tensorboard", action="store_true", help="write the curves for TensorBoard too")
     add_machine(keeping)
     add_reading(keeping)
@@ -316,6 +324,19 @@ def algorithm(text: str) -> str:
     return text.lower()
 
 
+def next_of(options: argparse.Namespace) -> tuple[object, ...]:
+    """The command to type when this one has done its work."""
+    if options.command == "train" and options.dry_run:
+        return ("python", "-m", "deepcluster", *(word for word in sys.argv[1:] if word != "--dry-run"))
+    if options.command == "predict" and home_path(options.images).is_dir():
+        first = next(iter(read_csv(options.out)))["image"]
+        return ("python", "-m", "explain", "image", Path(options.images) / first, "--run", options.run)
+    if options.command == "compare":
+        return ("python", "-m", "explain", "audit", "--run", options.run, "--table", options.labels)
+    run = {"train": "exp", "import": "out"}.get(options.command, "run")
+    return ("python", "-m", "explain", "--run", getattr(options, run))
+
+
 def main() -> None:
     options = build_parser().parse_args()
     # each command imports only what it needs: --help answers at once
@@ -332,6 +353,7 @@ def main() -> None:
     else:
         from deepcluster.original import import_command as act
     act(options)
+    next_step(*next_of(options))
 
 
 if __name__ == "__main__":

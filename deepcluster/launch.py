@@ -23,6 +23,7 @@ from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
 from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
 from deepcluster.descriptors import AGREE, facts_of_design
+from deepcluster.estimate import SHORT, in_words, measure_pace, pixels_seen
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
 from deepcluster.models import model_arguments
@@ -63,6 +64,8 @@ def train_command(options: argparse.Namespace) -> None:
     curve = None
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
+    elif options.k == "auto" and options.dry_run:
+        config = replace(config, k=pilot_k(len(dataset)))
     elif options.k == "auto":
         check_count(config, len(dataset))
         config, curve = find_k(config, dataset, device, initial)
@@ -73,6 +76,19 @@ def train_command(options: argparse.Namespace) -> None:
         print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
 
     meta = describe_run(config, dataset, options.limit, device)
+    done = 0
+    if old is not None:
+        old = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
+        runs.refuse_differences(old, meta)
+        done = len(old.epochs())
+    if options.dry_run:
+        tell_plan(options, config, dataset, done)
+    if done < config.epochs and (options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT):
+        pace = measure_pace(dataset, config, device)
+        print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
+    if options.dry_run:
+        print("Nothing was written but the cache of decoded images, which the training takes up.")
+        return
 
     def write_curve(run: Run) -> None:
         if curve is not None:
@@ -83,14 +99,23 @@ def train_command(options: argparse.Namespace) -> None:
         if old is None:
             run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
         else:
-            run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
-            runs.refuse_differences(run, meta)
-            remember(old)
+            run = old
+            remember(run)
         if dataset.labels is not None and read_baselines(run) is None:
             run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
         state = train(journal, dataset, config, device, initial)
     summarise(run, state.log[-1])
+
+
+def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, done: int) -> None:
+    """`--dry-run`: what would be trained."""
+    goes_on = f", {done} of which are done" if done else ""
+    k = f"{config.k} clusters" if options.k != "auto" else f"the k that --k auto finds (here {config.k})"
+    print(
+        f"would train {config.epochs} epochs{goes_on} of {len(dataset)} images into {options.exp}: {k}, "
+        f"{config.arch} on the view {config.view}, {config.size} pixels"
+    )
 
 
 def open_in_view(options: argparse.Namespace) -> Dataset:
@@ -194,9 +219,14 @@ def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
     return Config(**values)
 
 
-def default_k(images: int) -> int:
+def pilot_k(images: int) -> int:
     """50, or one cluster for 8 images where that is less."""
-    k = max(2, min(DEFAULT_K, images // IMAGES_PER_CLUSTER))
+    return max(2, min(DEFAULT_K, images // IMAGES_PER_CLUSTER))
+
+
+def default_k(images: int) -> int:
+    """As `pilot_k`; says so where it is less than 50."""
+    k = pilot_k(images)
     if k < DEFAULT_K:
         print(
             f"{images} images: clustering into {k} instead of {DEFAULT_K} (one for {IMAGES_PER_CLUSTER} images; "
@@ -256,7 +286,7 @@ def find_k(
     config: Config, dataset: Dataset, device: torch.device, initial: dict[str, torch.Tensor] | None
 ) -> tuple[Config, list[dict[str, float]]]:
     """`--k auto`: the config with the recommended k, and the curve that recommends it."""
-    pilot = replace(config, k=max(2, min(DEFAULT_K, len(dataset) // IMAGES_PER_CLUSTER)))
+    pilot = replace(config, k=pilot_k(len(dataset)))
     k, curve = choose_k(dataset, pilot, device, initial)
     tried = ", ".join(str(int(row["k"])) for row in curve)
     print(f"--k auto: {k} clusters recommended (tried {tried}; the curve is figures/k.png)")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from console import command
+from console import command, next_step
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
 from console.parser import Parser
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
@@ -64,6 +64,11 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         "--assignments", type=Path, metavar="CSV", help="explain these clusters (image, cluster) instead of the run's"
     )
     running = parser.add_argument_group("running")
+    running.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say what would be drawn, how long it takes and how large it is, by a few that are drawn; write nothing",
+    )
     add_machine(running)
     add_reading(running)
 
@@ -297,6 +302,28 @@ def main() -> None:
     options = build_parser().parse_args(arguments)
     module, function = COMMANDS[options.command][1].split(":")
     getattr(import_module(module), function)(options)
+    next_step(*next_of(options))
+
+
+def next_of(options: argparse.Namespace) -> tuple[object, ...]:
+    """The command to type when this one has done its work."""
+    explain, run = ("python", "-m", "explain"), options.run
+    if options.command == "apply":
+        edited = ("--assignments", run / "clusters-edited.csv", "--results", "results-edited")
+        return (*explain, "--run", run, *edited)
+    if options.command == "draw" and options.dry_run:
+        return (*explain, *(word for word in sys.argv[1:] if word != "--dry-run"))
+    if options.command == "draw":
+        results = () if options.results is None else ("--results", options.results)
+        assignments = () if options.assignments is None else ("--assignments", options.assignments)
+        return (*explain, "audit", "--run", run, *results, *assignments)
+    if options.command == "audit":  # with what was saved in the gallery, by then
+        return (*explain, "apply", "--run", run, "--edits", "edits.csv")
+    if options.command == "dots":
+        return (*explain, "--run", run[0])
+    if options.command == "image" and run is None:
+        return (*explain, "image", "--help")
+    return (*explain, "--run", run)
 
 
 if __name__ == "__main__":

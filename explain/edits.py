@@ -42,7 +42,6 @@ def apply_command(options: argparse.Namespace) -> None:
     write_csv(run.path / OUT, rows)
     write_atomic(run.path / LOG, "".join(f"{plain(line)}\n" for line in log).encode())
     print(f"{run.path / OUT}: {len(rows)} images; what was done is in {run.path / LOG}")
-    print(f"Explain it: python -m explain --run {run.path} --assignments {run.path / OUT} --results results-edited")
     if sys.stdout.isatty():
         print("\n".join(log))
 

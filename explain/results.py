@@ -18,6 +18,7 @@ from explain.audit.findings import FOLDER
 from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
+from explain.estimate import tell_plan
 from explain.record import Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
@@ -70,10 +71,16 @@ def draw_command(options: argparse.Namespace) -> None:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
         check_results(results, run)
+        if options.dry_run:
+            tell_plan(subject, choice, results)
+            continue
         results.mkdir(parents=True, exist_ok=True)
         with locked(results, "another explain is writing here: wait for it or choose --results"):
             claim_results(results, run, choice, subject.clusters.digest)
             explain_epoch(subject, choice, results, epochs)
+    if options.dry_run:
+        print("Nothing was written.")
+        return
     gone = len(run.ids) - len(pictures.present)
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]

@@ -71,6 +71,14 @@ def device_in_words(device: torch.device) -> str:
     return f"{device_name(device)}, {threads} threads" if device.type == "cpu" else device_name(device)
 
 
+def where_in_words(device: torch.device) -> str:
+    """For the line before long work: on what, and with how many threads."""
+    if device.type == "cuda":
+        return f"on the GPU ({device_name(device)})"
+    threads = torch.get_num_threads()
+    return f"on the CPU, {threads} thread{'s' * (threads > 1)}"
+
+
 def _keep_memory() -> None:
     """Tell glibc to keep freed tensors' memory: giving it back costs 300,000 page faults a training step."""
     libc = ctypes.CDLL(None)

@@ -25,7 +25,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The names above, from where they are; torch is imported with the first, so that Ctrl-C before it is one line."""
+    """The names above, from where they are: `--help` imports none of it, and Ctrl-C before is one line."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "runs.meta" if name in ("Meta", "Source", "View", "make_stamp") else "runs.directory"

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from console import UserError
 from machine.files import locked, refuse_links, write_atomic, write_csv, write_json
@@ -23,6 +22,9 @@ from runs.meta import Meta, compare_settings
 from runs.received import remember
 from runs.tables import LOG, current_names
 from runs.tensors import load_tensors, read_weights, save_tensors
+
+if TYPE_CHECKING:
+    import torch
 
 # What a run that was half begun leaves, beside scratch files; a folder with anything else in it is somebody's own.
 OURS = {"images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock", "k.csv", "clusters.csv", "log.csv"}
@@ -297,9 +299,10 @@ def refuse_differences(run: Run, meta: Meta) -> None:
         raise UserError(f"{run.path}: was begun {was}: give the same to continue it, or choose another --exp")
     differing = compare_settings(run.meta.config, meta.config)
     if differing:
+        more = f"; --init {run.path} starts another --exp from its weights" if run.meta.kind == "deepcluster" else ""
         raise UserError(
             f"{run.path}: was begun with {', '.join(differing)}: give the same settings to continue it, or choose "
-            "another --exp"
+            f"another --exp{more if run.meta.config.get('epochs') != meta.config.get('epochs') else ''}"
         )
 
 
@@ -339,7 +342,7 @@ def _span(epochs: Sequence[int]) -> str:
     return f"epochs {', '.join(map(str, epochs))}"
 
 
-def load_weights(run: Run, model: torch.nn.Module, state: dict[str, Any]) -> None:
+def load_weights(run: Run, model: "torch.nn.Module", state: dict[str, Any]) -> None:
     """Put a checkpoint's weights into the network that it says it is of.
 
     Raises:

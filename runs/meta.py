@@ -5,13 +5,13 @@ import platform
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
-
-import torch
+from typing import TYPE_CHECKING, Annotated, Any
 
 from console import UserError
-from machine.device import device_name
 from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
+
+if TYPE_CHECKING:
+    import torch
 
 SCHEMA = 2
 # Settings that schema 1 called otherwise.
@@ -91,8 +91,12 @@ class Meta:
         return typed(cls, content, path, MEND)
 
 
-def make_stamp(device: torch.device, packages: tuple[str, ...]) -> Stamp:
+def make_stamp(device: "torch.device", packages: tuple[str, ...]) -> Stamp:
     """The stamp of a run that begins now on `device` with our source folders `packages`."""
+    import torch  # not for who only reads a run
+
+    from machine.device import device_name
+
     names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "faiss-gpu"]
     versions = {}
     for name in names:

@@ -1,6 +1,7 @@
 """Checkpoints: tensors and plain containers in a file of torch's. The one reader of them, and the writer.
 
-Nothing that is read can run code: torch.load(weights_only=True).
+Nothing that is read can run code: torch.load(weights_only=True). Torch is imported with the first that is read or
+written: who looks at tables alone need not wait for it.
 """
 
 import errno
@@ -8,9 +9,6 @@ import os
 import warnings
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from console import disk_sentence
 from machine.files import write_atomic
@@ -20,6 +18,8 @@ MEND = "restore a copy; a run goes on from what is left without it"
 
 
 def save_tensors(path: Path, content: dict[str, Any]) -> None:
+    import torch
+
     def write(file: Any) -> None:
         try:
             torch.save(content, file)
@@ -39,6 +39,8 @@ def load_tensors(path: Path, mend: str = MEND) -> dict[Any, Any]:
         Damaged: if the file is damaged, or holds more than tensors and plain containers.
         FileNotFoundError: if it is not there.
     """
+    import torch
+
     try:
         with open_regular(path), warnings.catch_warnings():  # no pipe and no device
             warnings.simplefilter("ignore")  # about a damaged file; what is wrong we say ourselves
@@ -75,8 +77,10 @@ def read_weights(path: Path, mend: str = MEND) -> dict[str, Any]:
 
 def is_state(value: Any) -> bool:
     """Whether this is a state_dict: name -> dense tensor."""
+    import torch
+
     return isinstance(value, dict) and all(
-        isinstance(name, str) and isinstance(one, Tensor) and one.layout == torch.strided and not one.is_quantized
+        isinstance(name, str) and isinstance(one, torch.Tensor) and one.layout == torch.strided and not one.is_quantized
         for name, one in value.items()
     )
 

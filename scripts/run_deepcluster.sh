@@ -2,13 +2,23 @@
 # bash scripts/run_deepcluster.sh [DATA] [options of `python -m deepcluster train`] [--results DIR]
 # Trains, explains, and says which page to open. Without DATA: the painted coins, into exp/ and results/.
 # With DATA (a folder, a .zip, mnist, mnist:test): into exp-<name>/ and results-<name>/.
+# --limit 300 tries it on 300 images; --dry-run says what would be trained, how long it takes, and writes nothing.
+# Stopped, it continues where it was when the same command is given again. The first call makes .venv.
 [ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@"  # called as `sh ...`
 set -euo pipefail
 unset CDPATH  # cd would print where it went
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 for option in "$@"; do
   case $option in
-    -h|--help) sed -n '2,4s/^# //p' "$0"; echo "All options: .venv/bin/deepcluster-explain deepcluster train --help"; exit 0 ;;
+    -h|--help)
+      sed -n '2,6s/^# //p' "$0"
+      if [ -x "$root/.venv/bin/python" ]; then
+        echo; PYTHONPATH=$root "$root/.venv/bin/python" -P -m deepcluster train --help 2>/dev/null || true
+      else
+        echo "All options: docs/settings.md, or, after bash scripts/setup.sh, python -m deepcluster train --help"
+      fi
+      exit 0 ;;
+    --version) sed -n 's/^version = "\(.*\)"$/deepcluster-explain \1/p' "$root/pyproject.toml"; exit 0 ;;
   esac
 done
 if [ $# -gt 0 ] && [ -z "$1" ]; then
@@ -31,6 +41,7 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
 fi
 train=()
 explain=()
+dry=
 while [ $# -gt 0 ]; do
   option=$1
   shift
@@ -45,9 +56,11 @@ while [ $# -gt 0 ]; do
     --exp|--run) exp=$value ;;
     --results) explain+=("$option" "$value") ;;
     --device|--workers|--mnist-dir) train+=("$option" "$value"); explain+=("$option" "$value") ;;
+    --dry-run) dry=$option ;;
     *) train+=("$option") ;;
   esac
 done
 program=$root/.venv/bin/deepcluster-explain  # finds the packages from any folder; paths stay relative to the caller's
-"$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
+"$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"} $dry
+[ -z "$dry" ] || exit 0
 exec "$program" explain --run "$exp" ${explain[@]+"${explain[@]}"}

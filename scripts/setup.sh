@@ -104,7 +104,13 @@ for site in "$venv"/lib/python3*/site-packages; do echo ../../../.. > "$site/dee
 cat > "$venv/bin/deepcluster-explain" <<'END'
 #!/bin/sh
 # `python -m PACKAGE ...` of this checkout, from any folder
-[ $# -gt 0 ] || { echo "usage: deepcluster-explain PACKAGE ..., as in python -m PACKAGE ..." >&2; exit 2; }
+packages="deepcluster, explain, datasets, supervised, runs, benchmarks"
+case ${1:-} in
+  deepcluster|explain|datasets|supervised|runs|benchmarks) ;;
+  -h|--help) echo "deepcluster-explain PACKAGE ..., as in python -m PACKAGE ...; packages: $packages"; exit 0 ;;
+  --version) shift; set -- deepcluster --version ;;
+  *) echo "error: '${1:-}' is no package: name one of $packages (deepcluster-explain --help)" >&2; exit 2 ;;
+esac
 root=$(cd "$(dirname "$(readlink -f "$0")")/../.." && pwd)
 PYTHONPATH=$root${PYTHONPATH:+:$PYTHONPATH} exec "$root/.venv/bin/python" -P -m "$@"
 END

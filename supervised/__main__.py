@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import command
+from console import command, next_step
 from console.options import (
     above_zero,
     add_exp,
@@ -172,6 +172,23 @@ def main() -> None:
             "compare": evaluate.compare_command,
         }[options.command]
     act(options)
+    next_step(*next_of(options))
+
+
+def next_of(options: argparse.Namespace) -> tuple[object, ...]:
+    """The command to type when this one has done its work."""
+    if options.command == "report":
+        return ("python", "-m", "explain", "--run", options.run)
+    if options.command == "ensemble":
+        return ("python", "-m", "supervised", "compare", *options.runs)
+    if options.command == "compare" and len(options.runs) > 1:
+        return ("python", "-m", "supervised", "ensemble", *options.runs)
+    if options.command == "speedrun":
+        return ("python", "-m", "supervised", "train")
+    run = (
+        options.runs[0] if options.command == "compare" else options.exp if options.command == "train" else options.run
+    )
+    return ("python", "-m", "supervised", "report", "--run", run)
 
 
 if __name__ == "__main__":

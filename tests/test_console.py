@@ -5,11 +5,13 @@ import os
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 from conftest import ROOT, run_module
 
+from console import command, duration, megabytes
 from console.parser import version_in_words
 
 PROGRAMS = ("deepcluster", "explain", "datasets", "supervised", "runs", "benchmarks")
@@ -122,10 +124,6 @@ def test_no_mistyped_command_waits_for_torch(answered):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_each_program_tells_its_version(program, monkeypatch, capsys):
-    from importlib import import_module
-
-    from console import command
-
     monkeypatch.setattr(sys, "argv", [program, "--version"])
     with pytest.raises(SystemExit) as stop:
         command(import_module(f"{program}.__main__").main)
@@ -148,3 +146,79 @@ def test_data_that_is_not_there_is_guessed(tmp_path, coins):
         assert told.returncode == 2
         assert told.stderr.count("error: ") == 1
         assert f"did you mean {Path(meant)}?" in told.stderr
+
+
+# Of each command a call with its options, and what runs beside it must accept what it proposes next.
+CALLS = [
+    "deepcluster train coins --exp e",
+    "deepcluster train coins --exp e --k 9 --dry-run",
+    "deepcluster predict --run e --images coins.zip --out o.csv",
+    "deepcluster features --run e",
+    "deepcluster compare --run e --labels l.csv",
+    "deepcluster pairs --run e",
+    "deepcluster import old --data coins --out e",
+    "explain draw --run e --results r",
+    "explain draw --run e --dry-run",
+    "explain apply --run e --edits edits.csv",
+    "explain image a.jpg --run e",
+    "explain image a.jpg --network torchvision:resnet18",
+    "explain maximise --run e",
+    "explain dots --run a b",
+    "explain audit --run e",
+    "explain pixelflip --run e",
+    "datasets paint there",
+    "datasets check coins",
+    "datasets check coins --exclude-out x.csv",
+    "datasets prepare coins --size 192 --view coin",
+    "datasets split coins there",
+    "supervised train",
+    "supervised test --run e",
+    "supervised ensemble a b",
+    "supervised compare a b",
+    "supervised compare a",
+    "supervised speedrun",
+    "supervised report --run e",
+]
+
+
+@pytest.mark.parametrize("typed", CALLS)
+def test_what_a_command_proposes_next_can_be_typed(typed, monkeypatch):
+    program, *words = typed.split()
+    module = import_module(f"{program}.__main__")
+    monkeypatch.setattr(sys, "argv", [program, *words])
+    python, dash_m, other, *following = map(str, module.next_of(module.build_parser().parse_args(words)))
+    assert (python, dash_m) == ("python", "-m")
+    assert [other, *following] != [program, *words]
+    if following[-1] == "--help":
+        return
+    if other == "explain" and following[0].startswith("-"):
+        following.insert(0, "draw")
+    import_module(f"{other}.__main__").build_parser().parse_args(following)
+
+
+def test_every_command_is_among_those_calls():
+    for program in ("deepcluster", "explain", "datasets", "supervised"):
+        (commands,) = (
+            action
+            for action in import_module(f"{program}.__main__").build_parser()._actions
+            if action.dest == "command"
+        )
+        assert set(commands.choices) == {call.split()[1] for call in CALLS if call.split()[0] == program}
+
+
+def test_what_was_predicted_is_explained_next(tmp_path, coins):
+    module = import_module("deepcluster.__main__")
+    out = tmp_path / "o.csv"
+    out.write_text("image,cluster\na/00.jpg,3\n")
+    options = module.build_parser().parse_args(["predict", "--run", "e", "--images", str(coins), "--out", str(out)])
+    assert (coins / "a" / "00.jpg") in module.next_of(options)
+
+
+def test_numbers_are_said_as_people_say_them():
+    assert [duration(seconds) for seconds in (0.2, 61, 240, 12_600)] == [
+        "1 seconds",
+        "61 seconds",
+        "4 minutes",
+        "3.5 hours",
+    ]
+    assert [megabytes(count) for count in (10, 87_357_013, 2_500_000_000)] == ["1 MB", "87 MB", "2.5 GB"]

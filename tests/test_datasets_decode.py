@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.decoding import BadImage, decode
+from datasets.decoding import HEIC, BadImage, decode
 
 RED = np.zeros((8, 12, 3), np.uint8)
 RED[..., 0] = 200
@@ -86,3 +86,29 @@ def test_decompression_bomb_is_refused_before_decoding(monkeypatch):
 def test_long_strip_is_refused():
     with pytest.raises(BadImage, match="strip"):
         decode(encoded(Image.new("RGB", (200, 4)), "PNG"))
+
+
+def test_an_iphones_picture_is_read_or_said_to_be_one(tmp_path):
+    """Where pillow-heif (the extra `heic`) is not installed the reason says what to do."""
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(b"\0\0\0\x1cftypheic" + bytes(40))
+    told = (
+        "damaged|not an image" if HEIC else "HEIC, as iPhones take it: export it as JPEG, or `pip install pillow-heif`"
+    )
+    with pytest.raises(BadImage, match=told):
+        decode(path)
+
+
+@pytest.mark.skipif(not HEIC, reason="reads HEIC: `pip install pillow-heif`, which the program does without")
+def test_heic_is_upright_and_in_colour(tmp_path):
+    import pillow_heif
+
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:, :48, 0] = 200  # red on the left, which lies on top when it is turned
+    turned = Image.Exif()
+    turned[274] = 6
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(tmp_path / "a.heic", exif=turned.tobytes(), quality=95)
+    seen = decode(tmp_path / "a.heic")
+    assert seen.shape == (96, 64, 3)
+    assert seen[10, 32, 0] > 150
+    assert seen[80, 32].max() < 60

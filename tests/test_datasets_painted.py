@@ -150,6 +150,17 @@ def test_dies_of_a_painted_set(tmp_path):
     assert 60 < turns.std() < 150  # at any angle
 
 
+def test_of_painted_coins_no_more_are_painted_than_are_used(cache):
+    few = open_dataset("painted", 48, limit=20)
+    assert len(few) == 20
+    assert few.source == "painted:20"  # which explain opens again
+    assert few.key == open_dataset("painted:20", 48).key == open_dataset(few.source, 48, limit=20).key
+    assert len(open_dataset("painted", 48, limit=5)) == 5
+    counts = {int(path.name.split("-")[1]) for path in (cache / "painted").iterdir() if path.is_dir()}
+    assert {20, len(TYPES)} <= counts
+    assert max(counts) < 1000
+
+
 def test_painted_opens_as_a_dataset(painted):
     dataset = open_dataset("painted:60", 48)
     assert dataset.name == "painted"

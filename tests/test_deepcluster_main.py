@@ -3,17 +3,23 @@
 import csv
 import json
 import os
+import re
+import shlex
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import call_main, photograph, refused, run_module
 
 import runs
 from console import UserError
+from datasets import open_dataset
 from deepcluster.__main__ import main
 from deepcluster.baselines import BASELINES
+from deepcluster.config import read_config
+from deepcluster.estimate import measure_pace
 from machine.files import read_csv
 
 # The discs of `coins` differ in colour alone, which only the photograph shows.
@@ -137,6 +143,41 @@ def test_init_starts_from_another_run(trained, coins, tmp_path):
     result = run_module("deepcluster", "train", coins, "--exp", tmp_path / "next", *TRAIN, "--init", trained)
     assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "next" / "run.json").read_text())["config"]["init"]
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(coins, trained, tmp_path, monkeypatch, capsys):
+    plan = ["train", coins, "--exp", tmp_path / "exp", *TRAIN, "--dry-run"]
+    code, said, _ = call(monkeypatch, capsys, *plan)
+    assert code == 0
+    assert "would train 2 epochs of 48 images" in said
+    assert "4 clusters, alexnet on the view photograph, 64 pixels" in said
+    assert re.search(r"on the CPU, \d+ threads?: about \d+ \w+ for 2 epochs", said)
+    assert said.splitlines()[-1] == "Next: python -m deepcluster " + shlex.join(map(str, plan[:-1]))
+    assert not (tmp_path / "exp").exists()
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    finished = ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4"]
+    _, said, _ = call(monkeypatch, capsys, *finished, "--dry-run")
+    assert "4 epochs, 4 of which are done" in said
+    _, _, sentence = call(monkeypatch, capsys, *finished[:-4], "--epochs", "9", "--reassign", "4", "--dry-run")
+    assert (
+        f"--epochs 4 (now 9): give the same settings to continue it, or choose another --exp; --init {trained}"
+        in sentence
+    )
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_the_estimate_before_a_training_changes_nothing_and_knows_the_size(coins, tmp_path, monkeypatch, capsys):
+    for name, short in (("told", 0), ("silent", np.inf)):
+        monkeypatch.setattr("deepcluster.launch.SHORT", short)
+        _, said, _ = call(monkeypatch, capsys, "train", coins, "--exp", tmp_path / name, *TRAIN, "--epochs", "1")
+        assert ("about" in said) == (name == "told")
+    assert (tmp_path / "told" / "clusters.csv").read_bytes() == (tmp_path / "silent" / "clusters.csv").read_bytes()
+    dataset = open_dataset(str(coins), 73)
+    config = read_config(json.loads((tmp_path / "told" / "run.json").read_text())["config"], tmp_path)
+    pace = measure_pace(dataset, config, torch.device("cpu"))
+    assert 0 < pace.epoch(config, 24) < pace.epoch(config) < pace.seconds(config, 2)
+    weights = [path.stat().st_size for path in (tmp_path / "told").rglob("*.pt")]
+    assert pace.bytes(config, 10, 3) == pytest.approx(sum(weights), rel=0.01)
 
 
 def test_k_auto_recommends_and_draws(coins, tmp_path):

@@ -1,10 +1,13 @@
 import errno
 import json
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import a_meta, run_module
+from conftest import ROOT, a_meta, run_module
 
 import runs
 from console import UserError
@@ -103,4 +106,27 @@ def test_show(run):
     assert result.returncode == 0, result.stderr
     assert "5 of x" in result.stdout
     assert "0.750" in result.stdout
+    assert "Next: python -m deepcluster train" in result.stdout  # of no epoch the weights were kept
     assert run_module("runs", "show", run.path / "no").returncode == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["runs", "show"], ["runs", "trust"], ["explain", "apply", "--edits", "none", "--run"]]
+)
+def test_who_only_reads_tables_does_not_wait_for_torch(run, words):
+    script = (
+        "import runpy, sys\n"
+        "try: runpy.run_module(sys.argv.pop(1), run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *words, run.path], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
+
+
+def test_show_says_settings_as_a_person_would(tmp_path):
+    config = {"epochs": 3, "init": None, "sobel": False, "flip": True, "lr": 0.01, "classes": ["a", "b"]}
+    run = runs.begin(tmp_path / "exp", a_meta(2, config=config), ["a", "b"], None, [])
+    shown = run_module("runs", "show", run.path).stdout
+    assert "epochs 3, flip, lr 0.01, classes a b\n" in shown
+    assert not {"None", "False", "True", "{", "["} & set(re.findall(r"\w+|[{\[]", shown))

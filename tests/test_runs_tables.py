@@ -61,7 +61,7 @@ def test_a_new_column_is_written_shown_and_drawn(tmp_path, monkeypatch):
 def test_show_prints_the_shown_columns(tmp_path):
     run = runs.begin(tmp_path / "exp", a_meta(4), list("abcd"), None, [])
     run.write_log([log_row(FACTS)])
-    head = run_module("runs", "show", run.path).stdout.splitlines()[-2].split()
+    head = run_module("runs", "show", run.path).stdout.splitlines()[-3].split()
     assert head == [column.name for column in tables.LOG if column.shown and column.name in log_row(FACTS)]
 
 

@@ -1,0 +1,57 @@
+"""What `explain --dry-run` says: which pictures would be drawn, how long that takes and how large they are."""
+
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from console import duration, megabytes
+from explain.choice import Choice, chosen_rows
+from explain.drawing import draw_missing
+from explain.record import Explanation
+from explain.scores import Scores, score_images
+from explain.subject import Subject
+from machine.device import where_in_words
+
+WARM, SAMPLE = 4, 32  # images that are drawn first, untimed, and then timed
+
+
+def tell_plan(subject: Subject, choice: Choice, results: Path) -> None:
+    """Print what a draw of this epoch into `results` would do; a few images are drawn into a folder that goes again."""
+    with TemporaryDirectory() as scratch:
+        begun = time.perf_counter()
+        scores = score_images(subject, Path(scratch), choice.map)
+        looking = time.perf_counter() - begun
+        rows = chosen_rows(subject, choice, scores.rank)
+        there = Explanation(subject, choice, results / str(subject.epoch), scores, rows)
+        done = there.record.done if there.record.folder.is_dir() else {}
+        lacking = there.paths.missing(done, choice.keys, rows)
+        todo = rows[np.any([lacking[key] for key in choice.keys], axis=0)]
+        sample = np.random.default_rng(0).permutation(todo)[: WARM + SAMPLE]
+        warm, timed = np.sort(sample[:WARM]), np.sort(sample[WARM:])
+        drawing, size = 0.0, 0.0
+        if len(todo):
+            drawing, size = _draw(subject, choice, scores, Path(scratch) / "first", warm)
+        if len(timed):
+            drawing, size = _draw(subject, choice, scores, Path(scratch) / "then", timed)
+    clusters = len(np.unique(subject.clusters.assignment[rows]))
+    pictures = sum(int(lacking[key].sum()) for key in choice.keys)
+    print(
+        f"would explain epoch {subject.epoch} in {results}: {len(rows)} images in {clusters} clusters, "
+        f"{', '.join(choice.keys)}: {pictures} pictures to draw, {len(rows) * len(choice.keys) - pictures} are there"
+    )
+    print(
+        f"{where_in_words(subject.device)}: about {duration(looking + drawing * len(todo))} "
+        f"({len(timed) or len(warm)} images were drawn to measure it); {megabytes(size * len(todo))} of pictures"
+    )
+
+
+def _draw(subject: Subject, choice: Choice, scores: Scores, folder: Path, rows: np.ndarray) -> tuple[float, float]:
+    """Draw some images into a folder of their own: seconds and bytes of one."""
+    (folder / ".pieces").mkdir(parents=True)
+    begun = time.perf_counter()
+    draw_missing(Explanation(subject, choice, folder, scores, rows))
+    seconds = time.perf_counter() - begun
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return seconds / len(rows), size / len(rows)
