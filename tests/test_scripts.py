@@ -269,3 +269,28 @@ def test_a_clone_that_was_moved_and_a_call_by_sh_work(clone, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     (pth,) = (moved / ".venv").glob("lib/python3*/site-packages/*.pth")
     assert (pth.parent / pth.read_text().strip()).resolve() == moved
+
+
+def test_help_and_version_do_nothing_else(clone):
+    """Neither sets up, nor trains, nor explains what lies there; --dry-run trains and explains nothing."""
+    (clone / "exp").mkdir()
+    run = ["bash", str(clone / "scripts" / "run_deepcluster.sh")]
+    environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent)}
+    for words in (["--help"], ["coins", "-h"], ["--run", "exp", "--help"], ["--version"]):
+        done = subprocess.run([*run, *words], cwd=clone, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert ("deepcluster-explain " if words == ["--version"] else "[DATA]") in done.stdout
+        assert calls(clone) == []
+        assert not (clone / ".venv").exists()
+    setup(clone)
+    subprocess.run([*run, "coins", "--dry-run"], cwd=clone, env=environment, check=True)
+    assert calls(clone)[-1] == "-P -m deepcluster train coins --exp exp-coins --dry-run"
+
+
+def test_a_mistyped_package_is_named(clone):
+    setup(clone)
+    program = str(clone / ".venv" / "bin" / "deepcluster-explain")
+    for words, code in ((["tarin"], 2), ([], 2), (["--help"], 0)):
+        done = subprocess.run([program, *words], capture_output=True, text=True)
+        assert done.returncode == code
+        assert "deepcluster, explain, datasets" in done.stdout + done.stderr
