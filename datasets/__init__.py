@@ -3,9 +3,11 @@
 `SOURCES` is the one table of what DATA may be besides a folder or a zip; a new one is added there.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import numpy as np
 import machine  # noqa: F401  before torch
 from console import UserError, nearest, plain
 from datasets.cache import Pixels, content_digests, decode_all, fingerprint
-from datasets.decoding import decode
+from datasets.decoding import HEIC, decode
 from datasets.folder import class_labels, list_files, unpack
 from datasets.places import VERSION as PLACES_VERSION
 from datasets.places import Place, find_places
@@ -23,6 +25,7 @@ from machine.reading import read_csv, whole_number
 
 __all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
+MOST_BESIDE = 5000  # entries of a folder among which a mistyped name is looked for
 VIEW_VERSION = 1  # raise when view.py draws other pixels of the same photograph and place
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
@@ -203,7 +206,10 @@ def _folder(asked: Request) -> Dataset:
     if not names:
         raise UserError(f"{source}: an empty folder: put photographs into it or name another")
     digests = content_digests(root, names, asked.workers)
-    key = fingerprint([part for pair in zip(names, digests, strict=True) for part in pair])
+    parts = [part for pair in zip(names, digests, strict=True) for part in pair]
+    if HEIC and any(name.lower().endswith((".heic", ".heif")) for name in names):
+        parts.append("HEIC")  # without its library these files were none of the images
+    key = fingerprint(parts)
     sides = f"{asked.shorter_side}" + (f"-{asked.at_most}" if asked.at_most > asked.shorter_side else "")
     pixels_key = f"{key}-{sides}"
     pixels, kept, skipped = decode_all(
@@ -228,7 +234,9 @@ def _nearest(path: Path, source: str) -> str:
     if ours or not path.parent.is_dir():
         return ours
     try:
-        beside = [one.name for one in path.parent.iterdir() if one.is_dir() or one.suffix.lower() == ".zip"]
+        with os.scandir(path.parent) as entries:
+            some = list(islice(entries, MOST_BESIDE))
+        beside = [one.name for one in some if one.name.lower().endswith(".zip") or one.is_dir()]
     except OSError:
         return ""
     return nearest(path.name, beside, lambda name: plain(str(path.parent / name)))

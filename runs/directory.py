@@ -297,6 +297,10 @@ def refuse_differences(run: Run, meta: Meta) -> None:
         was = "without --exclude" if not stored.excluded else "with another --exclude list"
         was = was if now.excluded else "with an --exclude list (now none)"
         raise UserError(f"{run.path}: was begun {was}: give the same to continue it, or choose another --exp")
+    if stored.images != now.images:  # the same files, of which another program, or a library more, reads others
+        raise UserError(
+            f"{run.path}: was begun with {stored.images} usable images, now {now.images} are: choose another --exp"
+        )
     differing = compare_settings(run.meta.config, meta.config)
     if differing:
         more = f"; --init {run.path} starts another --exp from its weights" if run.meta.kind == "deepcluster" else ""

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -18,11 +19,12 @@ import runs
 from datasets import open_dataset
 from deepcluster.trained import network
 from deepcluster.views import MEAN, STD, Frames, fixed_view
-from explain.attribution import METHODS
+from explain.attribution import METHODS, PHOTOGRAPH
 from explain.record import file_names
 from explain.rendering import draw
 from machine.files import locked, read_csv
 
+DRAWN = [PHOTOGRAPH, *(method.name for method in METHODS.values() if method.default)]
 CORE = ("guided_backprop", "guided_grad_cam", "grad_cam")
 TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "3", "--save-every", "2", "--batch", "16"]
 TRAIN += ["--reassign", "4"]
@@ -48,6 +50,19 @@ def results(trained) -> Path:
     assert "index.html" in result.stdout
     assert (trained.parent / "results" / "index.html").exists()  # results/ for exp/
     return trained.parent / "results"
+
+
+def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(trained, results, tmp_path):
+    plan = explain(trained, tmp_path / "new", "--per-cluster", "2", "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    pictures = 8 * len(DRAWN)
+    assert f"8 images in 4 clusters, {', '.join(DRAWN)}: {pictures} pictures to draw, 0 are there" in plan.stdout
+    assert re.search(r"on the CPU, \d+ threads?: about \d+ \w+ \(4 images were drawn", plan.stdout)
+    assert f"Next: python -m explain --run {trained} --results {tmp_path / 'new'} --per-cluster 2\n" in plan.stdout
+    assert not (tmp_path / "new").exists()
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
+    assert f"0 pictures to draw, {48 * len(DRAWN)} are there" in explain(trained, results, "--dry-run").stdout
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
 
 
 def naive_maps(model: torch.nn.Module, image: torch.Tensor, cluster: int) -> dict[str, np.ndarray]:
