@@ -5,6 +5,7 @@ Colab is played by a folder for /content, and by stand-ins for what Colab alone 
 
 import ast
 import os
+import re
 import shutil
 import signal
 import socket
@@ -229,6 +230,26 @@ def test_pictures_go_to_drive_in_pieces_from_which_they_come_back(tmp_path):
     assert [len(zipfile.ZipFile(path).namelist()) for path in sorted(base.glob("*.part-*"))] == [1, 1, 1]
     shutil.rmtree(folder)
     assert {path.name for path in names["restore"]("results-x").rglob("*.png")} == {f"new-{i}.png" for i in (1, 2, 3)}
+
+
+@pytest.mark.parametrize("project", ["", "MyDrive", "MyDrive/none.zip"])
+def test_what_is_not_the_program_is_not_copied(tmp_path, project):
+    (tmp_path / "MyDrive" / "holidays").mkdir(parents=True)
+    asked = []
+
+    def ask_for_file(what):
+        asked.append(what)
+        (tmp_path / "a.zip").write_text("no zip")
+        return tmp_path / "a.zip"
+
+    names = functions_of(
+        "fetch_program", "Stop", re=re, zipfile=zipfile, DRIVE=tmp_path, HOME=tmp_path / "home", PROJECT=project,
+        ask_for_file=ask_for_file,
+    )  # fmt: skip
+    with pytest.raises(names["Stop"], match="is no zip: make it with bash"):
+        names["fetch_program"]()
+    assert asked == ["deepcluster-explain.zip"]
+    assert not (tmp_path / "home").exists()
 
 
 def test_each_gallery_has_a_port_of_its_own():

@@ -17,7 +17,16 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 FILES = (".html", ".csv", ".png")  # of the sheet's own, which lie beside the experiments' folders
 WORDS = {"title": str, "about": str, "all": dict, "explain": dict, "run": list}
-OURS = ("exp", "run", "results", "epoch", "assignments", "help", "dry-run", "version")  # options that the sheet itself gives, or none
+OURS = (
+    "exp",
+    "run",
+    "results",
+    "epoch",
+    "assignments",
+    "help",
+    "dry-run",
+    "version",
+)  # options that the sheet itself gives, or none
 FILE_OPTIONS = ("exclude", "init", "mnist-dir")  # that name a file or folder, looked for beside the sheet first
 MOST = 1 << 20  # bytes of a sheet
 
