@@ -68,9 +68,7 @@ def painted_folder(count: int = COUNT, seed: int = SEED) -> Path:
     return made_once(home, lambda folder: paint_into(folder, count, seed))
 
 
-def paint(
-    out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None, any_angle: bool = False
-) -> None:
+def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = None, any_angle: bool = False) -> None:
     """Write `images/<type>/coin_0001.jpg` ..., `masks/` beside it (see MASK_BITS) and `truth.csv` into `out`.
 
     The folder appears only when it is complete.
