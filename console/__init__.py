@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -12,9 +13,19 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
+_name = ""  # of a process whose group has another one to speak for it
+
 
 class UserError(Exception):
     """Something only the user can mend. The message is one sentence: what is wrong, where, and what to do."""
+
+
+def hush(name: str) -> None:
+    """Leave speaking to the first process of this one's group: no output, no bars; errors late and under this name."""
+    global _name
+    _name = name
+    sys.stdout = open(os.devnull, "w")
 
 
 def plain(text: str) -> str:
@@ -86,7 +97,8 @@ def command(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
+        if not _name:
+            print("\nstopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         sentence = disk_sentence(error)
@@ -103,7 +115,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def fail(sentence: str) -> NoReturn:
-    print(f"error: {plain(sentence)}", file=sys.stderr)
+    if _name:
+        time.sleep(GRACE)
+    print(f"{_name + ': ' if _name else ''}error: {plain(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -123,7 +137,7 @@ def disk_sentence(error: OSError) -> str | None:
 
 def bar_settings() -> dict[str, Any]:
     """How our tqdm bars look: often redrawn in a terminal, seldom in a log."""
-    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
+    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True, "disable": bool(_name)}
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "images") -> Iterator[Item]:

@@ -11,6 +11,8 @@ import torch
 
 from console import UserError
 from machine.device import device_name
+from machine.processes import MOST as MOST_PROCESSES
+from machine.processes import world_size
 from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
 
 SCHEMA = 2
@@ -50,6 +52,7 @@ class Stamp:
     device: str = ""
     memory_format: str = "channels_last"
     versions: dict[str, str] = field(default_factory=dict)
+    processes: Annotated[int, Between(1, MOST_PROCESSES)] = 1  # that train together
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def make_stamp(device: torch.device, packages: tuple[str, ...]) -> Stamp:
         except PackageNotFoundError:  # one of the two builds of faiss, or both
             continue
     versions |= {"python": platform.python_version(), "code": code_digest(packages)}
-    return Stamp(torch.get_num_threads(), device_name(device), versions=versions)
+    return Stamp(torch.get_num_threads(), device_name(device), versions=versions, processes=world_size())
 
 
 def code_digest(packages: tuple[str, ...]) -> str:
