@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 
+MOST_PROCESSES = 4096  # of one group
 GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
 _name = ""  # of a process whose group has another one to speak for it
 
@@ -21,11 +22,40 @@ class UserError(Exception):
     """Something only the user can mend. The message is one sentence: what is wrong, where, and what to do."""
 
 
-def hush(name: str) -> None:
-    """Leave speaking to the first process of this one's group: no output, no bars; errors late and under this name."""
+def started() -> tuple[int, int]:
+    """Which process of how many this is, counted from 0, by torchrun's RANK and WORLD_SIZE; by hand (0, 1).
+
+    Raises:
+        UserError: if the two make no sense.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    number, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (number.isdecimal() and count.isdecimal() and 0 <= int(number) < int(count) <= MOST_PROCESSES):
+        raise UserError(f"RANK={number} of WORLD_SIZE={count}: not one of a group: start it by torchrun, or unset both")
+    return int(number), int(count)
+
+
+def refuse_many(command: str) -> None:
+    """Refuse to run a command in several processes that would all do the same and write the same files.
+
+    Raises:
+        UserError: if torchrun started several.
+    """
+    hush()
+    if started()[1] > 1:
+        raise UserError(f"{command}: the work of one process: call it without torchrun")
+
+
+def hush(mute: bool = True) -> None:
+    """Leave speaking to the first process, if this is another one: no bars, no output; errors late and with a name."""
     global _name
-    _name = name
-    sys.stdout = open(os.devnull, "w")
+    number, count = started()
+    if number == 0:
+        return
+    _name = f"process {number + 1} of {count}"
+    if mute:
+        sys.stdout = open(os.devnull, "w")
 
 
 def plain(text: str) -> str:

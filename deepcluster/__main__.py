@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import Parser, UserError, command
+from console import Parser, UserError, command, refuse_many
 from console.options import (
     above_zero,
     add_exp,
@@ -318,6 +318,8 @@ def algorithm(text: str) -> str:
 
 def main() -> None:
     options = build_parser().parse_args()
+    if options.command not in ("train", "predict"):
+        refuse_many(f"python -m deepcluster {options.command}")
     # each command imports only what it needs: --help answers at once
     if options.command == "train":
         from deepcluster.launch import train_command as act

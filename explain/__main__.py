@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from console import Parser, command
+from console import MOST_PROCESSES, Parser, command, refuse_many
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
 
@@ -64,6 +64,9 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         "--assignments", type=Path, metavar="CSV", help="explain these clusters (image, cluster) instead of the run's"
     )
     running = parser.add_argument_group("running")
+    running.add_argument(
+        "--shard", type=shard, metavar="I/N", help="draw the I-th of N shards of the images; the last makes the gallery"
+    )
     add_machine(running)
     add_reading(running)
 
@@ -281,6 +284,13 @@ def target(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not own, rival, margin or the number of a cluster")
 
 
+def shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_PROCESSES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard like 3/8: the third of eight")
+    return int(number), int(count)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -302,6 +312,8 @@ def main() -> None:
     if not arguments or arguments[0] not in (*COMMANDS, "-h", "--help"):
         arguments = ["draw", *arguments]
     options = parser.parse_args(arguments)
+    if options.command != "draw":
+        refuse_many(f"python -m explain {options.command}")
     module, function = COMMANDS[options.command][1].split(":")
     getattr(import_module(module), function)(options)
 

@@ -14,37 +14,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from console import UserError, hush
+from console import UserError, hush, started
 
 LONGEST_WAIT = timedelta(days=2)  # for the first process, which clusters alone; of one that is gone torchrun tells
-LOST = ("gloo", "NCCL", "TCPStore", "Connection")  # in what torch says of a lost process
-MOST = 4096
+LOST = ("gloo", "NCCL", "Store", "Connection")  # in what torch says of a lost process
 
 Found = TypeVar("Found")
-
-
-def started() -> tuple[int, int]:
-    """Which process of how many this is, counted from 0, by torchrun's RANK and WORLD_SIZE; by hand (0, 1).
-
-    Raises:
-        UserError: if the two make no sense.
-    """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    number, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
-    if not (number.isdecimal() and count.isdecimal() and 0 <= int(number) < int(count) <= MOST):
-        raise UserError(f"RANK={number} of WORLD_SIZE={count}: not one of a group: start it by torchrun, or unset both")
-    return int(number), int(count)
-
-
-def refuse_many(command: str) -> None:
-    """Refuse to run a command in several processes that would all do the same and write the same files.
-
-    Raises:
-        UserError: if torchrun started several.
-    """
-    if started()[1] > 1:
-        raise UserError(f"{command}: the work of one process: call it without torchrun")
 
 
 @contextmanager
@@ -60,10 +35,9 @@ def joined() -> Iterator[None]:
         return
     if "MASTER_ADDR" not in os.environ or "MASTER_PORT" not in os.environ:
         raise UserError("RANK and WORLD_SIZE are set, but not where the first process is: start it by torchrun")
-    if number > 0:
-        hush(f"process {number + 1} of {count}")
+    hush()
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST_WAIT)
+        _join(number, count)
         yield
         dist.destroy_process_group()
     except RuntimeError as error:
@@ -73,6 +47,17 @@ def joined() -> Iterator[None]:
             f"another of the {count} processes was lost ({str(error).splitlines()[0][:120]}): what it said itself is "
             "the reason; the same command continues"
         ) from None
+
+
+def _join(number: int, count: int) -> None:
+    """Meet the others: gloo between CPUs, NCCL between GPUs.
+
+    torchrun's store outlives a restart: without a name for each attempt a process reads the dead one's address.
+    """
+    store, _, _ = next(dist.rendezvous("env://", timeout=LONGEST_WAIT))
+    attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{count}", store)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, timeout=LONGEST_WAIT, store=attempt, rank=number, world_size=count)
 
 
 def world_size() -> int:
@@ -96,7 +81,7 @@ def device_here(name: str) -> str:
     Raises:
         UserError: if there are fewer GPUs than processes, or all are sent to one.
     """
-    if world_size() == 1 or name == "cpu" or not torch.cuda.is_available():
+    if started()[1] == 1 or name == "cpu" or not torch.cuda.is_available():
         return name
     if name not in ("auto", "cuda"):
         raise UserError(f"--device {name}: of several processes each has a GPU of its own: leave it out")

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import torch
 
-from console import UserError
+from console import MOST_PROCESSES, UserError
 from machine.device import device_name
-from machine.processes import MOST as MOST_PROCESSES
 from machine.processes import world_size
 from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
 
