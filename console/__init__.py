@@ -42,7 +42,6 @@ def refuse_many(command: str) -> None:
     Raises:
         UserError: if torchrun started several.
     """
-    hush()
     if started()[1] > 1:
         raise UserError(f"{command}: the work of one process: call it without torchrun")
 
@@ -122,6 +121,7 @@ def command(main: Callable[[], None]) -> None:
     """Run `main`; turn a UserError or a failing disk into one sentence on stderr and exit code 2."""
     _guard_output()
     try:
+        hush(mute=False)
         main()
         sys.stdout.flush()
     except UserError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from console import UserError, hush, started
+from console import UserError, started
 from machine.files import Held, locked, waiting_for
 
 BUSY = "another explain is writing here: wait for it or choose --results"
@@ -45,7 +45,6 @@ def shard_of(asked: tuple[int, int] | None) -> Shard | None:
         return None if asked is None else Shard(*asked)
     if asked is not None:
         raise UserError("--shard: torchrun shares the images already: leave one of the two out")
-    hush(mute=False)
     return Shard(number + 1, count)
 
 
