@@ -6,6 +6,7 @@ import io
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, TypeVar
 
@@ -14,9 +15,48 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 NEAR = 0.6  # likeness from which a word is taken for a mistyped one
 
+MOST_PROCESSES = 4096  # of one group
+GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
+_name = ""  # of a process whose group has another one to speak for it
+
 
 class UserError(Exception):
     """Something only the user can mend. The message is one sentence: what is wrong, where, and what to do."""
+
+
+def started() -> tuple[int, int]:
+    """Which process of how many this is, counted from 0, by torchrun's RANK and WORLD_SIZE; by hand (0, 1).
+
+    Raises:
+        UserError: if the two make no sense.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    number, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (number.isdecimal() and count.isdecimal() and 0 <= int(number) < int(count) <= MOST_PROCESSES):
+        raise UserError(f"RANK={number} of WORLD_SIZE={count}: not one of a group: start it by torchrun, or unset both")
+    return int(number), int(count)
+
+
+def refuse_many(command: str) -> None:
+    """Refuse to run a command in several processes that would all do the same and write the same files.
+
+    Raises:
+        UserError: if torchrun started several.
+    """
+    if started()[1] > 1:
+        raise UserError(f"{command}: the work of one process: call it without torchrun")
+
+
+def hush(mute: bool = True) -> None:
+    """Leave speaking to the first process, if this is another one: no bars, no output; errors late and with a name."""
+    global _name
+    number, count = started()
+    if number == 0:
+        return
+    _name = f"process {number + 1} of {count}"
+    if mute:
+        sys.stdout = open(os.devnull, "w")
 
 
 def plain(text: str) -> str:
@@ -83,12 +123,14 @@ def command(main: Callable[[], None]) -> None:
     """Run `main`; turn a UserError or a failing disk into one sentence on stderr and exit code 2."""
     _guard_output()
     try:
+        hush(mute=False)
         main()
         sys.stdout.flush()
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        print("\nstopped; the same command continues where it was", file=sys.stderr)
+        if not _name:
+            print("\nstopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
         sentence = disk_sentence(error)
@@ -128,7 +170,9 @@ def megabytes(count: float) -> str:
 
 
 def fail(sentence: str) -> NoReturn:
-    print(f"error: {plain(sentence)}", file=sys.stderr)
+    if _name:
+        time.sleep(GRACE)
+    print(f"{_name + ': ' if _name else ''}error: {plain(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -148,7 +192,7 @@ def disk_sentence(error: OSError) -> str | None:
 
 def bar_settings() -> dict[str, Any]:
     """How our tqdm bars look: often redrawn in a terminal, seldom in a log."""
-    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True}
+    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True, "disable": bool(_name)}
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "images") -> Iterator[Item]:

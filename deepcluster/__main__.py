@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from console import UserError, command, nearest, next_step
+from console import UserError, command, nearest, next_step, refuse_many
 from console.options import (
     above_zero,
     add_exp,
@@ -339,6 +339,8 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
 
 def main() -> None:
     options = build_parser().parse_args()
+    if options.command not in ("train", "predict"):
+        refuse_many(f"python -m deepcluster {options.command}")
     # each command imports only what it needs: --help answers at once
     if options.command == "train":
         from deepcluster.launch import train_command as act

@@ -1,6 +1,7 @@
 """How many clusters: several k tried on the features of a short pilot training."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from deepcluster.clustering import Clustering, kmeans
 from deepcluster.config import Config
 from deepcluster.descriptors import facts_of
 from deepcluster.epoch import train_epoch
-from deepcluster.features import embed
+from deepcluster.features import embed_together
 from deepcluster.train import cluster, reduce, start
 from deepcluster.views import Frames
+from machine.processes import decided
 from machine.seeds import derive_seed
 
 CANDIDATES = (5, 8, 12, 16, 24, 32, 50, 80, 120, 200, 400)
@@ -35,12 +37,13 @@ def choose_k(
     """
     pilot = replace(config, epochs=PILOT_EPOCHS, final_clustering=None, clustering="kmeans")
     state, frames, facts = start(pilot, device, initial), Frames(dataset.pixels, device), facts_of(dataset, config)
-    embedding = embed(state.model, frames, pilot, "pilot embedding")
+    embedding = embed_together(state.model, frames, pilot, "pilot embedding")
     for epoch in range(1, PILOT_EPOCHS + 1):
-        found = cluster(reduce(embedding.features, pilot, facts), pilot, epoch, device)
+        x = reduce(embedding.features, pilot, facts)
+        found = decided(partial(cluster, x, pilot, epoch, device))
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, pilot)
-        embedding = embed(state.model, frames, pilot, f"pilot embedding {epoch}")
-    return recommend(reduce(embedding.features, pilot, facts), config.seed, device)
+        embedding = embed_together(state.model, frames, pilot, f"pilot embedding {epoch}")
+    return decided(lambda: recommend(reduce(embedding.features, pilot, facts), config.seed, device))
 
 
 def recommend(x: np.ndarray, seed: int, device: torch.device | None = None) -> tuple[int, list[dict[str, float]]]:

@@ -15,8 +15,10 @@ from console import progress
 from deepcluster.config import Config
 from deepcluster.features import Embedding
 from deepcluster.models import ClusterNet
+from deepcluster.together import together
 from deepcluster.views import Augmentation, Crops, Frames, Turns, draw_crops, draw_turns, training_views, turned_views
 from machine.device import autocast
+from machine.processes import rank, share, summed, world_size
 from machine.seeds import derive_seed
 
 HEAD_NORM = (
@@ -47,37 +49,47 @@ class Loss:
 def train_epoch(
     state: State, frames: Frames, assignment: np.ndarray, features: Tensor, k: int, epoch: int, config: Config
 ) -> Loss:
-    """One epoch on the pseudo-labels `assignment` (N,), found in `features` (N, D), with a fresh head."""
+    """One epoch on the pseudo-labels `assignment` (N,), found in `features` (N, D), with a fresh head.
+
+    Of several processes each learns its share of every batch, and all step with the gradient of the whole of it.
+    """
     model, optimizer, device = state.model, state.optimizer, frames.device
     model.fresh_head(k, torch.Generator().manual_seed(derive_seed(config.seed, epoch, "head")))
     if config.head_init == "centroids":
         start_head_at_centroids(model, features, assignment)
     head_optimizer = torch.optim.SGD(model.head.parameters(), config.lr, weight_decay=config.weight_decay)
-    torch.manual_seed(derive_seed(config.seed, epoch, "dropout"))
+    torch.manual_seed(derive_seed(config.seed, epoch, f"dropout{rank() or ''}"))  # other images, other masks
     losses = []
-    steps = math.ceil(int(config.reassign * len(assignment)) / config.batch)
+    draws = int(config.reassign * len(assignment))
+    steps = math.ceil(draws / config.batch)
     model.train()
-    for step, (images, targets) in enumerate(training_batches(frames, assignment, epoch, config)):
-        rate = config.lr * learning_rate_factor(epoch - 1 + step / steps, config)
-        optimizer.param_groups[0]["lr"] = rate
-        head_optimizer.param_groups[0]["lr"] = rate * config.head_lr
-        optimizer.zero_grad()
-        head_optimizer.zero_grad()
-        with autocast(device, config.mixed_precision):
-            loss = nn.functional.cross_entropy(model(images), targets)
-        loss.backward()
-        optimizer.step()
-        head_optimizer.step()
-        losses.append(loss.detach())
+    with together(model) as net:
+        for step, (images, targets) in enumerate(training_batches(frames, assignment, epoch, config)):
+            rate = config.lr * learning_rate_factor(epoch - 1 + step / steps, config)
+            optimizer.param_groups[0]["lr"] = rate
+            head_optimizer.param_groups[0]["lr"] = rate * config.head_lr
+            optimizer.zero_grad()
+            head_optimizer.zero_grad()
+            with autocast(device, config.mixed_precision):
+                loss = nn.functional.cross_entropy(net(images), targets)
+            # the mean over processes is then that over the batch, be their shares equal or not; of one process 1.0
+            loss = loss * (len(targets) * world_size() / min(config.batch, draws - step * config.batch))
+            loss.backward()
+            optimizer.step()
+            head_optimizer.step()
+            losses.append(loss.detach())
     model.eval()
-    curve = torch.stack(losses).float().cpu().numpy()
+    curve = (summed(torch.stack(losses).float().cpu()) / world_size()).numpy()
     return Loss(float(curve.mean()), float(curve[-max(1, len(curve) // 4) :].mean()))
 
 
 def training_batches(
     frames: Frames, assignment: np.ndarray, epoch: int, config: Config
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The epoch's random crops (of unrolled coins, turns) and their pseudo-labels, batch by batch."""
+    """The epoch's random crops (of unrolled coins, turns) and their pseudo-labels, batch by batch.
+
+    All processes draw the same; each cuts its share of every batch.
+    """
     rng = np.random.default_rng(derive_seed(config.seed, epoch, "sampler"))
     generator = torch.Generator().manual_seed(derive_seed(config.seed, epoch, "crops"))
     draws = balanced_draws(assignment, int(config.reassign * len(assignment)), rng)
@@ -88,11 +100,12 @@ def training_batches(
     else:
         chance = draw_crops(frames.shape[draws], augmentation, generator)
     starts = list(range(0, len(draws), config.batch))
-    if len(draws) % config.batch == 1 and len(starts) > 1:
-        starts.pop()  # batch norm cannot learn from a single image
+    if 0 < len(draws) % config.batch < max(2, world_size()) and len(starts) > 1:
+        starts.pop()  # batch norm cannot learn from a single image, nor a process from none
 
     def batch(begin: int) -> tuple[Tensor, Tensor]:
-        rows = slice(begin, min(begin + config.batch, len(draws)))
+        own = share(min(config.batch, len(draws) - begin))
+        rows = slice(begin + own.start, begin + own.stop)
         if isinstance(chance, Turns):
             images = turned_views(frames, draws[rows], chance[rows])
         else:

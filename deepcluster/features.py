@@ -12,6 +12,7 @@ from deepcluster.config import Config
 from deepcluster.models import ClusterNet, fuse_batch_norm
 from deepcluster.views import Frames, fixed_view
 from machine.device import full_precision
+from machine.processes import gathered, share, world_size
 
 EMBED_BATCH = 128
 
@@ -31,17 +32,18 @@ class Embedding:
         return probability[:, pick].cpu().numpy(), cluster[:, pick].cpu().numpy()
 
 
-def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
-    """Features and predictions of every image, in eval mode, batch norms fused; float32 on every device.
+def embed(model: ClusterNet, frames: Frames, config: Config, what: str, rows: slice = slice(None)) -> Embedding:
+    """Features and predictions of every image (or of `rows`), in eval mode, batch norms fused; float32 on every device.
 
     Whitening divides by small variances: in bfloat16 the geometry of the features would be rounding noise.
     """
+    first, last, _ = rows.indices(len(frames.shape))
     net = fuse_batch_norm(model)
     features, logits = [], []
-    starts = range(0, len(frames.shape), EMBED_BATCH)
+    starts = range(first, last, EMBED_BATCH)
     with torch.inference_mode(), full_precision():
         for begin in progress(starts, what, unit="batches"):
-            indices = np.arange(begin, min(begin + EMBED_BATCH, len(frames.shape)))
+            indices = np.arange(begin, min(begin + EMBED_BATCH, last))
             feature = net.embed(fixed_view(frames, indices, config.size, config.center_crop, config.view))
             features.append(feature)
             logits.append(net.classify(feature))
@@ -49,6 +51,15 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embed
     if not bool(torch.isfinite(found).all()):
         raise UserError("the network's features are not finite any more: train into another --exp with a smaller --lr")
     return Embedding(found, torch.cat(logits))
+
+
+def embed_together(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
+    """As `embed`, each process its share of the images; every process then has all of them."""
+    total = len(frames.shape)
+    if total < world_size():
+        raise UserError(f"{world_size()} processes for {total} images: start fewer (torchrun --nproc-per-node)")
+    own = embed(model, frames, config, what, share(total))
+    return Embedding(gathered(own.features, total), gathered(own.logits, total))
 
 
 def pca_whiten(features: Tensor, dimension: int, power: float) -> np.ndarray:

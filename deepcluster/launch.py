@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,7 @@ from deepcluster.models import model_arguments
 from deepcluster.train import train
 from deepcluster.trained import run_config
 from machine.device import device_in_words, use_device
+from machine.processes import decided, device_here, first_here_goes_ahead, is_first, joined, world_size
 from runs import Meta, Run, Source, View
 from runs.directory import checkpoint_of
 from runs.received import remember
@@ -42,8 +44,14 @@ PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose co
 
 
 def train_command(options: argparse.Namespace) -> None:
-    """`python -m deepcluster train`."""
-    old = runs.find_begun(options.exp, "deepcluster")
+    """`python -m deepcluster train`, also as one of the processes that torchrun starts."""
+    with joined():
+        begin_or_continue(options)
+
+
+def begin_or_continue(options: argparse.Namespace) -> None:
+    """Train into `options.exp`; the first process looks and writes there, the others are told."""
+    old = decided(lambda: runs.find_begun(options.exp, "deepcluster"))
     if old is not None and old.meta.imported is not None:
         raise UserError(
             f"{options.exp}: was imported and cannot be continued: train into another --exp with --init {options.exp}"
@@ -54,12 +62,18 @@ def train_command(options: argparse.Namespace) -> None:
         options.decode_at_most = options.decode_at_most or as_begun.get("decode_at_most")
     check_options(options)
     refuse_inside(options.exp, options.data, "--exp")
-    device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
-    initial, digest = (None, None) if options.init is None else initial_weights(options.init)
-    dataset = open_in_view(options)
+    device = use_device(device_here(options.device), old.meta.stamp.threads if old is not None else None)
+    initial, digest = (None, None) if options.init is None else decided(lambda: initial_weights(options.init))
+    with first_here_goes_ahead():
+        dataset = open_in_view(options)
     introduce(dataset, device)
-    if options.facts is None:
-        options.facts = old.meta.config.get("facts", "") if old is not None else choose_facts(dataset, options.preset)
+    if old is not None and old.meta.stamp.processes != world_size():
+        begun = processes_in_words(old.meta.stamp.processes)
+        print(f"begun by {begun}, continued by {processes_in_words(world_size())}: the same but for rounding")
+    if options.facts is None and old is not None:
+        options.facts = old.meta.config.get("facts", "")
+    elif options.facts is None:
+        options.facts = decided(lambda: choose_facts(dataset, options.preset))
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     curve = None
     if options.k == "auto" and old is not None:
@@ -83,7 +97,8 @@ def train_command(options: argparse.Namespace) -> None:
         done = len(old.epochs())
     if options.dry_run:
         tell_plan(options, config, dataset, done)
-    if done < config.epochs and (options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT):
+    long = options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT
+    if done < config.epochs and long and world_size() == 1:  # by how many steps are measured processes would differ
         pace = measure_pace(dataset, config, device)
         print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
     if options.dry_run:
@@ -95,7 +110,7 @@ def train_command(options: argparse.Namespace) -> None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
 
-    with runs.hold(options.exp):
+    def opened() -> Run:
         if old is None:
             run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
         else:
@@ -103,9 +118,18 @@ def train_command(options: argparse.Namespace) -> None:
             remember(run)
         if dataset.labels is not None and read_baselines(run) is None:
             run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
-        journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
+        return run
+
+    with runs.hold(options.exp) if is_first() else nullcontext():
+        run = decided(opened)
+        journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard, is_first())
         state = train(journal, dataset, config, device, initial)
-    summarise(run, state.log[-1])
+    if is_first():
+        summarise(run, state.log[-1])
+
+
+def processes_in_words(processes: int) -> str:
+    return "one process" if processes == 1 else f"{processes} processes"
 
 
 def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, done: int) -> None:
@@ -243,6 +267,11 @@ def check_count(config: Config, images: int) -> None:
         raise UserError(
             f"--reassign {config.reassign:g}: an epoch would draw {config.reassign * images:.0f} images: give a number "
             "around 1"
+        )
+    batch = min(config.batch, int(config.reassign * images))
+    if batch < world_size():
+        raise UserError(
+            f"{world_size()} processes for batches of {batch} images: start fewer (torchrun --nproc-per-node)"
         )
     if config.k > images:
         raise UserError(f"--k {config.k} is more than the {images} usable images: use a smaller --k")

@@ -9,23 +9,33 @@ import numpy as np
 
 import runs
 from console import UserError
-from deepcluster.features import embed
+from deepcluster.features import embed, embed_together
 from deepcluster.trained import network, open_images, run_config
 from deepcluster.views import Frames
 from machine.device import use_device
 from machine.files import write_atomic, write_csv
+from machine.processes import device_here, first_here_goes_ahead, is_first, joined
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """`python -m deepcluster predict`."""
+    """`python -m deepcluster predict`; of several processes each sees its share, and the first writes."""
+    with joined():
+        predict(options)
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Write the table of the head's clusters."""
     run = runs.open_run(options.run)
     config = run_config(run)
-    device = use_device(options.device, run.meta.stamp.threads)
+    device = use_device(device_here(options.device), run.meta.stamp.threads)
     model = network(run, options.epoch).to(device)
     if not options.out.parent.is_dir():
         raise UserError(f"{options.out.parent}: no such folder: --out names a file in an existing one")
-    dataset = open_images(run, options.images, options.workers, options.mnist_dir)
-    probability, cluster = embed(model, Frames(dataset.pixels, device), config, "predicting").best_two
+    with first_here_goes_ahead():
+        dataset = open_images(run, options.images, options.workers, options.mnist_dir)
+    probability, cluster = embed_together(model, Frames(dataset.pixels, device), config, "predicting").best_two
+    if not is_first():
+        return
     rows: list[dict[str, Any]] = [
         {
             "image": dataset.ids[i],

@@ -1,7 +1,11 @@
-"""The DeepCluster loop: embed, reduce, cluster, train on the pseudo-labels, and again."""
+"""The DeepCluster loop: embed, reduce, cluster, train on the pseudo-labels, and again.
+
+By one process or by several, which share the embedding and each batch; what is `decided` the first finds for all.
+"""
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +19,11 @@ from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
 from deepcluster.descriptors import design_features, facts_of, set_beside
 from deepcluster.epoch import State, calibrate, train_epoch
-from deepcluster.features import embed, pca_whiten
+from deepcluster.features import Embedding, embed_together, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
 from deepcluster.models import untrained
 from deepcluster.views import Frames
+from machine.processes import decided, is_first
 from machine.seeds import derive_seed
 
 
@@ -41,9 +46,9 @@ def train(
         say: prints a line without disturbing the progress bars.
     """
     run, frames = journal.run, Frames(dataset.pixels, device)
-    facts = facts_of(dataset, config)
+    facts = facts_of(dataset, config) if is_first() else None
     state = start(config, device, initial)
-    resumed = run.latest()
+    resumed = decided(run.latest)
     if resumed is not None:
         run.restored(lambda: restore(state, resumed))
         if state.epoch < config.epochs:
@@ -51,25 +56,21 @@ def train(
     if state.epoch >= config.epochs:
         journal.ended(state)
         return state
-    previous = run.clusters(state.epoch).assignment if state.epoch else None
-    embedding = embed(state.model, frames, config, "embedding")
+    previous = decided(lambda: run.clusters(state.epoch).assignment) if state.epoch else None
+    embedding = embed_together(state.model, frames, config, "embedding")
     bar = tqdm(total=config.epochs, initial=state.epoch, desc="training", unit=" epochs", **bar_settings())
     with journal, bar:
         journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
-            if epoch <= config.spectrum_epochs:
-                x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
-            else:
-                x = reduce(embedding.features, config, facts)
-            found = cluster(x, config, epoch, device)
+            found = decided(partial(cluster_epoch, embedding, dataset, facts, config, epoch, device))
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
             clock.lap("train")
             if not math.isfinite(loss.mean):
                 raise UserError(f"epoch {epoch}: the loss is not finite: train into another --exp with a smaller --lr")
-            embedding = embed(state.model, frames, config, f"embedding {epoch}")
+            embedding = embed_together(state.model, frames, config, f"embedding {epoch}")
             if config.head_init == "centroids":
                 embedding = calibrate(state.model, embedding, found.assignment)
             clock.lap("embed")
@@ -94,6 +95,22 @@ def start(config: Config, device: torch.device, initial: dict[str, Tensor] | Non
         model.trunk_parameters(), config.lr, momentum=config.momentum, weight_decay=config.weight_decay
     )
     return State(model, optimizer)
+
+
+def cluster_epoch(
+    embedding: Embedding,
+    dataset: Dataset,
+    facts: np.ndarray | None,
+    config: Config,
+    epoch: int,
+    device: torch.device,
+) -> Clustering:
+    """The epoch's clustering: in the first epochs of the unrolled spectrum, then of what the network sees."""
+    if epoch <= config.spectrum_epochs:
+        x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
+    else:
+        x = reduce(embedding.features, config, facts)
+    return cluster(x, config, epoch, device)
 
 
 def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) -> np.ndarray:

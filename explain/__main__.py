@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from console import command, next_step
+from console import MOST_PROCESSES, command, next_step, refuse_many
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
 from console.parser import Parser
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
@@ -68,6 +68,9 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         "--dry-run",
         action="store_true",
         help="say what would be drawn, how long it takes and how large it is, by a few that are drawn; write nothing",
+    )
+    running.add_argument(
+        "--shard", type=shard, metavar="I/N", help="draw the I-th of N shards of the images; the last makes the gallery"
     )
     add_machine(running)
     add_reading(running)
@@ -280,6 +283,13 @@ def target(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not own, rival, margin or the number of a cluster")
 
 
+def shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= MOST_PROCESSES):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard like 3/8: the third of eight")
+    return int(number), int(count)
+
+
 def numbers(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() for part in parts):
@@ -300,6 +310,8 @@ def main() -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["draw", *arguments]
     options = build_parser().parse_args(arguments)
+    if options.command != "draw":
+        refuse_many(f"python -m explain {options.command}")
     module, function = COMMANDS[options.command][1].split(":")
     getattr(import_module(module), function)(options)
     next_step(*next_of(options))

@@ -33,8 +33,7 @@ HEAT_CELLS = 16  # their side
 def draw_missing(explanation: Explanation) -> Record:
     """Draw each picture of the explanation's rows that is not there yet."""
     subject, choice, record = explanation.subject, explanation.choice, explanation.record
-    rows, paths = explanation.rows, explanation.paths
-    missing = paths.missing(record.done, choice.keys, rows)
+    rows, missing = explanation.rows, explanation.undrawn()
     todo = rows[np.any([missing[key] for key in choice.keys], axis=0)]
     absent = {key: set(rows[missing[key]].tolist()) for key in choice.keys}
     many = any(asked.method.passes == "many" for asked in choice.maps)

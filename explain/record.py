@@ -27,6 +27,7 @@ from machine.reading import Damaged, read_npz, whole_number
 
 SPECIAL = {"rows", "methods", "empty", "heat"}  # arrays of a piece; the others are numbers that methods measured
 HASHED = re.compile("-[0-9a-f]{10}$")  # a name that another one's hash could make
+PIECES = ".pieces"  # folder of an epoch's record
 MAXIMUM = "activation_maximum.png"  # in a cluster's folder: what `maximise` made
 
 
@@ -36,25 +37,32 @@ def number_column(key: str, name: str) -> str:
 
 
 class Record:
-    """What has been drawn of an epoch: the union of its pieces, each a file in `folder`."""
+    """What has been drawn of an epoch: the union of its pieces, each a file in `folder` or that of a shard in it.
 
-    def __init__(self, folder: Path, count: int):
-        self.folder = folder
+    Args:
+        folder: of the pieces.
+        count: of the run's images.
+        shard: name of the shard whose pieces are added; "": of no shard.
+    """
+
+    def __init__(self, folder: Path, count: int, shard: str = ""):
+        self.folder = folder / shard
         self.done: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool
         self.empty: dict[str, np.ndarray] = {}  # key of a method -> (N,) bool: the map is degenerate
         self.heat: dict[int, np.ndarray] = {}  # image -> small Grad-CAM in 0..1, for its cluster's mean
         self.numbers: dict[str, np.ndarray] = {}  # number_column -> (N,) float64, NaN: not measured
         self._count, self._pieces = count, 0
-        for path in sorted(folder.glob("*.npz")):
+        for path in [*sorted(folder.glob("*.npz")), *sorted(folder.glob("*-of-*/*.npz"))]:
             number = whole_number(path.stem)
             if number is None:  # a copy, as a mounted Drive makes them
                 continue
             try:
                 self._take(read_piece(path, count))
             except Damaged:
-                path.unlink()  # its images are drawn again
+                path.unlink(missing_ok=True)  # its images are drawn again
                 continue
-            self._pieces = number + 1
+            if path.parent == self.folder:
+                self._pieces = number + 1
 
     def add(self, piece: dict[str, np.ndarray]) -> None:
         """Keep a piece: `rows` (B,), `methods`, `empty` (B, methods), `heat` (B, h, w), numbers measured (B,)."""
@@ -155,10 +163,11 @@ class Explanation:
     folder: Path  # results/<epoch>
     scores: Scores
     rows: np.ndarray  # the images asked for, cluster by cluster, the most typical first
+    shard: str = ""  # name of the shard that they are, if they are one
 
     @cached_property
     def record(self) -> Record:
-        return Record(self.folder / ".pieces", len(self.subject.run.ids))
+        return Record(self.folder / PIECES, len(self.subject.run.ids), self.shard)
 
     @property
     def heat_key(self) -> str:
@@ -169,6 +178,10 @@ class Explanation:
     def paths(self) -> Paths:
         names = file_names(self.subject.run.ids)
         return Paths(self.folder, names, self.subject.clusters.assignment, self.choice.format)
+
+    def undrawn(self) -> dict[str, np.ndarray]:
+        """Of each method asked for which of `rows` have no picture yet: key -> (len(rows),) bool."""
+        return self.paths.missing(self.record.done, self.choice.keys, self.rows)
 
     def drawn_rows(self) -> np.ndarray:
         """The images with any picture, of this call or an earlier one, in the order of `rows`."""

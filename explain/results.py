@@ -2,11 +2,12 @@
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import runs
 from console import UserError
@@ -19,12 +20,14 @@ from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.estimate import tell_plan
-from explain.record import Explanation
+from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
-from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
+from explain.shards import BUSY, Shard, drawing, last, shard_of, starting
+from explain.subject import Pictures, Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
 from machine.files import locked, write_json
+from machine.processes import device_here
 from machine.reading import Damaged, read_json, shown, typed, whole_number
 from runs import Run
 
@@ -62,7 +65,8 @@ def draw_command(options: argparse.Namespace) -> None:
         map=options.map,
         colours=options.colours,
     )
-    device = use_device(options.device, run.meta.stamp.threads)
+    shard = shard_of(options.shard)
+    device = use_device(device_here(options.device), run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
@@ -70,16 +74,24 @@ def draw_command(options: argparse.Namespace) -> None:
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
-        check_results(results, run)
         if options.dry_run:
+            check_results(results, run)
             tell_plan(subject, choice, results)
             continue
         results.mkdir(parents=True, exist_ok=True)
-        with locked(results, "another explain is writing here: wait for it or choose --results"):
+        if shard is not None:
+            draw_shard(subject, choice, results, shard)
+            continue
+        check_results(results, run)
+        with locked(results, BUSY):
             claim_results(results, run, choice, subject.clusters.digest)
-            explain_epoch(subject, choice, results, epochs)
+            explanation = begin_epoch(subject, choice, results)
+            draw_missing(explanation)
+            finish_epoch(explanation, results, epochs)
     if options.dry_run:
         print("Nothing was written.")
+        return
+    if shard is not None and not finish_shards(run, choice, results, epochs, pictures, options.assignments, device):
         return
     gone = len(run.ids) - len(pictures.present)
     if gone:
@@ -88,13 +100,56 @@ def draw_command(options: argparse.Namespace) -> None:
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
 
 
-def explain_epoch(subject: Subject, choice: Choice, results: Path, epochs: Sequence[int] = ()) -> None:
-    """Everything of one epoch; pages name also the `epochs` that this call has still to explain."""
+def begin_epoch(subject: Subject, choice: Choice, results: Path) -> Explanation:
+    """What is to be explained of an epoch: its folder, and one look of the network at all images."""
     folder = results / str(subject.epoch)
-    (folder / ".pieces").mkdir(parents=True, exist_ok=True)
+    (folder / PIECES).mkdir(parents=True, exist_ok=True)
     scores = score_images(subject, folder, choice.map)
-    explanation = Explanation(subject, choice, folder, scores, chosen_rows(subject, choice, scores.rank))
-    draw_missing(explanation)
+    return Explanation(subject, choice, folder, scores, chosen_rows(subject, choice, scores.rank))
+
+
+def draw_shard(subject: Subject, choice: Choice, results: Path, shard: Shard) -> None:
+    """Draw a shard of an epoch's images, and nothing else."""
+    with drawing(results, results / str(subject.epoch) / PIECES, shard):
+        with starting(results):
+            check_results(results, subject.run)
+            claim_results(results, subject.run, choice, subject.clusters.digest)
+            whole = begin_epoch(subject, choice, results)
+        part = replace(whole, rows=shard.of(whole.rows), shard=shard.name)
+        draw_missing(part)
+    print(f"epoch {subject.epoch}: shard {shard.number} of {shard.count}, {len(part.rows)} images, is drawn")
+
+
+def finish_shards(
+    run: Run,
+    choice: Choice,
+    results: Path,
+    epochs: Sequence[int],
+    pictures: Pictures,
+    assignments: Path | None,
+    device: torch.device,
+) -> bool:
+    """Write the tables and pages, if this is the last of the shards; whether it was."""
+    with last(results) as alone:
+        if not alone:
+            print("other shards are still being drawn: the last one makes the gallery")
+            return False
+        done = True
+        for epoch in epochs:
+            whole = begin_epoch(Subject(run, epoch, pictures, assignments, device), choice, results)
+            left = int(np.any([*whole.undrawn().values()], axis=0).sum())
+            if left:
+                print(
+                    f"epoch {epoch}: {left} images of other shards are not drawn yet; the last shard makes the gallery"
+                )
+                done = False
+            else:
+                finish_epoch(whole, results, epochs)
+        return done
+
+
+def finish_epoch(explanation: Explanation, results: Path, epochs: Sequence[int] = ()) -> None:
+    """The tables and pages of what is drawn; pages name also the `epochs` that this call has still to explain."""
     gallery.write_tables(explanation)
     gallery.write_cluster_pictures(explanation)
     gallery.write_panels(explanation)

@@ -135,19 +135,24 @@ def _open_lock(path: Path) -> Any:
         raise
 
 
+class Held(UserError):
+    """A folder in which another process writes."""
+
+
 @contextmanager
-def locked(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder for writing; what a killed writer left half written goes.
+def locked(folder: Path, refusal: str, shared: bool = False) -> Iterator[None]:
+    """Hold a folder for writing, alone or `shared` with others who do; what a killed writer left half written goes.
 
     Raises:
-        UserError: with `refusal`, if another process holds it; or if a link in it leads elsewhere.
+        Held: with `refusal`, if another process holds it.
+        UserError: if a link in it leads elsewhere.
     """
     refuse_links(folder)
     with _open_lock(folder / ".lock") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: {refusal}") from None
+            raise Held(f"{folder}: {refusal}") from None
         except OSError:  # a mounted Drive has no locks; there is one writer there
             pass
         sweep(folder)

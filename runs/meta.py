@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from console import UserError
+from console import MOST_PROCESSES, UserError
 from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Stamp:
     device: str = ""
     memory_format: str = "channels_last"
     versions: dict[str, str] = field(default_factory=dict)
+    processes: Annotated[int, Between(1, MOST_PROCESSES)] = 1  # that train together
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def make_stamp(device: "torch.device", packages: tuple[str, ...]) -> Stamp:
     import torch  # not for who only reads a run
 
     from machine.device import device_name
+    from machine.processes import world_size
 
     names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "faiss-gpu"]
     versions = {}
@@ -105,7 +107,7 @@ def make_stamp(device: "torch.device", packages: tuple[str, ...]) -> Stamp:
         except PackageNotFoundError:  # one of the two builds of faiss, or both
             continue
     versions |= {"python": platform.python_version(), "code": code_digest(packages)}
-    return Stamp(torch.get_num_threads(), device_name(device), versions=versions)
+    return Stamp(torch.get_num_threads(), device_name(device), versions=versions, processes=world_size())
 
 
 def code_digest(packages: tuple[str, ...]) -> str:

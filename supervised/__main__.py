@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import command, next_step
+from console import command, next_step, refuse_many
 from console.options import (
     above_zero,
     add_exp,
@@ -157,6 +157,7 @@ def add_test(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     options = build_parser().parse_args()
+    refuse_many(f"python -m supervised {options.command}")
     if options.command == "train":
         from supervised.launch import train_command as act
     elif options.command == "speedrun":
