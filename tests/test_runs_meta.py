@@ -1,6 +1,7 @@
 """run.json: what is written is read back; what is missing or wrong is named; runs of schema 1 still open."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -76,7 +77,9 @@ def test_begin_continue_or_refuse(tmp_path):
     with pytest.raises(UserError, match="another kind"):
         runs.find_begun(tmp_path / "exp", "supervised")
     with pytest.raises(UserError, match=r"--weight-decay 0.0 \(now 1\)"):
-        runs.refuse_differences(run, a_meta(config={"lr": 0.1, "weight_decay": 1}))
+        runs.refuse_differences(run, a_meta(1, config={"lr": 0.1, "weight_decay": 1}))
+    with pytest.raises(UserError, match="1 usable images, now 2"):
+        runs.refuse_differences(run, replace(meta, dataset=replace(meta.dataset, images=2)))
     with pytest.raises(UserError, match="other images"):
         runs.refuse_differences(run, a_meta(dataset=runs.Source("y", "y", "other", None, 5)))
     with pytest.raises(UserError, match="--limit None"):
