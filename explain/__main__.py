@@ -79,6 +79,28 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
 
 
+def add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="the photographs in a folder for each cluster, a table, and contact sheets to print",
+        allow_abbrev=False,
+        description="Copy photographs into a folder for each cluster, with a table and a PDF contact sheet of each. "
+        "Started again, it does only what is missing.",
+    )
+    add_run(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    add_what(parser, "N|latest")
+    parser.add_argument(
+        "--edits", type=Path, metavar="CSV", help="clusters and names as these edits leave them, saved in the gallery"
+    )
+    parser.add_argument("--clusters", type=numbers, metavar="N,N", help="these clusters only")
+    parser.add_argument(
+        "--selection", type=Path, metavar="FILE", help="these images only: a table with the column image, or a list"
+    )
+    parser.add_argument("--link", action="store_true", help="symbolic links to the photographs instead of copies")
+    add_reading(parser)
+
+
 def add_image(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "image",
@@ -245,6 +267,7 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
+    "export": (add_export, "explain.export:export_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
     "dots": (add_dots, "explain.dots:dots_command"),

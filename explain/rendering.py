@@ -206,7 +206,7 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     """A picture, enlarged by whole pixels if small, below its title in black on white, wrapped to its width."""
     times = max(1, -(-LEGIBLE // picture.height))
     large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
-    font = _letters()
+    font = letters()
     lines = [""]
     for word in title.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -269,7 +269,7 @@ def strip(pictures: list[np.ndarray], cell: int = 112) -> np.ndarray:
 
 def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
     """A label left of each row of a sheet, `step` pixels apart."""
-    font = _letters()
+    font = letters()
     left = round(max(font.getlength(label) for label in labels)) + 12
     whole = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0]), "white")
     whole.paste(Image.fromarray(sheet), (left, 0))
@@ -278,8 +278,9 @@ def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
     return np.asarray(whole)
 
 
-def _letters() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TITLE)
+def letters(size: int = TITLE) -> ImageFont.FreeTypeFont:
+    """The font of all pictures, `size` pixels high."""
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def read_picture(path: Path) -> Image.Image:
