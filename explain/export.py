@@ -61,7 +61,7 @@ class Export:
 
     @cached_property
     def rank(self) -> np.ndarray:
-        """(N,) place in the whole cluster, 1: nearest to the centroid; moved images, whose distance is unknown, last."""
+        """(N,) place in the whole cluster, 1: nearest to the centroid; images whose distance is unknown last."""
         found = np.zeros(len(self.run.ids), np.int64)
         for number in np.unique(self.clusters.assignment):
             members = np.flatnonzero(self.clusters.assignment == number)
