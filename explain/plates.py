@@ -1,7 +1,7 @@
 """Pictures on pages of paper: a PDF of A4 pages, each photograph above its name and its own size in pixels.
 
-A page is one picture (a JPEG of 300 dots an inch): that keeps a coin at some 50 kB, where a PDF that matplotlib writes
-stores pixels without loss, ten times as many bytes.
+A page is one picture, a JPEG of 300 dots an inch: some 40 kB a coin, where a PDF of matplotlib's stores pixels without
+loss.
 """
 
 import os
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from console import plain
 from datasets.decoding import FORMATS, BadImage, decode
-from explain.rendering import letters
+from explain.rendering import fitted, letters
 from machine.files import write_atomic
 from machine.reading import open_regular
 
@@ -83,29 +83,16 @@ def _page(plate: Plate, names: Sequence[str], cells: Sequence[tuple[Image.Image,
     draw = ImageDraw.Draw(page)
     large, normal, small = letters(LARGE), letters(NORMAL), letters(SMALL)
     wide = PAGE[0] - 2 * MARGIN
-    draw.text((MARGIN, 120), _fit(plain(plate.title), large, wide), "black", large)
-    draw.text((MARGIN, 222), _fit(plain(plate.facts), normal, wide), (70, 70, 70), normal)
+    draw.text((MARGIN, 120), fitted(plain(plate.title), large, wide), "black", large)
+    draw.text((MARGIN, 222), fitted(plain(plate.facts), normal, wide), (70, 70, 70), normal)
     for place, (name, (picture, pixels)) in enumerate(zip(names, cells, strict=True)):
         down, across = divmod(place, COLUMNS)
         left = MARGIN + across * (CELL + GAP)
         top = HEAD + down * (CELL + GAP + 2 * NORMAL)
         page.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-        draw.text((left, top + CELL + 8), _fit(plain(name), small, CELL), "black", small)
+        draw.text((left, top + CELL + 8), fitted(plain(name), small, CELL), "black", small)
         draw.text((left, top + CELL + 8 + SMALL + 6), pixels, (90, 90, 90), small)
     foot = PAGE[1] - FOOT
     draw.text((MARGIN, foot), FOOTER, (90, 90, 90), small)
     draw.text((PAGE[0] - MARGIN, foot), number, (90, 90, 90), small, anchor="ra")
     return page
-
-
-def _fit(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The text, or its beginning and end around an ellipsis where it is wider."""
-    if font.getlength(text) <= width:
-        return text
-    kept = len(text)
-    while kept > 2:
-        kept -= 1
-        short = f"{text[: kept // 3]}…{text[-(kept - kept // 3) :]}"
-        if font.getlength(short) <= width:
-            return short
-    return "…"
