@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
@@ -21,7 +21,7 @@ MOSTLY = 0.5  # share of a flow's images that end in a coloured cluster, from wh
 GAP, WIDTH = 0.5, 0.04  # share of a column's height between blocks; width of a block, in distances between columns
 OTHERS = -1
 GREY = (0.72, 0.72, 0.72)
-PALETTE = [*matplotlib.colormaps["tab10"].colors[:7], *matplotlib.colormaps["tab10"].colors[8:], (0.1, 0.1, 0.35)]
+PALETTE: list[tuple[float, ...]] = [to_rgb(f"C{i}") for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)] + [(0.1, 0.1, 0.35)]
 
 
 @dataclass(frozen=True)

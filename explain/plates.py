@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from console import plain
 from datasets.decoding import FORMATS, BadImage, decode
-from explain.rendering import fitted, letters
+from datasets.lettering import fitted, letters
 from machine.files import write_atomic
 from machine.reading import open_regular
 

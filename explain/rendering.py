@@ -11,9 +11,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from console import UserError
+from datasets.lettering import letters, wrapped
 from explain.attribution.registry import COLOURS, Method
 from machine.reading import Damaged, open_regular
 
@@ -211,35 +212,13 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     """A picture, enlarged by whole pixels if small, below its title in black on white, wrapped to its width."""
     times = max(1, -(-LEGIBLE // picture.height))
     large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
-    font = letters()
+    font = letters(TITLE)
     lines = wrapped(title, font, large.width - 8)
     above = len(lines) * (TITLE + 4) + 6
     sheet = Image.new("RGB", (large.width, large.height + above), "white")
     ImageDraw.Draw(sheet).multiline_text((4, 2), "\n".join(lines), "black", font, spacing=3)
     sheet.paste(large, (0, above))
     return sheet
-
-
-def wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
-    """A text in lines of at most `width` pixels; a word that is longer has its own."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
-
-
-def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
-    """A text, or its beginning and end around an ellipsis where it is wider than `width` pixels."""
-    for kept in range(len(text), 2, -1):
-        begin = kept // 3
-        short = text if kept == len(text) else f"{text[:begin]}…{text[begin - kept :]}"
-        if font.getlength(short) <= width:
-            return short
-    return text if font.getlength(text) <= width else "…"
 
 
 def enlarge(picture: Image.Image) -> Image.Image:
@@ -290,18 +269,13 @@ def strip(pictures: list[np.ndarray], cell: int = 112) -> np.ndarray:
 
 def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
     """A label left of each row of a sheet, `step` pixels apart."""
-    font = letters()
+    font = letters(TITLE)
     left = round(max(font.getlength(label) for label in labels)) + 12
     whole = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0]), "white")
     whole.paste(Image.fromarray(sheet), (left, 0))
     for row, label in enumerate(labels):
         ImageDraw.Draw(whole).text((6, row * step + step // 2 - TITLE // 2), label, "black", font)
     return np.asarray(whole)
-
-
-def letters(size: int = TITLE) -> ImageFont.FreeTypeFont:
-    """The font of all pictures, `size` pixels high."""
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
 
 
 def read_picture(path: Path) -> Image.Image:

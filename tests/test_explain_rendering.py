@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from console import UserError
+from datasets.lettering import fitted, letters, wrapped
 from explain.attribution import METHODS, Asked
 from explain.attribution.registry import COLOURS
 from explain.drawing import summarise
@@ -20,13 +21,10 @@ from explain.rendering import (
     draw,
     encode,
     enlarge,
-    fitted,
     is_degenerate,
-    letters,
     normalise_heat,
     overlay,
     overlay_of,
-    wrapped,
 )
 
 PHOTOGRAPH = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
@@ -199,7 +197,7 @@ def test_pixels_on_their_own_lie_on_a_quiet_ground(colours):
 
 
 def test_a_text_is_wrapped_and_fitted_to_its_width():
-    font = letters()
+    font = letters(14)
     lines = wrapped("photographs of coins, the most typical first", font, 120)
     assert len(lines) > 2
     assert all(font.getlength(line) <= 120 for line in lines)

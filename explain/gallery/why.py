@@ -10,9 +10,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from console import plain
+from datasets.lettering import fitted, letters, wrapped
 from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.record import Explanation, is_there
-from explain.rendering import bar_as_drawn, encode_sheet, fitted, letters, panels, read_picture, wrapped
+from explain.rendering import bar_as_drawn, encode_sheet, panels, read_picture
 from machine.files import write_atomic
 
 COINS = 4  # on a cluster's picture
