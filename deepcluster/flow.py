@@ -21,7 +21,7 @@ MOSTLY = 0.5  # share of a flow's images that end in a coloured cluster, from wh
 GAP, WIDTH = 0.5, 0.04  # share of a column's height between blocks; width of a block, in distances between columns
 OTHERS = -1
 GREY = (0.72, 0.72, 0.72)
-PALETTE: list[tuple[float, ...]] = [to_rgb(f"C{i}") for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)] + [(0.1, 0.1, 0.35)]
+PALETTE: Sequence[tuple[float, ...]] = [to_rgb(f"C{i}") for i in (0, 1, 2, 3, 4, 5, 6, 8, 9)] + [(0.1, 0.1, 0.35)]
 
 
 @dataclass(frozen=True)
