@@ -106,6 +106,20 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     add_reading(parser)
 
 
+def add_film(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "film",
+        help="an animated GIF of how the maps of some images change over the epochs",
+        allow_abbrev=False,
+        description="Put the pictures of some images, as `draw --epoch all` made them, into an animated GIF.",
+    )
+    add_run(parser)
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where the pictures are (default: as for draw)")
+    parser.add_argument("--images", nargs="+", required=True, metavar="NAME", help="which, as in images.csv")
+    parser.add_argument("--method", type=method, metavar="NAME", help="whose map (that of the clusters' mean)")
+    parser.add_argument("--out", type=Path, default=Path("film.gif"), metavar="FILE", help="the GIF (film.gif)")
+
+
 def add_image(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "image",
@@ -273,6 +287,7 @@ COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = 
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
     "export": (add_export, "explain.export:export_command"),
+    "film": (add_film, "explain.film:film_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
     "dots": (add_dots, "explain.dots:dots_command"),
@@ -314,6 +329,13 @@ def numbers(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of clusters like 3,7,12")
     return tuple(int(part) for part in parts)
+
+
+def method(text: str) -> str:
+    try:
+        return parse(text).key
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def methods(text: str) -> tuple[Asked, ...]:
