@@ -174,7 +174,7 @@ def _draw_blocks(
     places: Sequence[dict[int, tuple[float, float]]],
     coloured: Sequence[int],
 ) -> None:
-    """Each cluster as a bar with its number: in the first epoch to its left, else to its right where there is room."""
+    """Each cluster as a bar with its number, to its left; in the last epoch to its right."""
     for column, (assignment, where) in enumerate(zip(shown, places, strict=True)):
         last = column == len(shown) - 1
         for number, (top, bottom) in where.items():
