@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | invariance | explain | pixelflip"""
+"""python -m benchmarks training | agreement | invariance | explain | scale | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ COMMANDS = {
         "benchmarks.invariance", "how often another photograph of a painted coin moves it to another cluster"
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
+    "scale": Benchmark("benchmarks.scale", "memory, time and bytes of every stage at any number of images"),
     "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),
 }
 

@@ -98,20 +98,27 @@ def paint_command(options: argparse.Namespace) -> None:
 
 
 def check_command(options: argparse.Namespace) -> None:
+    import numpy as np
+
     from datasets import open_dataset
-    from datasets.check import SIDE, coins_of, contact_sheet, examine
+    from datasets.check import SIDE, coins_of, contact_sheet, examine, file_sizes, odd_sizes, write_table
     from datasets.exclude import write_list
     from datasets.folder import refuse_inside
 
     if not options.sheet.parent.is_dir():
         raise UserError(f"{options.sheet.parent}: no such folder: --sheet names a file in an existing one")
     refuse_inside(options.sheet, options.data, "--sheet")
+    table = options.sheet.with_suffix(".csv")
+    if table == options.sheet:
+        raise UserError(f"--sheet {options.sheet}: is to be a picture (.jpg, .png); the table lies beside it")
     if options.exclude_out is not None:
         if not options.exclude_out.parent.is_dir():
             raise UserError(f"{options.exclude_out.parent}: no such folder: --exclude-out names a file in one")
         refuse_inside(options.exclude_out, options.data, "--exclude-out")
-        if options.exclude_out.resolve() == options.sheet.resolve():
-            raise UserError(f"--exclude-out {options.exclude_out}: is the --sheet, too: name another file")
+        if options.exclude_out.resolve() in (options.sheet.resolve(), table.resolve()):
+            raise UserError(
+                f"--exclude-out {options.exclude_out}: is the --sheet, too, or its table: name another file"
+            )
     dataset = open_dataset(options.data, SIDE, workers=options.workers, mnist_dir=options.mnist_dir)
     shapes = dataset.pixels.shape
     print(f"{dataset.name}: {len(dataset)} usable images, {len(dataset.skipped)} files passed over")
@@ -124,14 +131,21 @@ def check_command(options: argparse.Namespace) -> None:
     if dataset.labels is not None:
         counts = Counter(dataset.labels)
         print("folders: " + ", ".join(f"{label or '(none)'} {count}" for label, count in counts.most_common(30)))
-    report = examine(dataset)
-    groups = [", ".join(repr(name) for name in group[:4]) for group in report.duplicates]
+    sizes = file_sizes(dataset)
     coins = [] if dataset.name == "mnist" else coins_of(dataset, options.workers)
+    report = examine(dataset, coins, pairs=bool(coins))
+    groups = [", ".join(repr(name) for name in group[:4]) for group in report.duplicates]
     lists = [
         ("groups of duplicates", groups),
+        ("nearly the same", [f"{one!r}, {other!r}: {value:.3f}" for one, other, value in report.near]),
         ("blurred", [repr(name) for name in report.blurred]),
         ("dark", [repr(name) for name in report.dark]),
+        ("over-exposed", [repr(name) for name in report.burnt]),
     ]
+    if sizes is not None:
+        usual = int(np.median(sizes.min(1)))
+        odd = [f"{dataset.ids[i]!r}: {sizes[i, 0]} x {sizes[i, 1]}" for i in np.flatnonzero(odd_sizes(sizes))]
+        lists.append((f"odd sizes (the usual shorter side is {usual} pixels)", odd))
     if coins:
         named = [(repr(name), found) for name, found in zip(dataset.ids, coins, strict=True)]
         lists += [
@@ -148,8 +162,9 @@ def check_command(options: argparse.Namespace) -> None:
     if options.exclude_out is not None:
         count = write_list(options.exclude_out, report, dataset.skipped)
         print(f"{options.exclude_out}: {count} of them: strike out what shall stay, then train with --exclude")
-    contact_sheet(dataset, options.sheet, coins)
-    print(f"Look at {options.sheet}.")
+    write_table(table, dataset, report, sizes, coins)
+    contact_sheet(dataset, options.sheet, coins, report)
+    print(f"Look at {options.sheet}; {table} has what each image measures.")
 
 
 def prepare_command(options: argparse.Namespace) -> None:

@@ -52,7 +52,7 @@ def write_list(path: Path, report: Report, skipped: Sequence[tuple[str, str]]) -
     for group in report.duplicates:
         for name in group[1:]:
             reasons.setdefault(name, []).append(f"duplicate of {group[0]}")
-    for title, names in (("blurred", report.blurred), ("dark", report.dark)):
+    for title, names in (("blurred", report.blurred), ("dark", report.dark), ("over-exposed", report.burnt)):
         for name in names:
             reasons.setdefault(name, []).append(title)
     rows = [{"image": name, "reason": plain(", ".join(why))} for name, why in reasons.items()]

@@ -1,4 +1,4 @@
-"""python -m deepcluster train | predict | features | compare | pairs | import"""
+"""python -m deepcluster train | predict | features | compare | figures | pairs | import"""
 
 import argparse
 import sys
@@ -93,6 +93,12 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("--data", metavar="DATA", help="where the images are now, if they were moved")
     add_machine(compare)
     add_reading(compare)
+
+    drawn = commands.add_parser("figures", help="draw curves, sizes and flow of the clusters again, for a text too")
+    add_run(drawn)
+    drawn.add_argument(
+        "--figure", action="append", choices=["svg", "pdf"], default=[], help="of this kind too (besides PNG)"
+    )
 
     pairs = commands.add_parser("pairs", help="lay each coin on its nearest ones and compare")
     add_run(pairs)
@@ -350,6 +356,8 @@ def main() -> None:
         from deepcluster.predict import features_command as act
     elif options.command == "compare":
         from deepcluster.compare import compare_command as act
+    elif options.command == "figures":
+        from deepcluster.figures import figures_command as act
     elif options.command == "pairs":
         from deepcluster.pairs import pairs_command as act
     else:

@@ -16,6 +16,7 @@ from deepcluster.clustering import Clustering
 from deepcluster.config import Config
 from deepcluster.epoch import Loss, State
 from deepcluster.features import Embedding
+from deepcluster.flow import draw_flow
 from deepcluster.models import check_arguments
 from machine.device import synchronise
 from runs import Clusters, Run
@@ -76,6 +77,7 @@ class Journal:
         if self.writes and not is_younger(newest, self.run.path / "latest.pt"):
             self.run.write_log(state.log)
             figures.draw(self.run, state.log)
+            draw_flow(self.run)
 
     def clustered(self, epoch: int, found: Clustering) -> None:
         """Epoch's clusters, on disk before it trains."""
@@ -105,6 +107,8 @@ class Journal:
             last = state.epoch == self.config.epochs
             self._saving.spend(lambda: self.run.write_latest(snapshot(state)), last)
             self._drawing.spend(lambda: figures.draw(self.run, state.log), last)
+            if last:
+                draw_flow(self.run)
             if self._scalars is not None:
                 for name, value in state.log[-1].items():
                     if isinstance(value, int | float):

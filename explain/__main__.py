@@ -47,7 +47,11 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         "--pick", choices=["typical", "atypical", "random"], default="typical", help="which ones (typical)"
     )
     what.add_argument("--methods", type=methods, metavar="NAME,NAME:OPTION=VALUE", default=None, help=described())
-    what.add_argument("--format", choices=["png", "jpeg", "webp"], default="png", help="of the pictures (png)")
+    what.add_argument(
+        "--format",
+        choices=["png", "jpeg", "webp"],
+        help="of the pictures (png; of runs of more than 2,000 images webp, a seventh of the bytes)",
+    )
     what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
 
@@ -72,6 +76,7 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     running.add_argument(
         "--shard", type=shard, metavar="I/N", help="draw the I-th of N shards of the images; the last makes the gallery"
     )
+    running.add_argument("--zip", action="store_true", help="put all of it into one zip beside the folder, too")
     add_machine(running)
     add_reading(running)
 
@@ -84,6 +89,40 @@ def add_apply(commands: argparse._SubParsersAction) -> None:
     )
     add_run(parser)
     parser.add_argument("--edits", type=Path, required=True, metavar="CSV", help="saved by the gallery's button")
+
+
+def add_export(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="the photographs in a folder for each cluster, a table, and contact sheets to print",
+        description="Copy photographs into a folder for each cluster, with a table and a PDF contact sheet of each. "
+        "Started again, it does only what is missing.",
+    )
+    add_run(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="new folder")
+    add_what(parser, "N|latest")
+    parser.add_argument(
+        "--edits", type=Path, metavar="CSV", help="clusters and names as these edits leave them, saved in the gallery"
+    )
+    parser.add_argument("--clusters", type=numbers, metavar="N,N", help="these clusters only")
+    parser.add_argument(
+        "--selection", type=Path, metavar="FILE", help="these images only: a table with the column image, or a list"
+    )
+    parser.add_argument("--link", action="store_true", help="symbolic links to the photographs instead of copies")
+    add_reading(parser)
+
+
+def add_film(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "film",
+        help="an animated GIF of how the maps of some images change over the epochs",
+        description="Put the pictures of some images, as `draw --epoch all` made them, into an animated GIF.",
+    )
+    add_run(parser)
+    parser.add_argument("--results", type=Path, metavar="DIR", help="where the pictures are (default: as for draw)")
+    parser.add_argument("--images", nargs="+", required=True, metavar="NAME", help="which, as in images.csv")
+    parser.add_argument("--method", type=method, metavar="NAME", help="whose map (that of the clusters' mean)")
+    parser.add_argument("--out", type=Path, default=Path("film.gif"), metavar="FILE", help="the GIF (film.gif)")
 
 
 def add_image(commands: argparse._SubParsersAction) -> None:
@@ -247,6 +286,8 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
 COMMANDS: dict[str, tuple[Callable[[argparse._SubParsersAction], None], str]] = {
     "draw": (add_draw, "explain.results:draw_command"),
     "apply": (add_apply, "explain.edits:apply_command"),
+    "export": (add_export, "explain.export:export_command"),
+    "film": (add_film, "explain.film:film_command"),
     "image": (add_image, "explain.image:image_command"),
     "maximise": (add_maximise, "explain.maximisation:maximise_command"),
     "dots": (add_dots, "explain.dots:dots_command"),
@@ -295,6 +336,13 @@ def numbers(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of clusters like 3,7,12")
     return tuple(int(part) for part in parts)
+
+
+def method(text: str) -> str:
+    try:
+        return parse(text).key
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def methods(text: str) -> tuple[Asked, ...]:

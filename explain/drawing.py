@@ -5,6 +5,7 @@ continued by the next one, which does only what is missing.
 """
 
 import os
+import shutil
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from console import bar_settings
+from console import UserError, bar_settings
 from datasets.view import COLOURLESS
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.attribution.registry import PEAK
@@ -49,7 +50,7 @@ def draw_missing(explanation: Explanation) -> Record:
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool, bar:
         for begin in range(0, len(todo), PIECE):
             piece = todo[begin : begin + PIECE]
-            written: list[Future[None]] = []
+            written: list[Future[int]] = []
             parts = []
             for start in range(0, len(piece), batch):
                 some = piece[start : start + batch]
@@ -57,7 +58,11 @@ def draw_missing(explanation: Explanation) -> Record:
                 images = subject.images(some)
                 maps, numbers = explain_batch(explanation, some, images, asked)
                 parts.append(summarise(maps, numbers, asked, some, explanation.heat_key))
-                _wait(written)  # of the batch before: at most one batch waits for the disk
+                size = _wait(written)  # of the batch before: at most one batch waits for the disk
+                if begin == 0 and start == batch:
+                    say_beforehand(
+                        explanation, {key: len(rows_of) for key, rows_of in absent.items()}, size, batch, todo
+                    )
                 seen = subject.photographs(images) if VIEW in maps else None
                 written = write_batch(pool, explanation, some, subject.drawn_on(some, images), seen, maps, absent)
                 bar.update(len(some))
@@ -125,8 +130,10 @@ def write_batch(
     seen: np.ndarray | None,
     maps: dict[str, np.ndarray],
     absent: dict[str, set[int]],
-) -> list[Future[None]]:
-    """Let the pool draw and write a batch while the next is computed; `absent`: key -> images without that picture.
+) -> list[Future[int]]:
+    """Let the pool draw and write a batch while the next is computed; each future gives the bytes it has written.
+
+    `absent`: key -> images without that picture.
 
     Maps are drawn on `photographs` (B, H, W, 3), VIEW's on what the network has `seen`.
     """
@@ -134,7 +141,8 @@ def write_batch(
     for number in {int(paths.assignment[row]) for row in rows}:
         (paths.folder / str(number)).mkdir(exist_ok=True)
 
-    def one(i: int, row: int) -> None:
+    def one(i: int, row: int) -> int:
+        size = 0
         for asked in choice.methods:
             if row not in absent[asked.key]:
                 continue
@@ -143,14 +151,41 @@ def write_batch(
             else:
                 below = seen[i] if asked.name == VIEW and seen is not None else photographs[i]
                 picture = draw(asked.method, maps[asked.key][i], below, choice.colours)
-            write_atomic(paths.of(row, asked.key), encode(picture, choice.format), durable=False)
+            content = encode(picture, choice.format)
+            write_atomic(paths.of(row, asked.key), content, durable=False)
+            size += len(content)
+        return size
 
     return [pool.submit(one, i, int(row)) for i, row in enumerate(rows)]
 
 
-def _wait(futures: list[Future[None]]) -> None:
-    for future in futures:
-        future.result()
+def say_beforehand(explanation: Explanation, files: dict[str, int], size: int, drawn: int, todo: np.ndarray) -> None:
+    """What the pictures will take, by the first `drawn` images' `size` bytes.
+
+    Args:
+        explanation: whose pictures they are.
+        files: to draw, by method.
+        size: bytes of the first.
+        drawn: images that took them.
+        todo: images to draw.
+
+    Raises:
+        UserError: if the disk has no room for them.
+    """
+    needed, free = size / drawn * len(todo), shutil.disk_usage(explanation.folder).free
+    told = f"{len(todo)} images: about {needed / 1e6:.0f} MB of pictures in {sum(files.values())} files"
+    smaller = "" if explanation.choice.format == "webp" else "; --format webp takes a fraction"
+    tqdm.write(f"{told} ({explanation.choice.format}{smaller}), by the first {drawn}")
+    if needed > free:
+        raise UserError(
+            f"{explanation.folder}: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free: free some "
+            "space, choose another --results, --per-cluster, or another --format"
+        )
+
+
+def _wait(futures: list[Future[int]]) -> int:
+    """Bytes that they have written."""
+    return sum(future.result() for future in futures)
 
 
 def _of_same_methods(parts: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:

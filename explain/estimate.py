@@ -9,7 +9,7 @@ import numpy as np
 from console import duration, megabytes
 from explain.choice import Choice, chosen_rows
 from explain.drawing import draw_missing
-from explain.record import Explanation
+from explain.record import PIECES, Explanation
 from explain.scores import Scores, score_images
 from explain.subject import Subject
 from machine.device import where_in_words
@@ -49,7 +49,7 @@ def tell_plan(subject: Subject, choice: Choice, results: Path) -> None:
 
 def _draw(subject: Subject, choice: Choice, scores: Scores, folder: Path, rows: np.ndarray) -> tuple[float, float]:
     """Draw some images into a folder of their own: seconds and bytes of one."""
-    (folder / ".pieces").mkdir(parents=True)
+    (folder / PIECES).mkdir(parents=True)
     begun = time.perf_counter()
     draw_missing(Explanation(subject, choice, folder, scores, rows))
     seconds = time.perf_counter() - begun

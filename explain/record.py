@@ -197,9 +197,8 @@ def file_names(ids: Sequence[str]) -> list[str]:
     """
     plain = []
     for name in ids:
-        stem = unicodedata.normalize("NFC", name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1][1:] else name)
-        safe = re.sub(r"[^\w.-]+", "_", stem).strip("._-").encode()[:120].decode(errors="ignore")
-        plain.append(safe or "image")
+        stem = name.rsplit(".", 1)[0] if "." in name.rsplit("/", 1)[-1][1:] else name
+        plain.append(safe_name(stem) or "image")
     seen = Counter(name.casefold() for name in plain)
     return [
         safe
@@ -207,6 +206,12 @@ def file_names(ids: Sequence[str]) -> list[str]:
         else f"{safe}-{sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:10]}"
         for safe, name in zip(plain, ids, strict=True)
     ]
+
+
+def safe_name(text: str) -> str:
+    """Part of a file's name, up to 120 bytes: letters, digits, - and . of any script, else _; perhaps ''."""
+    safe = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", text))
+    return safe.strip("._-").encode()[:120].decode(errors="ignore")
 
 
 def is_there(path: Path) -> bool:

@@ -11,9 +11,10 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from console import UserError
+from datasets.lettering import letters, wrapped
 from explain.attribution.registry import COLOURS, Method
 from machine.reading import Damaged, open_regular
 
@@ -21,6 +22,11 @@ from machine.reading import Damaged, open_regular
 LOOK_UPS = {
     name: (np.asarray(matplotlib.colormaps[name](np.arange(256)))[:, :3] * 255).round().astype(np.uint8)
     for name in COLOURS
+}
+# The same for pixels on their own: black where there is nothing, so that the ground is quiet in all of them.
+QUIET = {
+    name: table if table[0].max() < 16 else (table * np.minimum(np.arange(256) / 48, 1)[:, None]).astype(np.uint8)
+    for name, table in LOOK_UPS.items()
 }
 OPAQUE = 0.8  # how opaque the most lies on the photograph; opacity follows the value, so nothing leaves it as it is
 # That of changes, around 0: -1 (it was needed) red as the most of a heat map, 0 white, 1 (it was in the way) blue.
@@ -90,7 +96,7 @@ def draw(method: Method, values: np.ndarray, photograph: np.ndarray, colours: st
     if method.kind == "view":
         return framed(overlay(normalise_heat(values[0]), photograph, colours))
     if method.kind == "fine":
-        return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2], colours)
+        return coloured(normalise_heat(values.max(0), robust=True), photograph.shape[:2], QUIET[colours])
     return overlay(normalise_heat(values[0]), photograph, colours)
 
 
@@ -140,12 +146,12 @@ def change(values: np.ndarray, photograph: np.ndarray) -> Image.Image:
     return picture
 
 
-def coloured(heat: np.ndarray | None, shape: tuple[int, ...], colours: str = COLOURS[0]) -> Image.Image:
-    """(H, W) in 0..1 through the look-up table; `shape` (H, W) is asked for where there is no heat."""
+def coloured(heat: np.ndarray | None, shape: tuple[int, ...], table: np.ndarray) -> Image.Image:
+    """(H, W) in 0..1 through a look-up table; `shape` (H, W) is asked for where there is no heat."""
     if heat is None:
         return Image.new("L", (shape[1], shape[0]), EMPTY)
     picture = Image.fromarray((heat * 255).round().astype(np.uint8)).convert("P")
-    picture.putpalette(LOOK_UPS[colours].tobytes())
+    picture.putpalette(table.tobytes())
     return picture
 
 
@@ -155,7 +161,7 @@ def overlay(heat: np.ndarray | None, photograph: np.ndarray, colours: str = COLO
     if heat is None:
         return grey
     opacity = Image.fromarray((heat * (OPAQUE * 255)).round().astype(np.uint8))
-    return Image.composite(coloured(heat, heat.shape, colours).convert("RGB"), grey.convert("RGB"), opacity)
+    return Image.composite(coloured(heat, heat.shape, LOOK_UPS[colours]).convert("RGB"), grey.convert("RGB"), opacity)
 
 
 def bar_as_drawn(colours: str, stops: int = 17) -> list[tuple[int, int, int]]:
@@ -206,14 +212,8 @@ def titled(picture: Image.Image, title: str) -> Image.Image:
     """A picture, enlarged by whole pixels if small, below its title in black on white, wrapped to its width."""
     times = max(1, -(-LEGIBLE // picture.height))
     large = picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST).convert("RGB")
-    font = _letters()
-    lines = [""]
-    for word in title.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= large.width - 8 or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
+    font = letters(TITLE)
+    lines = wrapped(title, font, large.width - 8)
     above = len(lines) * (TITLE + 4) + 6
     sheet = Image.new("RGB", (large.width, large.height + above), "white")
     ImageDraw.Draw(sheet).multiline_text((4, 2), "\n".join(lines), "black", font, spacing=3)
@@ -269,17 +269,13 @@ def strip(pictures: list[np.ndarray], cell: int = 112) -> np.ndarray:
 
 def _labelled(sheet: np.ndarray, labels: list[str], step: int) -> np.ndarray:
     """A label left of each row of a sheet, `step` pixels apart."""
-    font = _letters()
+    font = letters(TITLE)
     left = round(max(font.getlength(label) for label in labels)) + 12
     whole = Image.new("RGB", (sheet.shape[1] + left, sheet.shape[0]), "white")
     whole.paste(Image.fromarray(sheet), (left, 0))
     for row, label in enumerate(labels):
         ImageDraw.Draw(whole).text((6, row * step + step // 2 - TITLE // 2), label, "black", font)
     return np.asarray(whole)
-
-
-def _letters() -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), TITLE)
 
 
 def read_picture(path: Path) -> Image.Image:

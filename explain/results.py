@@ -20,6 +20,7 @@ from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.estimate import tell_plan
+from explain.packing import check_zip, pack
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
@@ -32,6 +33,7 @@ from machine.reading import Damaged, read_json, shown, typed, whole_number
 from runs import Run
 
 SCHEMA = 2
+LOSSLESS = 2000  # images of a run up to which pictures are kept without loss by default
 DOTS, FLIPS = "dots", "pixelflip"  # sub-folders of what `explain dots` and `explain pixelflip` write
 
 
@@ -55,20 +57,22 @@ def draw_command(options: argparse.Namespace) -> None:
     epochs = epochs_to_explain(run, options.epoch)
     if options.assignments is not None and len(epochs) > 1:
         raise UserError("--assignments belongs to one epoch: name it with --epoch")
+    results: Path = options.results or default_results(run.path)
     choice = Choice(
         methods=options.methods or default_methods(run.meta.view.name != PHOTOGRAPH),
         target=options.target,
         clusters=options.clusters,
         per_cluster=options.per_cluster,
         pick=options.pick,
-        format=options.format,
+        format=options.format or choose_format(results, run, options.per_cluster),
         map=options.map,
         colours=options.colours,
     )
     shard = shard_of(options.shard)
     device = use_device(device_here(options.device), run.meta.stamp.threads)
-    results: Path = options.results or default_results(run.path)
     check_results(results, run)
+    if options.zip:
+        check_zip(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     for epoch in epochs:
@@ -97,7 +101,19 @@ def draw_command(options: argparse.Namespace) -> None:
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]
         print(f"{gone} of {len(run.ids)} images are not there any more (the first: {first!r}); skipped.csv names them")
+    if options.zip:
+        with locked(results, "another explain is writing here: wait for it, then give --zip again"):
+            packed = pack(results)
+        print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB, all of it in one file")
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
+
+
+def choose_format(results: Path, run: Run, per_cluster: int | None) -> str:
+    """The pictures' format where none is asked for: as before, else without loss, unless there are very many."""
+    kept = read_results(results) if results.is_dir() else None
+    if kept is not None:
+        return kept.format
+    return "png" if per_cluster is not None or len(run.ids) <= LOSSLESS else "webp"
 
 
 def begin_epoch(subject: Subject, choice: Choice, results: Path) -> Explanation:

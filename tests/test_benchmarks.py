@@ -11,6 +11,7 @@ from conftest import photograph, refused, run_module
 
 from benchmarks.__main__ import COMMANDS
 from benchmarks.agreement import OURS, TITLES, Trained, markdown, ratios, read_table
+from benchmarks.scale import Taken, at_many, family, on_disk, table, watch
 from benchmarks.setting import Ratio
 from benchmarks.training import Seconds, Task, cold_cache, fastest, paper_config, reference_batches, reference_features
 from console import UserError
@@ -156,3 +157,33 @@ def test_the_reference_sees_the_files_it_is_given(photographs):
     assert [targets.tolist() for _, targets in batches] == [[7, 5], [7]]
     assert torch.equal(batches[0][0][0], batches[1][0][0])
     assert reference_features(untrained(task.config), task).shape == (3, 4096)
+
+
+def test_a_stage_is_watched_with_what_it_starts(tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "hungry.py").write_text(
+        "import subprocess, sys, time\n"
+        "kept = bytearray(b'x' * (80 << 20))\n"
+        "opened = [open(__file__) for _ in range(30)]\n"
+        "open('left.bin', 'wb').write(b'y' * 1000)\n"
+        "if len(sys.argv) == 1: subprocess.run([sys.executable, __file__, 'child'])\n"
+        "time.sleep(1)\n"
+    )
+    taken = watch("eating", 10, ["hungry"], work)
+    assert 80 < taken.peak < 400
+    assert taken.own > 160  # it and its child
+    assert taken.opened >= 30
+    assert (taken.size, taken.files) == (1000, 1)
+    with pytest.raises(UserError, match=r"ended with 1: .*No module named nothing"):
+        watch("failing", 10, ["nothing"], work)
+    assert family(os.getpid())[0] == os.getpid()
+    assert on_disk(work)[1] == 2
+
+
+def test_the_line_through_two_numbers_is_drawn_to_many():
+    small = Taken("train", 100, 10.0, 500, 400, 20, 1000, 30)
+    large = Taken("train", 300, 20.0, 500, 390, 20, 3000, 30)
+    many = at_many([large, small], "train", 1100)
+    assert (many.seconds, many.peak, many.own, many.opened, many.size, many.files) == (60, 500, 400, 20, 11000, 30)
+    assert table([many])[2] == "| train | 1,100 | 60.0 | 54.5 | 500 | 400 | 20 | 0.0 | 30 |"

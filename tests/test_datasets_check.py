@@ -1,8 +1,12 @@
 import numpy as np
-from conftest import photograph, refused, run_module
+import pytest
+from conftest import ROOT, photograph, refused, run_module
 from PIL import Image, ImageFilter
 
+from datasets import Dataset, Pixels, check, open_dataset
 from machine.files import read_csv
+
+EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
 
 
 def test_check_counts_and_names(tmp_path):
@@ -25,6 +29,12 @@ def test_check_counts_and_names(tmp_path):
     sheet = Image.open(tmp_path / "sheet.jpg")
     assert sheet.width == 1440
     assert np.asarray(sheet).std() > 20
+    table = {row["image"]: row for row in read_csv(tmp_path / "sheet.csv")}
+    assert "blurred" in table["out-of-focus.jpg"]["flags"]
+    assert float(table["out-of-focus.jpg"]["sharpness"]) < 0.6
+    assert (table["03.jpg"]["width"], table["03.jpg"]["coins"]) == ("300", "1")
+    assert table["letter.doc"]["flags"] == "passed over: not an image"
+    assert len(table) == 24
     listed = tmp_path / "exclude.csv"
     result = run_module("datasets", "check", root, "--sheet", tmp_path / "sheet.jpg", "--exclude-out", listed)
     assert result.returncode == 0, result.stderr
@@ -66,3 +76,70 @@ def test_paint_and_its_refusals(tmp_path):
 def test_wrong_numbers_are_one_sentence(tmp_path):
     for arguments in (["check", tmp_path, "--workers", "-1"], ["prepare", tmp_path, "--size", "0"]):
         assert "from 1" in refused(run_module("datasets", *arguments))
+
+
+def a_dataset(pictures) -> Dataset:
+    names = [f"{i}.png" for i in range(len(pictures))]
+    return Dataset("x", "x", "k", "p", names, None, [], Pixels.of(pictures))
+
+
+def pictures_of_noise(count: int, side: int = 256) -> list[np.ndarray]:
+    """Each a design of its own, of the same sharpness and brightness."""
+    rng = np.random.default_rng(2)
+    coarse = [rng.integers(60, 180, (16, 16)).astype(np.uint8) for _ in range(count)]
+    large = [np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC)) for one in coarse]
+    return [np.clip(one[:, :, None] + rng.normal(0, 6, (side, side, 3)), 0, 255).astype(np.uint8) for one in large]
+
+
+def test_what_is_unlike_the_set_is_said_though_no_threshold_is_passed():
+    pictures = pictures_of_noise(12)
+    assert check.examine(a_dataset(pictures), pairs=True).flags() == {}
+    soft = np.asarray(Image.fromarray(pictures[0]).filter(ImageFilter.GaussianBlur(1.2)))
+    dim, burnt = (pictures[1] * 0.6).astype(np.uint8), np.minimum(pictures[2].astype(int) + 100, 255).astype(np.uint8)
+    again = np.clip(pictures[3][::2, ::2].repeat(2, 0).repeat(2, 1) * 0.9 + 9, 0, 255).astype(np.uint8)
+    report = check.examine(a_dataset([*pictures, soft, dim, burnt, again]), pairs=True)
+    assert report.blurred == ["12.png", "15.png"]  # an enlarged copy has no finer detail either
+    assert report.dark == ["13.png"]
+    assert report.burnt == ["14.png"]
+    assert ("3.png", "15.png") in [pair[:2] for pair in report.near]
+    assert dict(report.flags())["15.png"] == ["blurred", "nearly the same as 3.png"]
+
+
+def test_pairs_are_the_same_whatever_the_blocks(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(20, 8)).astype(np.float32)
+    vectors[17], vectors[9] = vectors[3], vectors[4] + 0.01
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    whole = check._alike(vectors)
+    assert {pair[:2] for pair in whole} >= {(3, 17), (4, 9)}
+    assert all(a < b for a, b, _ in whole)
+    monkeypatch.setattr(check, "BLOCK", 6)
+    assert [pair[:2] for pair in check._alike(vectors)] == [pair[:2] for pair in whole]
+
+
+def test_sizes_far_from_the_usual_are_odd():
+    sizes = np.array([[300, 200], [200, 310], [220, 210], [90, 100], [900, 800], [0, 0]])
+    assert check.odd_sizes(sizes).tolist() == [False, False, False, True, True, False]
+
+
+def test_the_sheet_begins_with_the_least_sharp_and_the_darkest_in_frames(tmp_path):
+    pictures = [picture[:64, :64] for picture in pictures_of_noise(40)]
+    dataset = a_dataset([np.ascontiguousarray(picture) for picture in pictures])
+    report = check.examine(dataset)
+    check.contact_sheet(dataset, tmp_path / "plain.png", rows=2)
+    check.contact_sheet(dataset, tmp_path / "framed.png", report=report, rows=2)
+    plain, framed = (np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("plain.png", "framed.png"))
+    for colour in check.FRAMES.values():
+        assert not (plain == colour).all(2).any()
+        assert (framed[24:150, :1200] == colour).all(2).any()  # ten pictures of the first row
+        assert not (framed[160:] == colour).all(2).any()
+
+
+@pytest.mark.skipif(not EUROS.is_dir(), reason="about published photographs of euro coins, which are not shipped")
+def test_the_unfocused_photograph_of_the_euro_coins_is_found():
+    dataset = open_dataset(str(EUROS), check.SIDE, limit=200)
+    report = check.examine(dataset, check.coins_of(dataset, 1))
+    unfocused = [name for name in dataset.ids if "/train_30_" in name]  # on black, plainly out of focus
+    assert len(unfocused) >= 3
+    assert {name for name in report.blurred if "/train_30_" in name}
+    assert sum("/train_30_" not in name for name in report.blurred) <= 2

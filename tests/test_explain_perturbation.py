@@ -267,7 +267,7 @@ def test_the_gallery_has_its_pictures_and_numbers(trained, tmp_path):
     assert '"panels": 2' in page
     assert '"uncovered"' in page
     with Image.open(out / "1" / rows[0]["cluster"] / "_why.jpg") as sheet:
-        assert sheet.width == 4 * 116 + 4  # photograph, Grad-CAM, and two panels
+        assert sheet.width == 444  # four squares (photograph, Grad-CAM, two panels) are narrower than its words
     before = (out / "1" / "explanations.csv").read_bytes()
     assert run_module("explain", "--run", trained, "--results", out, "--methods", method).returncode == 0
     with (out / "1" / "explanations.csv").open() as file:

@@ -1,16 +1,21 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from console import UserError
+from datasets.lettering import fitted, letters, wrapped
 from explain.attribution import METHODS, Asked
 from explain.attribution.registry import COLOURS
 from explain.drawing import summarise
+from explain.gallery.why import Why, draw_why, heads_of
 from explain.rendering import (
     EMPTY,
     LOOK_UPS,
     OPAQUE,
+    bar_as_drawn,
     coloured,
     contact_sheet,
     draw,
@@ -131,7 +136,7 @@ def test_a_products_heat_is_the_maximum_over_the_channels():
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp"])
 def test_pictures_are_written_whole_and_tiny_ones_enlarge(kind, tmp_path):
-    (tmp_path / "a").write_bytes(encode(coloured(np.full((28, 28), 0.5), (28, 28)), kind))
+    (tmp_path / "a").write_bytes(encode(coloured(np.full((28, 28), 0.5), (28, 28), LOOK_UPS["inferno"]), kind))
     with Image.open(tmp_path / "a") as picture:
         assert picture.size == (112, 112)
         assert picture.format == kind.upper()
@@ -180,3 +185,36 @@ def test_overlay_takes_what_a_notebook_has():
         overlay_of(heat, np.zeros((8, 8)))
     with pytest.raises(UserError, match="of another shape than the map"):
         overlay_of(heat, Image.new("RGB", (12, 8)))
+
+
+@pytest.mark.parametrize("colours", COLOURS)
+def test_pixels_on_their_own_lie_on_a_quiet_ground(colours):
+    values = np.zeros((3, 8, 8), np.float32)
+    values[1, 2, 2] = 1
+    pixels = rgb(draw(METHODS["guided_grad_cam"], values, PHOTOGRAPH, colours)).astype(int)
+    assert pixels[0, 0].max() < 16
+    assert np.array_equal(pixels[2, 2], LOOK_UPS[colours][255])
+
+
+def test_a_text_is_wrapped_and_fitted_to_its_width():
+    font = letters(14)
+    lines = wrapped("photographs of coins, the most typical first", font, 120)
+    assert len(lines) > 2
+    assert all(font.getlength(line) <= 120 for line in lines)
+    short = fitted("a-very-long-folder/of/photographs/coin_0001.jpg", font, 150)
+    assert font.getlength(short) <= 150
+    assert short.endswith("1.jpg")
+    assert fitted("1.jpg", font, 150) == "1.jpg"
+
+
+def test_why_has_heads_names_and_a_bar_at_full_resolution():
+    squares = [Image.new("RGB", (160, 160), colour) for colour in ("red", "green", "blue")]
+    why = Why("Cluster 7: owls", "2 of 9 images", ["Photograph", "Grad-CAM", "HiRes-CAM in the view, unrolled"],
+              [("a.jpg", squares), ("b.jpg", squares)], "inferno")  # fmt: skip
+    sheet = np.asarray(draw_why(why)).astype(int)
+    assert (sheet == (255, 0, 0)).all(2).sum() == 2 * 160 * 160  # as large as they were drawn
+    without = np.asarray(draw_why(dataclasses.replace(why, colours=None))).astype(int)
+    assert sheet.shape[0] > without.shape[0]
+    most = bar_as_drawn("inferno")[-1]
+    assert (sheet[-30:] == most).all(2).any()
+    assert heads_of(Asked("occlusion"))[1].endswith("blue: in the way")

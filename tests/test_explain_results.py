@@ -1,11 +1,14 @@
 """`python -m explain --run`: the right picture for each image, nothing done twice, nothing mixed, nothing lost."""
 
+import dataclasses
 import json
 import random
 import re
 import shutil
 import subprocess
 import time
+import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +19,16 @@ from PIL import Image
 from torch.nn import functional
 
 import runs
+from console import UserError
 from datasets import open_dataset
 from deepcluster.trained import network
 from deepcluster.views import MEAN, STD, Frames, fixed_view
 from explain.attribution import METHODS, PHOTOGRAPH
+from explain.drawing import say_beforehand
+from explain.packing import pack
 from explain.record import file_names
 from explain.rendering import draw
+from explain.results import SCHEMA, Kept, choose_format
 from machine.files import locked, read_csv
 
 DRAWN = [PHOTOGRAPH, *(method.name for method in METHODS.values() if method.default)]
@@ -349,3 +356,55 @@ def test_file_names_are_safe_unique_and_legible():
         assert not set(name) & set("/\\<>:\"|?*\n'% ")
         assert not name.startswith(("-", "_", "."))
     assert file_names(ids) == names
+
+
+def test_what_the_pictures_will_take_is_said_beforehand_and_true(trained, tmp_path):
+    result = explain(trained, tmp_path / "results")
+    assert result.returncode == 0, result.stderr
+    said = re.search(r"48 images: about (\d+) MB of pictures in (\d+) files \(png", result.stdout)
+    assert said, result.stdout
+    pictures = [one for one in (tmp_path / "results").glob("*/*/*-*.png") if not one.name.startswith("_")]
+    assert int(said[2]) == len(pictures) == 48 * 4
+    assert abs(int(said[1]) - sum(one.stat().st_size for one in pictures) / 1e6) <= 1
+
+
+def test_a_full_disk_is_told_after_the_first_batch(trained, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    explanation = types.SimpleNamespace(folder=tmp_path, choice=types.SimpleNamespace(format="jpeg"))
+    with pytest.raises(UserError, match="about 25 MB are needed"):
+        say_beforehand(explanation, {"a": 100}, 250_000, 1, np.arange(100))
+
+
+def test_very_many_pictures_are_webp_and_a_folder_keeps_its_format(trained, tmp_path, monkeypatch):
+    run, there = runs.open_run(trained), tmp_path / "there"
+    assert choose_format(there, run, None) == "png"
+    monkeypatch.setattr("explain.results.LOSSLESS", 47)
+    assert choose_format(there, run, None) == "webp"
+    assert choose_format(there, run, 3) == "png"
+    there.mkdir()
+    kept = Kept(SCHEMA, run.identity, "exp", format="jpeg")
+    (there / "results.json").write_text(json.dumps(dataclasses.asdict(kept)))
+    assert choose_format(there, run, None) == "jpeg"
+
+
+def test_the_zip_holds_what_the_pages_need_and_no_strangers_is_written_over(trained, tmp_path):
+    out = tmp_path / "results"
+    mine = tmp_path / "results.zip"
+    mine.write_bytes(b"my holidays")
+    few = ["--clusters", "0,1", "--methods", "grad_cam", "--zip"]
+    assert "holds no explanations" in refused(explain(trained, out, *few))
+    assert mine.read_bytes() == b"my holidays"
+    assert not out.exists()
+    mine.unlink()
+    for _ in range(2):
+        assert explain(trained, out, *few).returncode == 0
+        with zipfile.ZipFile(mine) as packed:
+            assert packed.testzip() is None
+            names = set(packed.namelist())
+        there = {one.relative_to(tmp_path).as_posix() for one in out.rglob("*") if one.is_file()}
+        assert names == {name for name in there if "/." not in name}
+    (out / "elsewhere.png").symlink_to("/etc/passwd")
+    pack(out)
+    with zipfile.ZipFile(mine) as packed:
+        assert set(packed.namelist()) == names  # no link is followed

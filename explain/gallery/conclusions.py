@@ -30,7 +30,7 @@ TERMS = {  # tooltips of the words that pages use
     "nearest": "Clusters whose mean features lie nearest to this one's, by their angle.",
     "agrees": "Images whose highest logit is that of their own cluster.",
 }
-FIGURES = ("curves.png", "sizes.png")  # of the run, copied beside the pages
+FIGURES = ("curves.png", "sizes.png", "flow.png")  # of the run, copied beside the pages
 
 
 def terms_for(group: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Pictures of a cluster as a whole: contact sheet, means, and its most typical coins with their explanations."""
+"""Pictures of a cluster as a whole: contact sheet, strip and means."""
 
 import numpy as np
 import torch
@@ -7,12 +7,11 @@ from torch.nn import functional
 
 from console import progress
 from explain.record import Explanation, is_there
-from explain.rendering import contact_sheet, encode, encode_sheet, overlay, panels, read_picture, strip
+from explain.rendering import contact_sheet, encode, encode_sheet, overlay, read_picture, strip
 from machine.files import write_atomic
 
 TYPICAL, STRIP = 8, "_typical.jpg"  # images on a cluster's card, and their file
 SHEET = 40  # images on a cluster's contact sheet
-PANEL = 4  # ... and on the one with their explanations
 VIEWS = 128  # images in memory at a time while means are taken
 
 
@@ -48,22 +47,3 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             photograph = np.asarray(read_picture(home / "_mean.png").resize((size, size)))
             drawn = overlay(smooth if smooth.any() else None, photograph, explanation.choice.colours)
             write_atomic(home / f"_mean-{explanation.heat_key}.png", encode(drawn, "png"), durable=False)
-
-
-def write_panels(explanation: Explanation) -> None:
-    """_why.jpg of each cluster, for folders seen without a browser: its most typical coins down, methods across."""
-    paths, assignment = explanation.paths, explanation.subject.clusters.assignment
-    methods = [asked.key for asked in explanation.record.drawn()]
-    by_cluster: dict[int, list[int]] = {}
-    for row in explanation.drawn_rows().tolist():
-        members = by_cluster.setdefault(int(assignment[row]), [])
-        if len(members) < PANEL and all(is_there(paths.of(row, key)) for key in methods):
-            members.append(row)
-    for number, members in by_cluster.items():
-        pictures = []
-        for row in members:
-            for key in methods:
-                pictures += [np.asarray(panel) for panel in panels(read_picture(paths.of(row, key)))]
-        if pictures:
-            sheet = encode_sheet(contact_sheet(pictures, len(pictures) // len(members)))
-            write_atomic(explanation.folder / str(number) / "_why.jpg", sheet, durable=False)

@@ -1,0 +1,63 @@
+"""`python -m explain film`: maps over the epochs, out of pictures that are there."""
+
+import argparse
+
+import numpy as np
+import pytest
+from conftest import a_meta
+from PIL import Image
+
+import runs
+from console import UserError
+from explain import film
+from explain.results import SCHEMA, Kept
+from machine.files import write_csv, write_json
+
+COLOURS = {2: (200, 0, 0), 10: (0, 200, 0), 9: (0, 0, 200)}
+
+
+@pytest.fixture
+def drawn(tmp_path):
+    """A run, and results of three epochs in which the map of a coin has another colour each; the copy is a Drive's."""
+    run = runs.begin(tmp_path / "exp", a_meta(2), ["a.jpg", "b.jpg"], None, [])
+    results = tmp_path / "results"
+    for name in [*map(str, COLOURS), "10 (1)"]:
+        home = results / name
+        (home / "7").mkdir(parents=True)
+        colour = COLOURS.get(int(name.split()[0]))
+        Image.new("RGB", (64, 64), (90, 90, 90)).save(home / "7" / "a-original.png")
+        Image.new("RGB", (64, 64), colour).save(home / "7" / "a-grad_cam.png")
+        row = {"image": "a.jpg", "cluster": "7", "original": "7/a-original.png", "grad_cam": "7/a-grad_cam.png"}
+        write_csv(home / "explanations.csv", [row, row | {"image": "b.jpg", "grad_cam": "../../exp/images.csv"}])
+    write_json(results / "results.json", vars(Kept(SCHEMA, run.identity, "exp")))
+    return run, results
+
+
+def filmed(drawn, **options):
+    run, results = drawn
+    out = results.parent / "film.gif"
+    asked = {"run": run.path, "results": results, "images": ["a.jpg"], "method": None, "out": out} | options
+    film.film_command(argparse.Namespace(**asked))
+    return out
+
+
+def test_a_frame_for_each_epoch_in_their_order(drawn):
+    with Image.open(filmed(drawn)) as gif:
+        assert gif.n_frames == 3
+        shown = []
+        for i in range(3):
+            gif.seek(i)
+            shown.append(np.asarray(gif.convert("RGB"))[film.HEAD + 64 + film.GAP + 32, film.GAP + 32].tolist())
+        assert gif.info["duration"] == film.LAST
+    assert np.abs(np.array(shown) - [COLOURS[2], COLOURS[9], COLOURS[10]]).max() <= 8
+
+
+def test_what_cannot_be_filmed_is_one_sentence(drawn, tmp_path):
+    with pytest.raises(UserError, match="two are needed"):
+        filmed(drawn, images=["a.jpg", "b.jpg"])  # b's table leads out of the results
+    with pytest.raises(UserError, match="is not an image of"):
+        filmed(drawn, images=["c.jpg"])
+    with pytest.raises(UserError, match=r"ends with \.gif"):
+        filmed(drawn, out=tmp_path / "film.mp4")
+    with pytest.raises(UserError, match="two are needed"):
+        filmed(drawn, method="hires_cam")
