@@ -76,6 +76,9 @@ class Trainer(Protocol):
     def from_photograph(self, images: Tensor) -> Tensor:
         """The inverse of `photograph`."""
 
+    def clustered(self, run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
+        """Features (N, D) of all images of the dataset as points of which near ones are alike, (N, d)."""
+
 
 def trainer_of(run: Run) -> Any:
     """The `trained` module (a Trainer) of a run.
@@ -284,6 +287,15 @@ class Subject:
                 features.append(feature.cpu())
                 logits.append(model.classify(feature).cpu())
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
+
+    def clustered(self, features: np.ndarray) -> np.ndarray:
+        """What `predict_all` found, (M, D), as it is clustered: (M, d), where near ones are alike."""
+        at = self.pictures.position[self.pictures.present]
+        if len(at) < 3:
+            return features
+        by_frame = np.empty_like(features)
+        by_frame[at] = features
+        return self.trainer.clustered(self.run, by_frame, self.pictures.dataset)[at]
 
 
 def find_pictures(

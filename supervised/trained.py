@@ -73,6 +73,12 @@ def from_photograph(images: Tensor) -> Tensor:
     return images
 
 
+def clustered(run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Features (N, D) of the dataset's images as points of which near ones are alike, (N, D): their directions."""
+    x = features - features.mean(0)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
 def training_images(
     run: Run, workers: int | None = None, mnist_dir: Path | None = None, data: str | None = None
 ) -> Dataset:

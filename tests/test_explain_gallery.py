@@ -14,6 +14,7 @@ import runs
 from deepcluster.baselines import verdict
 from explain.rendering import OPAQUE
 from machine.files import read_csv, write_csv
+from runs.edits import apply_edits, read_edits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -202,7 +203,7 @@ def test_search_from_the_overview_and_the_map_lead_to_the_coin(page, gallery):
     assert page.locator("#found a").all_text_contents() == ["b/07.jpg"]
     x, y = page.evaluate(
         """() => {
-        const [x, y] = map.at(data.spots.find((spot) => spot[0] === 'b/07.jpg'));
+        const [x, y] = map.at(spots.find((spot) => spot[0] === 'b/07.jpg'));
         const box = $('map').getBoundingClientRect();
         return [box.left + x, box.top + y];
         }"""
@@ -551,3 +552,100 @@ def doubtful_gallery(gallery) -> Path:
     result = run_module("explain", "--run", exp, "--assignments", exp.parent / "swapped.csv", "--results", out)
     assert result.returncode == 0, result.stderr
     return out
+
+
+def test_a_new_cluster_of_a_selection_is_named_seen_replayed_and_taken_back(page, gallery, tmp_path):
+    number = largest(gallery)
+    size = sum(row["cluster"] == number for row in rows_of(gallery))
+    made = str(page_outputs(page, gallery))
+    open_page(page, gallery / "2" / number / "index.html")
+    assert not page.locator("#made-link").is_visible()
+    cards = page.locator(".coin")
+    for at in (0, 2, 3):
+        cards.nth(at).click(modifiers=["Control"])
+    moved = sorted(cards.nth(at).locator(".id").text_content() for at in (0, 2, 3))
+    page.keyboard.press("+")
+    assert f"3 images are now cluster {made}" in page.locator("#message").inner_text()
+    assert page.locator(".facts [data-cluster-size]").first.inner_text() == f"{size - 3} images"
+    page.click("#message a")
+    page.wait_for_selector(".guest")
+    assert sorted(page.evaluate("page.coins.map(coin => coin.id)")) == moved
+    assert broken_images(page) == []
+    page.fill(f"#name-{made}", "owl, left")
+    page.reload()  # kept
+    assert page.locator(f"#name-{made}").input_value() == "owl, left"
+    assert page.locator("#made-link").inner_text() == "Your new clusters (1)"
+    open_page(page, gallery / "index.html")
+    assert "owl, left" in page.locator("#made-cards .card").inner_text()
+    assert "3 images" in page.locator("#made-cards .card").inner_text()
+    page.click("#edit-count")
+    assert (
+        f"cluster {made} is new, made of 3 images and is called “owl, left”" in page.locator("#edit-rows").inner_text()
+    )
+    page.click("#edit-list-close")
+
+    open_page(page, gallery / "2" / number / "index.html")  # one more joins it, chosen by picture and name
+    page.locator(".coin").nth(5).click(modifiers=["Control"])
+    page.keyboard.press("m")
+    choice = page.locator(f'#pick-list button[data-number="{made}"]')
+    assert "owl, left" in choice.inner_text()
+    assert "3 images" in choice.inner_text()
+    assert choice.locator("img").evaluate("img => img.decode().then(() => img.naturalWidth > 0)")
+    page.fill("#pick-text", "owl")
+    page.keyboard.press("Enter")
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    saved = tmp_path / "edits.csv"
+    download.value.save_as(saved)
+    assert f"2,,{made},new,{number}," in saved.read_text().splitlines()
+
+    exp = gallery.parent / "exp"
+    rows, _ = apply_edits(runs.open_run(exp), read_edits(saved))
+    there = {row["image"]: row for row in rows if row["cluster"] == int(made)}
+    assert {*moved} < there.keys()
+    assert len(there) == 4
+    assert {(row["logits"], row["name"]) for row in there.values()} == {(number, "owl, left")}
+
+    page.click("#clear-edits")
+    page.set_input_files("#load-edits", saved)  # from a file: pictures are looked up
+    page.wait_for_function("[...edits.coins.values()].length === 4 && [...edits.coins.values()].every(one => one.file)")
+    open_page(page, gallery / "2" / "made.html")
+    assert page.locator(".guest img").count() == 4
+    assert broken_images(page) == []
+    page.locator(".guest").first.focus()
+    page.keyboard.press(" ")
+    page.keyboard.press("w")  # back where it came from
+    assert page.locator(".guest").count() == 3
+    page.get_by_role("button", name="undo: put all back").click()
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    page.click("#undo-edit")
+    assert page.locator(".guest").count() == 3
+
+
+def page_outputs(page, gallery: Path) -> int:
+    """The number of the first new cluster."""
+    open_page(page, gallery / "2" / "made.html")
+    assert "There are none yet" in page.locator("#none").inner_text()
+    return page.evaluate("outputs")
+
+
+def test_a_cluster_is_split_by_the_networks_features(page, gallery):
+    number = largest(gallery)
+    open_page(page, gallery / "2" / number / "index.html")
+    halves = page.evaluate("[0, 1].map(side => data.coins.filter(coin => coin.half === side).map(coin => coin.id))")
+    assert 0 < len(halves[1]) <= len(halves[0])
+    page.click("#split")
+    assert page.locator("#half-title-1").inner_text().startswith(f"{len(halves[1])} image")
+    assert page.locator("#half-list-1 img").count() == min(12, len(halves[1]))
+    page.wait_for_function(
+        "[...document.querySelectorAll('#halves img')].every(img => img.complete && img.naturalWidth)"
+    )
+    page.click("#half-make-1")
+    assert page.locator(".coin.wrong").count() == page.evaluate("page.coins.filter(coin => coin.half === 1).length")
+    page.evaluate("page.more(1e6)")
+    assert page.locator("#edit-count").inner_text() == f"{len(halves[1]) + 1} edits"
+    page.click("#split")
+    assert page.locator("#half-make-0").is_disabled()  # all that is left is one half
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    assert page.locator("#edit-count").inner_text() == "no edits"

@@ -17,9 +17,9 @@ function labelWords(label) {
   return data.hasTruth ? `in truth ${label}` : label;
 }
 
-function showMessage(text) {
-  $("message").textContent = text;
-  $("message").hidden = !text;
+function showMessage(...parts) {
+  $("message").replaceChildren(...parts);
+  $("message").hidden = !parts.length;
 }
 
 // What a reader chose, kept for all galleries of this browser.
@@ -40,7 +40,7 @@ function remember(name, value) {
 }
 
 const epochFolder = `${root}/${epoch}`;
-const clusterHref = (number) => `${epochFolder}/${number}/index.html`;
+const clusterHref = (number) => (clusterOf.has(number) ? `${epochFolder}/${number}/index.html` : `${epochFolder}/made.html#${number}`);
 const meanOf = (number) => `${epochFolder}/${number}/_mean.png`;
 const pictureOf = (coin, method) => `${epochFolder}/${coin.cluster}/${encodeURIComponent(coin.file)}-${method}${suffix}`;
 function percent(probability) {

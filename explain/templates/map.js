@@ -23,11 +23,11 @@ const map = {
     canvas.height = height * ratio;
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
-    const found = data.spots.filter((spot) => this.matches(spot));
-    const some = found.length < data.spots.length;
-    const size = data.spots.length > 5000 ? 2 : 4;
+    const found = spots.filter((spot) => this.matches(spot));
+    const some = found.length < spots.length;
+    const size = spots.length > 5000 ? 2 : 4;
     pen.globalAlpha = some ? 0.12 : 0.85;
-    for (const spot of data.spots) this.dot(pen, spot, size);
+    for (const spot of spots) this.dot(pen, spot, size);
     pen.globalAlpha = 1;
     if (some) for (const spot of found) this.dot(pen, spot, size + 1);
     const shown = found.slice(0, LISTED);
@@ -53,7 +53,7 @@ const map = {
     const box = $("map").getBoundingClientRect();
     let best = null;
     let least = 15 ** 2;
-    for (const spot of data.spots) {
+    for (const spot of spots) {
       if (!this.matches(spot)) continue;
       const [x, y] = this.at(spot);
       const distance = (x - event.clientX + box.left) ** 2 + (y - event.clientY + box.top) ** 2;
