@@ -20,7 +20,7 @@ from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.gallery.cards import Card, make_cards
 from explain.gallery.conclusions import conclude, copy_figures, count_empty, facts_of_run, terms_for, to_script
 from explain.gallery.places import share_of_parts
-from explain.gallery.sheets import STRIP, TYPICAL
+from explain.gallery.sheets import ACROSS, STRIP, THUMBNAIL, TYPICAL, write_thumbnails
 from explain.gallery.tree import draw_tree
 from explain.record import MAXIMUM, Explanation
 from explain.rendering import LOOK_UPS, OPAQUE, SUFFIX, bar_as_drawn
@@ -72,9 +72,13 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     write_atomic(results / ORIGINALS, to_script(originals=originals_from(explanation, results)), durable=False)
     look_up = LOOK_UPS[explanation.choice.colours].tobytes().hex()
     known = [{"number": c.number, "name": c.name, "size": c.size, "nearest": c.nearest} for c in cards]
-    script = to_script(clusters=known, outputs=subject.clusters.outputs, lookUp=look_up, opaque=OPAQUE)
+    script = to_script(
+        clusters=known, outputs=subject.clusters.outputs, strip=STRIP, lookUp=look_up, opaque=OPAQUE
+    )  # fmt: skip
     write_atomic(folder / CLUSTERS, script, durable=False)
-    write_atomic(folder / IMAGES, to_script(spots=map_spots(explanation)), durable=False)
+    thumbnails = {"sheets": write_thumbnails(explanation), "side": THUMBNAIL, "across": ACROSS}
+    script = to_script(spots=map_spots(explanation), thumbnails=thumbnails)
+    write_atomic(folder / IMAGES, script, durable=False)
 
     order = doubtful_first(explanation, doubts)
     overview = {

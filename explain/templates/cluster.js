@@ -9,6 +9,7 @@ const page = {
   coins: [],
   method: "", // "": all side by side
   open: null, // position of the enlarged coin
+  beside: -1, // which of the most similar lies beside it, -1: its map does
   common: false, // maps on one scale
   anchor: -1, // position of the coin that stays where it is when the others change
 
@@ -157,6 +158,7 @@ const page = {
   enlarge(position, method) {
     if (position < 0 || position >= this.coins.length) return;
     this.open = position;
+    this.beside = -1;
     const coin = this.coins[position];
     this.zoomed = method ?? this.zoomed ?? (this.method || data.heat);
     if (!coin.has.includes(this.zoomed)) this.zoomed = coin.has[0];
@@ -174,6 +176,7 @@ const page = {
     $("zoom-pictures").classList.toggle("alone", alone);
     if (!alone) photograph.src = this.src(coin, "original");
     photograph.alt = alone ? "" : `Photograph of ${coin.id}`;
+    $("zoom-photograph-caption").textContent = "Photograph";
     const empty = coin.empty.includes(this.zoomed);
     const said = this.numbers(coin, this.zoomed);
     $("zoom-caption").textContent = asked.title + (empty ? ": an empty map, it says nothing" : said && `: ${said}${redrawn ? ", on the common scale" : ""}`);
@@ -194,8 +197,49 @@ const page = {
     $("zoom-next").disabled = position === this.coins.length - 1;
     $("zoom-rival").disabled = coin.rival < 0;
     $("zoom-rival").firstChild.textContent = coin.rival < 0 ? "no other " : `move to ${group} ${coin.rival} `;
+    $("zoom-alike").hidden = !coin.alike.length;
+    $("zoom-alike-list").replaceChildren(...coin.alike.map((other, at) => this.alike(other, at)));
     this.showEdit();
     if (!$("zoom").open) $("zoom").showModal();
+  },
+  alike(other, at) {
+    const title = `${other.id}, ${group} ${other.cluster}`;
+    const button = make("button", { type: "button", title }, make("img", { loading: "lazy", alt: title, src: pictureOf(other, "original") }), String(other.cluster));
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => this.compare(at));
+    return button;
+  },
+  // The enlarged coin and one that is like it, side by side in their own files where a page can show these.
+  compare(at) {
+    const coin = this.coins[this.open];
+    const other = coin.alike[at];
+    this.beside = at;
+    $("zoom-pictures").classList.remove("alone");
+    $("zoom-over").querySelector("canvas")?.remove();
+    $("zoom-image").classList.remove("grey");
+    for (const [image, one] of [[$("zoom-photograph"), coin], [$("zoom-image"), other]]) {
+      const drawn = pictureOf(one, "original");
+      image.onerror = () => {
+        image.onerror = null;
+        image.src = drawn;
+      };
+      image.src = fileOf(one) ?? drawn;
+      image.alt = `Photograph of ${one.id}`;
+    }
+    $("zoom-photograph-caption").textContent = coin.id;
+    const link = make("a", { href: `${clusterHref(other.cluster)}#image=${encodeURIComponent(other.file)}` }, other.id);
+    const words = [link, `, ${group} ${other.cluster} `];
+    if (other.cluster !== hand.placeOf(coin)) {
+      const move = make("button", { type: "button" }, `move ${coin.id} there`);
+      move.addEventListener("click", () => {
+        hand.move([coin], other.cluster);
+        move.remove();
+      });
+      words.push(move);
+    }
+    $("zoom-caption").replaceChildren(...words);
+    [...$("zoom-alike-list").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === at)));
+    for (const button of document.querySelectorAll("[data-zoom-method]")) button.setAttribute("aria-pressed", "false");
   },
   slide(on) {
     $("zoom-slide").checked = on;
@@ -260,6 +304,7 @@ const page = {
     else if (key === "p") location.href = clusterHref(data.previous);
     else if (key === "c" && $("scale") && !$("scale").disabled) this.scale(!this.common);
     else if (key === "s" && zoomed) this.slide(!$("zoom-slide").checked);
+    else if (key === "v" && zoomed && this.coins[at].alike.length) this.compare((this.beside + 1) % this.coins[at].alike.length);
     else if (key === "g" && zoomed && $("zoom-grid")) $("zoom-grid").click();
     else if (key === " " && card && !zoomed) hand.toggle(this.coins[at], at);
     else if (zoomed && key === "ArrowRight") this.enlarge(at + 1);

@@ -93,11 +93,11 @@ const edits = {
   movedTo(number) {
     return [...this.coins].filter(([, edit]) => edit.move === String(number) && edit.cluster !== number).map(([id, edit]) => ({ id, rival: -1, ...edit }));
   },
-  // A picture that stands for a cluster, "" if there is none.
+  // The picture that stands for a cluster: none, or one.
   faceOf(number) {
-    if (clusterOf.has(number)) return meanOf(number);
+    if (clusterOf.has(number)) return [typicalOf(number)];
     const first = this.movedTo(number).find((coin) => coin.file);
-    return first ? pictureOf(first, "original") : "";
+    return first ? [make("img", { loading: "lazy", alt: "", src: pictureOf(first, "original") })] : [];
   },
   // Of a cluster by its number: what it is called now, and how many images it has.
   nameOf(number) {

@@ -110,7 +110,6 @@ const hand = {
     const near = [...coins.map((coin) => coin.rival), ...(clusterOf.get(from)?.nearest ?? [])];
     const first = [...new Set(near)].filter((number) => clusterOf.has(number));
     const rest = [...edits.made().reverse(), ...clusters.map((one) => one.number)].filter((number) => !first.includes(number));
-    const shown = (number) => (edits.faceOf(number) ? [make("img", { loading: "lazy", alt: "", src: edits.faceOf(number) })] : []);
     const anew = make("button", { type: "button" }, make("span", { className: "plus" }, "+"), make("b", {}, `new ${group}`));
     anew.addEventListener("click", () => {
       this.make(coins);
@@ -124,7 +123,7 @@ const hand = {
         const name = edits.nameOf(number);
         const button = make(
           "button", { type: "button" },
-          ...shown(number),
+          ...edits.faceOf(number),
           make("b", {}, String(number)), ` ${name} `, make("span", { className: "figures" }, `${edits.sizeOf(number)} images`),
         );
         button.dataset.number = number;
