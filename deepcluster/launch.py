@@ -24,6 +24,7 @@ from deepcluster.choose_k import choose_k
 from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
 from deepcluster.descriptors import AGREE, facts_of_design
 from deepcluster.estimate import SHORT, in_words, measure_pace, pixels_seen
+from deepcluster.expert import START_FILE, Expert, read_expert
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
 from deepcluster.models import model_arguments
@@ -60,8 +61,11 @@ def train_command(options: argparse.Namespace) -> None:
     introduce(dataset, device)
     if options.facts is None:
         options.facts = old.meta.config.get("facts", "") if old is not None else choose_facts(dataset, options.preset)
+    expert = None if options.edits is None else meet_expert(options, dataset)
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     curve = None
+    if expert is not None:  # its clusters, from the first epoch on; the digest of a run's beginning is then of both
+        config = replace(config, k=expert.k, spectrum_epochs=0, init=f"{digest}+{expert.digest}")
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
     elif options.k == "auto" and options.dry_run:
@@ -69,7 +73,7 @@ def train_command(options: argparse.Namespace) -> None:
     elif options.k == "auto":
         check_count(config, len(dataset))
         config, curve = find_k(config, dataset, device, initial)
-    elif options.k is None:
+    elif options.k is None and expert is None:
         config = replace(config, k=default_k(len(dataset)))
     check_count(config, len(dataset))
     if len(dataset) <= config.pca:
@@ -90,21 +94,23 @@ def train_command(options: argparse.Namespace) -> None:
         print("Nothing was written but the cache of decoded images, which the training takes up.")
         return
 
-    def write_curve(run: Run) -> None:
+    def write_beginning(run: Run) -> None:
+        if expert is not None:
+            run.write_table(START_FILE, expert.table)
         if curve is not None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
 
     with runs.hold(options.exp):
         if old is None:
-            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
+            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_beginning)
         else:
             run = old
             remember(run)
         if dataset.labels is not None and read_baselines(run) is None:
             run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard)
-        state = train(journal, dataset, config, device, initial)
+        state = train(journal, dataset, config, device, initial, expert=expert)
     summarise(run, state.log[-1])
 
 
@@ -116,6 +122,17 @@ def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, don
         f"would train {config.epochs} epochs{goes_on} of {len(dataset)} images into {options.exp}: {k}, "
         f"{config.arch} on the view {config.view}, {config.size} pixels"
     )
+
+
+def meet_expert(options: argparse.Namespace, dataset: Dataset) -> Expert:
+    """What --edits says of these images, told in a line."""
+    expert = read_expert(runs.open_run(options.init), options.edits, dataset.ids)
+    stay, kept_out = int((expert.constraints.fixed >= 0).sum()), len({*expert.constraints.barred[:, 0].tolist()})
+    print(
+        f"{options.edits}: starts from {expert.k} clusters of yours; {stay} images "
+        f"stay in theirs, {kept_out} are kept out of one ({START_FILE} says what each cluster was)"
+    )
+    return expert
 
 
 def open_in_view(options: argparse.Namespace) -> Dataset:
@@ -182,6 +199,18 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
     if isinstance(options.k, int) and options.k < 2:
         raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
+    if options.edits is not None:
+        if options.init is None:
+            raise UserError("--edits: goes with --init RUN, the run whose gallery they were made in")
+        if options.k is not None:
+            raise UserError(f"--k {options.k}: with --edits there are as many clusters as yours: leave it out")
+        other = next(
+            (name for name in (options.clustering, options.final_clustering) if name not in (None, "kmeans")), None
+        )
+        if other is not None:
+            raise UserError(f"--clustering {other}: with --edits it is k-means, which can keep to them: leave it out")
+        if options.spectrum_epochs:
+            raise UserError(f"--spectrum-epochs {options.spectrum_epochs}: with --edits the first clusters are yours")
     if options.decode_at_most is not None and options.decode_at_most < size:
         raise UserError(f"--decode-at-most {options.decode_at_most}: at least the {size} pixels of --size")
     if (options.final_clustering is None) != (options.final_epochs is None):

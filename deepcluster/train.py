@@ -15,6 +15,7 @@ from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
 from deepcluster.descriptors import design_features, facts_of, set_beside
 from deepcluster.epoch import State, calibrate, train_epoch
+from deepcluster.expert import Expert, cluster_with
 from deepcluster.features import embed, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
 from deepcluster.models import untrained
@@ -29,6 +30,7 @@ def train(
     device: torch.device,
     initial: dict[str, Tensor] | None = None,
     say: Callable[[str], None] = tqdm.write,
+    expert: Expert | None = None,
 ) -> State:
     """Train the journal's run to its last epoch, from the beginning or from where it was left.
 
@@ -39,6 +41,7 @@ def train(
         device: to train on.
         initial: weights to start from (config.init is their digest).
         say: prints a line without disturbing the progress bars.
+        expert: whose clusters it starts from, and keeps to.
     """
     run, frames = journal.run, Frames(dataset.pixels, device)
     facts = facts_of(dataset, config)
@@ -62,7 +65,7 @@ def train(
                 x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
             else:
                 x = reduce(embedding.features, config, facts)
-            found = cluster(x, config, epoch, device)
+            found = cluster(x, config, epoch, device) if expert is None else cluster_with(expert, x, previous)
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
