@@ -13,6 +13,7 @@ import numpy as np
 
 from console import UserError
 from deepcluster.clustering import Clustering, Constraints, constrained_kmeans
+from machine.files import harmless
 from runs import Run
 from runs.edits import Edited, edit_clusters, read_edits
 
@@ -57,7 +58,7 @@ def read_expert(run: Run, path: Path, ids: Sequence[str]) -> Expert:
     ]
     sizes = np.bincount(start[start >= 0], minlength=len(numbers))
     table: list[dict[str, object]] = [
-        {"cluster": j, "name": edited.name_of(number), "was": number, "images": int(sizes[j])}
+        {"cluster": j, "name": harmless(edited.name_of(number)), "was": number, "images": int(sizes[j])}
         for j, number in enumerate(numbers.tolist())
     ]
     constraints = Constraints(fixed, np.array(barred, np.int64).reshape(-1, 2))

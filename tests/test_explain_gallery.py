@@ -257,6 +257,11 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     page.set_input_files("#load-edits", saved)
     page.wait_for_selector("#message:not([hidden])")
     assert "epoch 2" in page.locator("#message").text_content()
+    for row, words in ((f"1,,{target},new,,", f"{target} is no new"), (f"1,x,{target},move,999,", "no cluster 999")):
+        (tmp_path / "bad.csv").write_text(f"epoch,image,cluster,action,value,note\n{row}\n")
+        page.set_input_files("#load-edits", tmp_path / "bad.csv")
+        page.wait_for_function("words => $('message').textContent.includes(words)", arg=words)
+        assert page.locator("#edit-count").text_content() == "no edits"
 
     exp = gallery.parent / "exp"
     applied = run_module("explain", "apply", "--run", exp, "--edits", saved)
@@ -273,6 +278,11 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     assert wrong not in table
     assert len(table) == 83
     assert "tête, gauche" in (tmp_path / "edited" / "index.html").read_text()
+    open_page(page, gallery / "index.html")
+    page.set_input_files("#load-edits", saved)
+    page.wait_for_function("$('edit-count').textContent === '3 edits'")
+    open_page(page, tmp_path / "edited" / "index.html")  # where they are done already
+    assert page.locator("#edit-count").text_content() == "no edits"
 
 
 def test_dark_and_small_screens_are_legible(browser, gallery):

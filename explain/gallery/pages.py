@@ -136,11 +136,13 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
     """What every page is told."""
     subject, run = explanation.subject, explanation.subject.run
     drawn = explanation.record.drawn()
+    digest = subject.clusters.digest  # edits of clusters that were edited before are others than of the run's own
+    former = "" if digest else hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12]
     stops = [f"rgb({r} {g} {b})" for r, g, b in bar_as_drawn(explanation.choice.colours)]
     return {
         "run_name": run.path.resolve().name,
-        "run_id": run.identity,
-        "former_id": hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12],
+        "run_id": f"{run.identity}-{digest}" if digest else run.identity,
+        "former_id": former,
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,

@@ -127,9 +127,14 @@ const edits = {
     return rows;
   },
   take(rows) {
-    for (const [rowEpoch, , , action] of rows) {  // all of them first: a bad row must not leave half of them here
+    const anew = rows.filter((row) => row[3] === "new").map((row) => +row[2]);
+    const isThere = (number) => clusterOf.has(number) || anew.includes(number) || this.isMade(number);
+    for (const [rowEpoch, , cluster, action, value] of rows) { // all of them first: a bad row must not leave half of them here
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
       if (!["new", "name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
+      if (action === "new" && (clusterOf.has(+cluster) || !(+cluster >= outputs))) throw new Error(`${cluster} is no new ${group} here`);
+      if (action !== "new" && !isThere(+cluster)) throw new Error(`there is no ${group} ${cluster} here`);
+      if ((action === "move" || action === "merge") && !isThere(+value)) throw new Error(`there is no ${group} ${value} here`);
     }
     const before = { what: "loaded edits", coins: [], clusters: [] };
     for (const [, image, cluster] of rows) {
