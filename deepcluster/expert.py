@@ -13,7 +13,8 @@ import numpy as np
 
 from console import UserError
 from deepcluster.clustering import Clustering, Constraints, constrained_kmeans
-from machine.files import harmless
+from machine.files import harmless, spared
+from machine.reading import read_csv, whole_number
 from runs import Run
 from runs.edits import Edited, edit_clusters, read_edits
 
@@ -31,21 +32,31 @@ class Expert:
     digest: str  # of the edits
 
 
-def read_expert(run: Run, path: Path, ids: Sequence[str]) -> Expert:
-    """What the edits at `path` of `run` say of the images `ids`.
+def read_expert(run: Run, path: Path) -> tuple[Edited, str]:
+    """The clusters of `run` with the edits at `path` done, and the digest of these.
 
     Raises:
-        UserError: if the edits are another run's, or leave these images fewer than two clusters.
+        UserError: if the edits are another run's.
     """
-    edited = edit_clusters(run, read_edits(path))
-    row_of = {name: row for row, name in enumerate(run.ids)}
+    edits = read_edits(path)
+    return edit_clusters(run, edits), sha256(repr(edits).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def follow(edited: Edited, digest: str, ids: Sequence[str]) -> Expert:
+    """What the edits say of the images `ids`, some of which the run that was edited may not know.
+
+    Raises:
+        UserError: if they leave these images fewer than two clusters.
+    """
+    row_of = {name: row for row, name in enumerate(edited.run.ids)}
     rows = np.array([row_of.get(name, -1) for name in ids], np.int64)
     known = rows >= 0
     final = np.where(known, edited.final[rows], -1)
     numbers = np.unique(final[final >= 0])
     if len(numbers) < 2:
         raise UserError(
-            f"--edits {path}: leave {len(numbers)} cluster with images of this training: at least 2 are needed"
+            f"--edits: leave {len(numbers)} clusters with images of this training, and at least 2 are needed: name the "
+            "images that the run of --init was trained on"
         )
     start = np.where(final >= 0, np.searchsorted(numbers, final), -1)
 
@@ -62,7 +73,7 @@ def read_expert(run: Run, path: Path, ids: Sequence[str]) -> Expert:
         for j, number in enumerate(numbers.tolist())
     ]
     constraints = Constraints(fixed, np.array(barred, np.int64).reshape(-1, 2))
-    return Expert(start, len(numbers), constraints, table, sha256(path.read_bytes()).hexdigest()[:16])
+    return Expert(start, len(numbers), constraints, table, digest)
 
 
 def pinned_images(edited: Edited) -> list[int]:
@@ -79,6 +90,14 @@ def pinned_images(edited: Edited) -> list[int]:
         stayed = np.flatnonzero((edited.before == cluster) & (edited.after == cluster))
         typical += [int(stayed[distance[stayed].argmin()])] if len(stayed) else []
     return sorted({*moved.tolist(), *typical})
+
+
+def given_names(run: Run) -> dict[int, str]:
+    """What the expert called the clusters that a run started from; empty of one that started otherwise."""
+    path = run.path / START_FILE
+    rows = read_csv(path) if path.exists() else []
+    numbered = [(whole_number(row.get("cluster", "")), spared(row.get("name", ""))) for row in rows]
+    return {number: name for number, name in numbered if number is not None and name}
 
 
 def cluster_with(expert: Expert, x: np.ndarray, previous: np.ndarray | None) -> Clustering:

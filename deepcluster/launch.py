@@ -24,7 +24,7 @@ from deepcluster.choose_k import choose_k
 from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
 from deepcluster.descriptors import AGREE, facts_of_design
 from deepcluster.estimate import SHORT, in_words, measure_pace, pixels_seen
-from deepcluster.expert import START_FILE, Expert, read_expert
+from deepcluster.expert import START_FILE, Expert, follow, read_expert
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
 from deepcluster.models import model_arguments
@@ -57,14 +57,16 @@ def train_command(options: argparse.Namespace) -> None:
     refuse_inside(options.exp, options.data, "--exp")
     device = use_device(options.device, old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else initial_weights(options.init)
+    edited = None if options.edits is None else read_expert(runs.open_run(options.init), options.edits)
     dataset = open_in_view(options)
     introduce(dataset, device)
     if options.facts is None:
         options.facts = old.meta.config.get("facts", "") if old is not None else choose_facts(dataset, options.preset)
-    expert = None if options.edits is None else meet_expert(options, dataset)
+    expert = None if edited is None else follow(*edited, dataset.ids)
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     curve = None
     if expert is not None:  # its clusters, from the first epoch on; the digest of a run's beginning is then of both
+        introduce_expert(expert)
         config = replace(config, k=expert.k, spectrum_epochs=0, init=f"{digest}+{expert.digest}")
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
@@ -124,15 +126,13 @@ def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, don
     )
 
 
-def meet_expert(options: argparse.Namespace, dataset: Dataset) -> Expert:
-    """What --edits says of these images, told in a line."""
-    expert = read_expert(runs.open_run(options.init), options.edits, dataset.ids)
+def introduce_expert(expert: Expert) -> None:
+    """Say what --edits means for these images."""
     stay, kept_out = int((expert.constraints.fixed >= 0).sum()), len({*expert.constraints.barred[:, 0].tolist()})
     print(
-        f"{options.edits}: starts from {expert.k} clusters of yours; {stay} images "
-        f"stay in theirs, {kept_out} are kept out of one ({START_FILE} says what each cluster was)"
+        f"--edits: starts from {expert.k} clusters of yours; {stay} images stay in theirs, {kept_out} are kept out of "
+        f"one ({START_FILE} says what each cluster was)"
     )
-    return expert
 
 
 def open_in_view(options: argparse.Namespace) -> Dataset:

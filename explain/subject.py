@@ -58,6 +58,9 @@ class Trainer(Protocol):
     def class_names(self, run: Run) -> list[str] | None:
         """What logit j should say, where that is known: then a prediction can be wrong."""
 
+    def given_names(self, run: Run) -> dict[int, str]:
+        """What logits are called, those that have another name than their number."""
+
     def network(self, run: Run, epoch: int | None = None) -> Any:
         """The network of an epoch, in eval mode on the CPU."""
 
@@ -180,8 +183,7 @@ class Subject:
         with torch.inference_mode():
             k = self._net(self._one).shape[1]
         self.class_names = self.trainer.class_names(run)
-        names = {j: name for j, name in enumerate(self.class_names or []) if name != str(j)}
-        self.clusters: ExplainedClusters = clusters_of(run, epoch, k, names, assignments)
+        self.clusters: ExplainedClusters = clusters_of(run, epoch, k, self.trainer.given_names(run), assignments)
         self.model = self._merged(self._net)
 
     @property

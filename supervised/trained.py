@@ -36,6 +36,11 @@ def class_names(run: Run) -> list[str]:
     return run.meta.model.get("classes", DIGITS["classes"])
 
 
+def given_names(run: Run) -> dict[int, str]:
+    """The classes that are called otherwise than their number."""
+    return {j: name for j, name in enumerate(class_names(run)) if name != str(j)}
+
+
 def network(run: Run, epoch: int | None = None) -> ClassNet:
     """The network of an epoch (default: the kept one, the best), in eval mode on the CPU.
 

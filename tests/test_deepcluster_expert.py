@@ -10,7 +10,7 @@ from conftest import a_meta, call_main
 import runs
 from console import UserError
 from deepcluster.__main__ import main
-from deepcluster.expert import cluster_with, read_expert
+from deepcluster.expert import cluster_with, follow, given_names, read_expert
 from deepcluster.launch import check_options
 from machine.files import read_csv, write_csv
 from runs.edits import COLUMNS
@@ -45,7 +45,7 @@ def test_what_edits_say_of_each_image(run, tmp_path):
         ("1.jpg", 0, "note", ""),
     )
     ids = [f"{i}.jpg" for i in (9, 8, 7, 6, 5, 4, 3, 2, 1, 0)] + ["new.jpg"]  # another order, and one that is new
-    found = read_expert(run, edits, ids)
+    found = follow(*read_expert(run, edits), ids)
     assert found.k == 4  # 0, 1, 2 with 5, and the new one
     assert found.start.tolist() == [2, 2, -1, 2, 3, 3, 1, 1, 0, 0, -1]
     # fixed: what was moved (2, 4, 5), and the most typical of 0 (0), 1 (3), 2 (6), 5 (8); the new one has no other
@@ -68,8 +68,8 @@ def test_what_edits_say_of_each_image(run, tmp_path):
 
 def test_edits_of_other_images_are_refused(run, tmp_path):
     edits = write_edits(tmp_path / "edits.csv", ("2.jpg", 0, "move", 1))
-    with pytest.raises(UserError, match="leave 0 cluster with images of this training"):
-        read_expert(run, edits, ["a.jpg", "b.jpg"])
+    with pytest.raises(UserError, match="leave 0 clusters with images of this training"):
+        follow(*read_expert(run, edits), ["a.jpg", "b.jpg"])
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,7 @@ def test_a_training_starts_from_the_edited_clusters_and_keeps_to_the_edits(coins
     edits = tmp_path / "edits.csv"
     rows = [(1, names[i], before[i], "move", before[b[0]], "") for i in a[:3]]
     rows += [(1, names[b[1]], before[b[1]], "wrong", "", ""), (1, "", 5, "new", str(before[b[0]]), "")]
+    rows += [(1, "", 5, "name", "=owl", "")]
     rows += [(1, names[i], before[i], "move", 5, "") for i in b[2:5]]
     write_csv(edits, [dict(zip(COLUMNS, row, strict=True)) for row in rows])
     new = ["--exp", tmp_path / "next", "--epochs", "3", "--init", tmp_path / "exp", "--edits", edits]
@@ -123,6 +124,7 @@ def test_a_training_starts_from_the_edited_clusters_and_keeps_to_the_edits(coins
     assert run.meta.config["k"] == count
     start = read_csv(run.path / "start.csv")
     number_of = {int(row["was"]): int(row["cluster"]) for row in start}
+    assert given_names(run) == {number_of[5]: "=owl"}
     moved = {row["image"]: number_of[int(row["value"])] for row in read_csv(edits) if row["action"] == "move"}
     for epoch in (1, 2, 3):
         found = dict(zip(run.ids, run.clusters(epoch).assignment.tolist(), strict=True))

@@ -7,6 +7,8 @@ const MOST_ZOOM = 80;
 const MANY = 20000; // images whose thumbnails are kept at half their side, for memory's sake
 const LEAST_PICTURE = 12; // pixels, side from which images are pictures and no longer dots
 const MOST_PICTURE = 160;
+const MOST_ROUND = 3000; // dots in view; more are squares ...
+const MOST_DOTS = 15000; // ... and still more are set pixel by pixel
 const MOST_PICTURES = 3000; // in view; more are dots
 const OWN_PICTURE = 1.4; // times a thumbnail's side: from there an image's own file is drawn ...
 const MOST_OWN = 80; // ... where no more than so many are in view
@@ -103,6 +105,7 @@ const map = {
     for (const [part, opacity] of [[back, 0.12], [front, 1]]) {
       pen.globalAlpha = asPictures ? opacity : opacity * 0.85;
       if (asPictures) this.pictures(pen, part, side, seen.length <= MOST_OWN);
+      else if (part.length > MOST_DOTS) this.specks(pen, part, Math.max(1.5, side / 3));
       else this.dots(pen, part, Math.max(1.5, Math.min(5, side / 3)));
     }
     pen.globalAlpha = 1;
@@ -121,7 +124,7 @@ const map = {
       pen.fillStyle = this.colour(place);
       pen.beginPath();
       for (const [, x, y] of ones) {
-        if (part.length > 3000) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
+        if (part.length > MOST_ROUND) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
         else {
           pen.moveTo(x + radius, y);
           pen.arc(x, y, radius, 0, 7);
@@ -130,6 +133,34 @@ const map = {
       pen.fill();
     }
     this.drawn.dots += part.length;
+  },
+  // Of 70,000 three times as fast as paths.
+  specks(pen, part, radius) {
+    const { width, height } = $("map");
+    const ratio = width / this.width;
+    const across = Math.max(2, Math.round(2 * radius * ratio));
+    if (this.layer?.width !== width || this.layer.height !== height) {
+      this.layer = make("canvas", { width, height });
+      this.picture = new ImageData(width, height);
+    }
+    const pixels = new Uint32Array(this.picture.data.buffer); // opacity, blue, green, red
+    pixels.fill(0);
+    const colours = new Map([...new Set(this.places.values())].map((place) => [place, this.pixel(pen, place)]));
+    for (const [spot, x, y] of part) {
+      const colour = colours.get(this.places.get(spot));
+      const [left, top] = [Math.round(x * ratio - across / 2), Math.round(y * ratio - across / 2)];
+      const [right, bottom] = [Math.min(width, left + across), Math.min(height, top + across)];
+      for (let row = Math.max(0, top); row < bottom; row++)
+        for (let column = Math.max(0, left); column < right; column++) pixels[row * width + column] = colour;
+    }
+    this.layer.getContext("2d").putImageData(this.picture, 0, 0);
+    pen.drawImage(this.layer, 0, 0, this.width, this.height);
+    this.drawn.dots += part.length;
+  },
+  pixel(pen, place) {
+    pen.fillStyle = this.colour(place); // read back as #rrggbb
+    const [red, green, blue] = [1, 3, 5].map((at) => parseInt(pen.fillStyle.slice(at, at + 2), 16));
+    return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   },
   pictures(pen, part, side, few) {
     const { across } = thumbnails;
