@@ -16,7 +16,6 @@ PANEL = 4  # ... and on the one with their explanations
 VIEWS = 128  # images in memory at a time while means are taken
 THUMBNAIL = 48  # pixels, side of an image on the map's sheets
 ACROSS = 32  # ... and how many of them are side by side and below one another on a sheet
-THUMBNAILS = "_thumbnails"  # folder of the sheets, in the epoch's
 
 
 def write_cluster_pictures(explanation: Explanation) -> None:
@@ -59,17 +58,16 @@ def write_thumbnails(explanation: Explanation) -> list[str]:
     What is there stays; a name says how many of its images there were, so that a sheet is drawn again when more are.
 
     Returns:
-        Paths of the sheets within the epoch's folder, "" for one without an image.
+        Names of the sheets in the epoch's folder, "" for one without an image.
     """
-    subject, home, each = explanation.subject, explanation.folder / THUMBNAILS, ACROSS**2
+    subject, each = explanation.subject, ACROSS**2
     rows, count = subject.pictures.present, len(subject.run.ids)
     names, missing = [], []
     for begin in range(0, count, each):
         inside = rows[(rows >= begin) & (rows < begin + each)]
-        names.append(f"{THUMBNAILS}/{begin // each:04d}-{len(inside)}.jpg" if len(inside) else "")
+        names.append(f"_thumbnails-{begin // each:04d}-{len(inside)}.jpg" if len(inside) else "")
         if len(inside) and not is_there(explanation.folder / names[-1]):
             missing.append((names[-1], inside))
-    home.mkdir(exist_ok=True)
     for name, inside in progress(missing, "thumbnails", unit="sheets"):
         sheet = np.zeros((each, THUMBNAIL, THUMBNAIL, 3), np.uint8)
         for start in range(0, len(inside), VIEWS):
