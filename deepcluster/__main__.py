@@ -247,6 +247,13 @@ def add_train(commands: Any) -> None:
     option(net, "--flip", action=argparse.BooleanOptionalAction, help="mirror half of the training crops")
     option(net, "--jitter", type=share, help="largest change of brightness, contrast, saturation")
     option(net, "--init", type=Path, metavar="RUN", help="start from another run's weights")
+    option(
+        net,
+        "--edits",
+        type=Path,
+        metavar="CSV",
+        help="... and from its clusters as you edited them in its gallery (edits.csv), and keep to the edits",
+    )
 
     learning = train.add_argument_group("learning")
     option(learning, "--lr", type=above_zero, help="learning rate")

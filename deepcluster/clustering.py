@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 KMEANS_ITERATIONS = 20
 POWER_ITERATIONS = 200
+PLACED = 2**24  # distances in memory at a time while points are placed
 MICRO_CLUSTERS_ABOVE = 20_000  # images; Ward's linkage needs a distance for every pair
 
 
@@ -65,6 +66,71 @@ def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device | None = None,
         model.index = faiss.index_cpu_to_gpu(resources, device.index or 0, model.index)
     model.train(x)
     return model.index.search(x, 1)[1][:, 0].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What a clustering of N points must keep."""
+
+    fixed: np.ndarray  # (N,) int64, the cluster that a point is in; -1: free
+    barred: np.ndarray  # (M, 2) int64: a point, a cluster that it is not in
+
+
+def constrained_kmeans(
+    x: np.ndarray, start: np.ndarray, k: int, constraints: Constraints, iterations: int = KMEANS_ITERATIONS
+) -> np.ndarray:
+    """k-means from the means of given clusters, in which fixed points stay and barred ones keep away.
+
+    Constrained k-means (Basu, Banerjee & Mooney 2002), with clusters that a point may not be in (as the cannot-links of
+    COP-KMeans, Wagstaff et al. 2001, once clusters keep their numbers). Each step is exact: every point goes to the
+    nearest cluster that is open to it, so the objective never grows, but for a cluster that was left empty: it is begun
+    anew with the free point farthest from its own mean.
+
+    Args:
+        x: (N, d) points.
+        start: (N,) cluster of each, 0 .. k - 1; -1: none yet.
+        k: clusters.
+        constraints: no point may be barred from every cluster.
+        iterations: at most.
+
+    Returns:
+        (N,) int64 in 0 .. k - 1.
+    """
+    points, assignment = x.astype(np.float64), start
+    for _ in range(iterations):
+        inside = assignment >= 0
+        means = centroids(points[inside], assignment[inside], k).astype(np.float64)
+        found = _place(points, means, constraints)
+        if np.array_equal(found, assignment):
+            break
+        assignment = found
+    return assignment
+
+
+def _place(points: np.ndarray, means: np.ndarray, constraints: Constraints) -> np.ndarray:
+    """The nearest of the means (k, d) that is open to each point (N, d); an empty cluster's are NaN."""
+    n, k = len(points), len(means)
+    found, away = np.empty(n, np.int64), np.empty(n)
+    empty = np.isnan(means).any(1)
+    square = np.where(empty, np.inf, (means**2).sum(1))
+    point, cluster = constraints.barred.T
+    for begin in range(0, n, max(1, PLACED // k)):
+        rows = slice(begin, begin + max(1, PLACED // k))
+        distance = square - 2 * points[rows] @ np.where(empty[:, None], 0, means).T  # less the points' own squares
+        here = (point >= begin) & (point < begin + len(distance))
+        distance[point[here] - begin, cluster[here]] = np.inf
+        found[rows] = distance.argmin(1)
+        away[rows] = distance.min(1) + (points[rows] ** 2).sum(1)
+    found = np.where(constraints.fixed >= 0, constraints.fixed, found)
+    sizes = np.bincount(found, minlength=k)
+    for j in np.flatnonzero(sizes == 0).tolist():
+        able = (constraints.fixed < 0) & (sizes[found] > 1)
+        able[point[cluster == j]] = False
+        if able.any():
+            farthest = int(np.where(able, away, -np.inf).argmax())
+            sizes[found[farthest]] -= 1
+            sizes[j], found[farthest], away[farthest] = 1, j, -np.inf
+    return found
 
 
 def agglomerative(x: np.ndarray, k: int, seed: int, device: torch.device | None = None) -> np.ndarray:

@@ -56,7 +56,7 @@ class Config:
     final_clustering: str | None
     final_epochs: Annotated[int, Between(0, 10**9)]
     seed: Seed
-    init: str | None  # digest of the weights that training starts from; None: random
+    init: str | None  # digest of the weights (and the expert's edits) that training starts from; None: random
 
     @property
     def mixed_precision(self) -> bool:

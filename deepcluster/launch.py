@@ -25,6 +25,7 @@ from deepcluster.choose_k import choose_k
 from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
 from deepcluster.descriptors import AGREE, facts_of_design
 from deepcluster.estimate import SHORT, in_words, measure_pace, pixels_seen
+from deepcluster.expert import START_FILE, Expert, follow, read_expert
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
 from deepcluster.models import model_arguments
@@ -64,6 +65,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     refuse_inside(options.exp, options.data, "--exp")
     device = use_device(device_here(options.device), old.meta.stamp.threads if old is not None else None)
     initial, digest = (None, None) if options.init is None else decided(lambda: initial_weights(options.init))
+    edited = None if options.edits is None else decided(lambda: read_expert(runs.open_run(options.init), options.edits))
     with first_here_goes_ahead():
         dataset = open_in_view(options)
     introduce(dataset, device)
@@ -74,8 +76,12 @@ def begin_or_continue(options: argparse.Namespace) -> None:
         options.facts = old.meta.config.get("facts", "")
     elif options.facts is None:
         options.facts = decided(lambda: choose_facts(dataset, options.preset))
+    expert = None if edited is None else follow(*edited, dataset.ids)
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
     curve = None
+    if expert is not None:  # its clusters, from the first epoch on; the digest of a run's beginning is then of both
+        introduce_expert(expert)
+        config = replace(config, k=expert.k, spectrum_epochs=0, init=f"{digest}+{expert.digest}")
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
     elif options.k == "auto" and options.dry_run:
@@ -83,7 +89,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     elif options.k == "auto":
         check_count(config, len(dataset))
         config, curve = find_k(config, dataset, device, initial)
-    elif options.k is None:
+    elif options.k is None and expert is None:
         config = replace(config, k=default_k(len(dataset)))
     check_count(config, len(dataset))
     if len(dataset) <= config.pca:
@@ -105,14 +111,16 @@ def begin_or_continue(options: argparse.Namespace) -> None:
         print("Nothing was written but the cache of decoded images, which the training takes up.")
         return
 
-    def write_curve(run: Run) -> None:
+    def write_beginning(run: Run) -> None:
+        if expert is not None:
+            run.write_table(START_FILE, expert.table)
         if curve is not None:
             run.write_table("k.csv", curve)
             figures.draw_k(run, curve, config.k)
 
     def opened() -> Run:
         if old is None:
-            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_curve)
+            run = runs.begin(options.exp, meta, dataset.ids, dataset.labels, dataset.skipped, write_beginning)
         else:
             run = old
             remember(run)
@@ -123,7 +131,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     with runs.hold(options.exp) if is_first() else nullcontext():
         run = decided(opened)
         journal = Journal(run, dataset, config, options.save_every, options.keep, options.tensorboard, is_first())
-        state = train(journal, dataset, config, device, initial)
+        state = train(journal, dataset, config, device, initial, expert=expert)
     if is_first():
         summarise(run, state.log[-1])
 
@@ -139,6 +147,15 @@ def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, don
     print(
         f"would train {config.epochs} epochs{goes_on} of {len(dataset)} images into {options.exp}: {k}, "
         f"{config.arch} on the view {config.view}, {config.size} pixels"
+    )
+
+
+def introduce_expert(expert: Expert) -> None:
+    """Say what --edits means for these images."""
+    stay, kept_out = int((expert.constraints.fixed >= 0).sum()), len({*expert.constraints.barred[:, 0].tolist()})
+    print(
+        f"--edits: starts from {expert.k} clusters of yours; {stay} images stay in theirs, {kept_out} are kept out of "
+        f"one ({START_FILE} says what each cluster was)"
     )
 
 
@@ -206,6 +223,18 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
     if isinstance(options.k, int) and options.k < 2:
         raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
+    if options.edits is not None:
+        if options.init is None:
+            raise UserError("--edits: goes with --init RUN, the run whose gallery they were made in")
+        if options.k is not None:
+            raise UserError(f"--k {options.k}: with --edits there are as many clusters as yours: leave it out")
+        other = next(
+            (name for name in (options.clustering, options.final_clustering) if name not in (None, "kmeans")), None
+        )
+        if other is not None:
+            raise UserError(f"--clustering {other}: with --edits it is k-means, which can keep to them: leave it out")
+        if options.spectrum_epochs:
+            raise UserError(f"--spectrum-epochs {options.spectrum_epochs}: with --edits the first clusters are yours")
     if options.decode_at_most is not None and options.decode_at_most < size:
         raise UserError(f"--decode-at-most {options.decode_at_most}: at least the {size} pixels of --size")
     if (options.final_clustering is None) != (options.final_epochs is None):

@@ -19,6 +19,7 @@ from deepcluster.clustering import Clustering, partition
 from deepcluster.config import Config
 from deepcluster.descriptors import design_features, facts_of, set_beside
 from deepcluster.epoch import State, calibrate, train_epoch
+from deepcluster.expert import Expert, cluster_with
 from deepcluster.features import Embedding, embed_together, pca_whiten
 from deepcluster.journal import Clock, Journal, restore
 from deepcluster.models import untrained
@@ -34,6 +35,7 @@ def train(
     device: torch.device,
     initial: dict[str, Tensor] | None = None,
     say: Callable[[str], None] = tqdm.write,
+    expert: Expert | None = None,
 ) -> State:
     """Train the journal's run to its last epoch, from the beginning or from where it was left.
 
@@ -44,6 +46,7 @@ def train(
         device: to train on.
         initial: weights to start from (config.init is their digest).
         say: prints a line without disturbing the progress bars.
+        expert: whose clusters it starts from, and keeps to.
     """
     run, frames = journal.run, Frames(dataset.pixels, device)
     facts = facts_of(dataset, config) if is_first() else None
@@ -63,7 +66,8 @@ def train(
         journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
-            found = decided(partial(cluster_epoch, embedding, dataset, facts, config, epoch, device))
+            now = partial(cluster_epoch, embedding, dataset, facts, config, epoch, device, expert, previous)
+            found = decided(now)
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
@@ -104,13 +108,18 @@ def cluster_epoch(
     config: Config,
     epoch: int,
     device: torch.device,
+    expert: Expert | None,
+    previous: np.ndarray | None,
 ) -> Clustering:
-    """The epoch's clustering: in the first epochs of the unrolled spectrum, then of what the network sees."""
+    """The epoch's clustering: in the first epochs of the unrolled spectrum, then of what the network sees.
+
+    With an expert it keeps to the edits and begins with the `previous` assignment (N,).
+    """
     if epoch <= config.spectrum_epochs:
         x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
     else:
         x = reduce(embedding.features, config, facts)
-    return cluster(x, config, epoch, device)
+    return cluster(x, config, epoch, device) if expert is None else cluster_with(expert, x, previous)
 
 
 def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) -> np.ndarray:

@@ -15,7 +15,10 @@ from console import UserError
 from datasets import SOURCES, Dataset, look, open_dataset
 from deepcluster import models
 from deepcluster.config import Config, read_config
+from deepcluster.descriptors import facts_of
+from deepcluster.expert import given_names as given_names  # explain asks for it here
 from deepcluster.models import ClusterNet, build, fuse_batch_norm
+from deepcluster.train import reduce
 from deepcluster.views import MEAN, STD, Frames, fixed_view, normalise
 from runs import Run
 from runs.directory import checkpoint_of, load_weights
@@ -110,6 +113,12 @@ def photograph(images: Tensor) -> Tensor:
 def from_photograph(images: Tensor) -> Tensor:
     """(B, 3, H, W) in 0..1 as the network sees them: the inverse of `photograph`."""
     return normalise(images * 255)
+
+
+def clustered(run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Features (N, D) of the dataset's images as points of which near ones are alike, (N, d): what is clustered."""
+    config = run_config(run)
+    return reduce(torch.from_numpy(features), config, facts_of(dataset, config))
 
 
 class TrainedRun:

@@ -14,6 +14,7 @@ from console import UserError
 from machine.files import spared
 from machine.reading import open_regular, read_csv, shown, whole_number
 from runs import Run
+from runs.edits import MOST_MADE
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,24 @@ class ExplainedClusters:
     def numbers(self) -> list[int]:
         """Clusters in the order of the outputs of a network whose logits were merged."""
         return sorted(self.logits)
+
+    @property
+    def outputs(self) -> int:
+        """Logits of the network: a cluster with a number from here on was made by hand and shares those it has."""
+        return 1 + max(j for members in self.logits.values() for j in members)
+
+    @property
+    def whole(self) -> np.ndarray:
+        """Which of `numbers` together have each logit once: all but those made by hand, (C,) bool."""
+        return np.array(self.numbers) < self.outputs
+
+    @property
+    def share(self) -> np.ndarray:
+        """Which of `numbers` have a logit in common, (C, C) bool; each has with itself."""
+        held = np.zeros((len(self.numbers), self.outputs), bool)
+        for column, members in enumerate(self.groups):
+            held[column, list(members)] = True
+        return held @ held.T
 
     @property
     def groups(self) -> list[tuple[int, ...]]:
@@ -57,8 +76,8 @@ def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path
         k: logits of its network.
         names: what clusters are called, unless the table says otherwise.
         table: with the columns image and cluster, and perhaps logits ("3+7") and name, as `explain apply` writes it. An
-        empty
-            cluster means none; images that it leaves out have none.
+            empty cluster means none; images that it leaves out have none. A number that the network has no logit for
+            is a cluster made by hand, which must name others' logits.
 
     Raises:
         UserError: naming the line of the table that will not do.
@@ -92,9 +111,10 @@ def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> Explain
             raise UserError(f"{where}: {row['image']!r} is not an image of {run.path}")
         if not row["cluster"].strip():
             continue
-        number = _number(where, row["cluster"], k)
+        told = row.get("logits") or row["cluster"]
+        number = _number(where, row["cluster"], k if told == row["cluster"] else MOST_MADE)
         assignment[index[row["image"]]] = number
-        parts = re.split(r"[+ ]+", (row.get("logits") or row["cluster"]).strip())
+        parts = re.split(r"[+ ]+", told.strip())
         members = tuple(_number(where, part, k) for part in parts)
         if logits.setdefault(number, members) != members:
             raise UserError(f"{where}: cluster {number} has other logits than above")
@@ -102,14 +122,14 @@ def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> Explain
             names[number] = spared(row["name"])
     if not logits:
         raise UserError(f"--assignments {path}: puts no image into a cluster")
-    taken = {j for members in logits.values() for j in members}
+    taken = {j for number, members in logits.items() if number < k for j in members}
     logits |= {j: (j,) for j in range(k) if j not in taken and j not in logits}
     distance = np.where(assignment == own.assignment, own.distance, np.nan)
     return ExplainedClusters(assignment, distance, logits, own.names | names, sha256(content).hexdigest()[:16])
 
 
-def _number(where: str, text: str, k: int) -> int:
+def _number(where: str, text: str, most: int) -> int:
     number = whole_number(text.strip())
-    if number is None or number >= k:
-        raise UserError(f"{where}: {shown(text)} is not a cluster of this epoch: 0 to {k - 1}")
+    if number is None or number >= most:
+        raise UserError(f"{where}: {shown(text)} is not a cluster of this epoch: 0 to {most - 1}")
     return number

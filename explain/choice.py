@@ -87,11 +87,13 @@ def target_weights(subject: Subject, target: str, rows: np.ndarray, scores: Scor
     own = clusters.column_of(clusters.assignment[rows])
     at = np.arange(len(rows))
     if target in ("rival", "margin"):
-        rival = clusters.column_of(scores.rival[rows])
+        known = scores.rival[rows] >= 0  # a cluster made by hand of all others has none
+        rival = clusters.column_of(scores.rival[rows[known]])
         if target == "rival":
-            weights[at, rival] = 1
+            weights[at[known], rival] = 1
         else:
-            weights[at, own], weights[at, rival] = 1, -1
+            weights[at, own] = 1
+            weights[at[known], rival] = -1
     elif target == "own":
         weights[at, own] = 1
     else:

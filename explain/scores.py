@@ -1,9 +1,10 @@
-"""One forward over all images: own and second-best cluster, rank, the clusters' centres, and the map of all images."""
+"""One forward over all images: own and second-best cluster, rank, centres, what is alike, the map of all."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from explain.assignment import ExplainedClusters
 from explain.subject import Subject
@@ -12,6 +13,8 @@ from machine.reading import Damaged, Shape, read_npz
 
 COMPONENTS_BEFORE_TSNE = 50
 PERPLEXITY = 30
+ALIKE = 6  # most similar images of each
+COMPARED = 1024  # images that are held against all others at a time
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Scores:
     position: np.ndarray  # (N, 2) float64 in -1 .. 1, in the map of all images
     rank: np.ndarray  # (N,) int64 in the own cluster, 1 is the most typical; 0: none
     centres: np.ndarray  # (K, D) float32, mean of the features, centred and of length 1; NaN: without an image
+    alike: np.ndarray  # (N, ALIKE) int64, the most similar images by what is clustered, the nearest first; -1: none
+    half: np.ndarray  # (N,) int64, which of two halves of its cluster: 1 is the smaller; 0 also where there are none
 
 
 def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
@@ -43,6 +48,8 @@ def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
         "position": ("f", (count, 2)),
         "rank": ("i", (count,)),
         "centres": ("f", (None, None)),
+        "alike": ("i", (count, ALIKE)),
+        "half": ("i", (count,)),
     }
     try:
         kept = read_npz(path, kinds, "")
@@ -51,8 +58,7 @@ def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
             return Scores(*(kept[field.name] for field in fields(Scores)))
     except (FileNotFoundError, Damaged):
         pass  # computed, perhaps again
-    features, logits = subject.predict_all()
-    found = compute_scores(subject, features, logits, kind_of_map)
+    found = compute_scores(subject, *subject.predict_all(), kind_of_map)
     arrays = {field.name: getattr(found, field.name) for field in fields(Scores)}
     write_atomic(path, lambda file: np.savez(file, present=present, **arrays))
     return found
@@ -70,18 +76,59 @@ def compute_scores(subject: Subject, features: np.ndarray, logits: np.ndarray, k
     rows, logits = present[known], logits[known].astype(np.float64)
     at, own = np.arange(len(rows)), clusters.column_of(clusters.assignment[rows])
     score[rows] = logits[at, own]
-    total = np.logaddexp.reduce(logits, axis=1)
+    total = np.logaddexp.reduce(logits[:, clusters.whole], axis=1)
     probability[rows] = np.exp(score[rows] - total)
     if len(numbers) > 1:
-        others = logits.copy()
-        others[at, own] = -np.inf
+        others = np.where(clusters.share[own], -np.inf, logits)  # not those that were made by hand of the same
         best = others.argmax(1)
-        rival[rows] = numbers[best]
-        margin[rows] = score[rows] - others[at, best]
-        rival_probability[rows] = np.exp(others[at, best] - total)
+        there = np.isfinite(others[at, best])
+        rival[rows[there]] = numbers[best[there]]
+        margin[rows[there]] = (score[rows] - others[at, best])[there]
+        rival_probability[rows[there]] = np.exp(others[at, best] - total)[there]
     rank = rank_in_cluster(clusters, score)
     centres = centres_of(features[known], own, len(numbers))
-    return Scores(score, rival, margin, probability, rival_probability, position, rank, centres)
+    x = subject.clustered(features)
+    alike = np.full((count, ALIKE), -1, np.int64)
+    near = most_similar(x, ALIKE)
+    alike[present] = np.where(near >= 0, present[near], -1)
+    half = np.zeros(count, np.int64)
+    half[rows] = halves(x[known], own, subject.seed)
+    return Scores(score, rival, margin, probability, rival_probability, position, rank, centres, alike, half)
+
+
+def most_similar(x: np.ndarray, count: int) -> np.ndarray:
+    """The `count` nearest others of each of x (M, d), nearest first: (M, count) int64; -1 where there are no more."""
+    points = torch.from_numpy(x.astype(np.float32))
+    square = (points**2).sum(1)
+    found = np.full((len(x), count), -1, np.int64)
+    kept = min(count, len(x) - 1)
+    for begin in range(0, len(x), COMPARED):
+        part = points[begin : begin + COMPARED]
+        distance = square - 2 * part @ points.T  # and the part's own squares, which order nothing
+        at = torch.arange(len(part))
+        distance[at, begin + at] = torch.inf
+        found[begin : begin + COMPARED, :kept] = distance.topk(kept, largest=False).indices.numpy()
+    return found
+
+
+def halves(x: np.ndarray, column: np.ndarray, seed: int) -> np.ndarray:
+    """Each cluster in two by 2-means: (M,) 0 or 1, where 1 is the smaller half; 0 of a cluster of one point.
+
+    Args:
+        x: (M, d) what is clustered.
+        column: (M,) the cluster of each.
+        seed: of where 2-means starts.
+    """
+    from sklearn.cluster import KMeans
+
+    found = np.zeros(len(x), np.int64)
+    for number in np.unique(column):
+        members = np.flatnonzero(column == number)
+        if len(np.unique(x[members], axis=0)) < 2:
+            continue
+        side = KMeans(2, n_init=4, random_state=seed % 2**32).fit_predict(x[members])
+        found[members] = side == np.bincount(side, minlength=2).argmin()
+    return found
 
 
 def centres_of(features: np.ndarray, column: np.ndarray, count: int) -> np.ndarray:

@@ -58,6 +58,9 @@ class Trainer(Protocol):
     def class_names(self, run: Run) -> list[str] | None:
         """What logit j should say, where that is known: then a prediction can be wrong."""
 
+    def given_names(self, run: Run) -> dict[int, str]:
+        """What logits are called, those that have another name than their number."""
+
     def network(self, run: Run, epoch: int | None = None) -> Any:
         """The network of an epoch, in eval mode on the CPU."""
 
@@ -75,6 +78,9 @@ class Trainer(Protocol):
 
     def from_photograph(self, images: Tensor) -> Tensor:
         """The inverse of `photograph`."""
+
+    def clustered(self, run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
+        """Features (N, D) of all images of the dataset as points of which near ones are alike, (N, d)."""
 
 
 def trainer_of(run: Run) -> Any:
@@ -177,8 +183,7 @@ class Subject:
         with torch.inference_mode():
             k = self._net(self._one).shape[1]
         self.class_names = self.trainer.class_names(run)
-        names = {j: name for j, name in enumerate(self.class_names or []) if name != str(j)}
-        self.clusters: ExplainedClusters = clusters_of(run, epoch, k, names, assignments)
+        self.clusters: ExplainedClusters = clusters_of(run, epoch, k, self.trainer.given_names(run), assignments)
         self.model = self._merged(self._net)
 
     @property
@@ -284,6 +289,15 @@ class Subject:
                 features.append(feature.cpu())
                 logits.append(model.classify(feature).cpu())
         return torch.cat(features).numpy(), torch.cat(logits).numpy()
+
+    def clustered(self, features: np.ndarray) -> np.ndarray:
+        """What `predict_all` found, (M, D), as it is clustered: (M, d), where near ones are alike."""
+        at = self.pictures.position[self.pictures.present]
+        if len(at) < 3:
+            return features
+        by_frame = np.empty_like(features)
+        by_frame[at] = features
+        return self.trainer.clustered(self.run, by_frame, self.pictures.dataset)[at]
 
 
 def find_pictures(

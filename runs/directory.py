@@ -27,7 +27,18 @@ if TYPE_CHECKING:
     import torch
 
 # What a run that was half begun leaves, beside scratch files; a folder with anything else in it is somebody's own.
-OURS = {"images.csv", "skipped.csv", "clusters", "checkpoints", "figures", ".lock", "k.csv", "clusters.csv", "log.csv"}
+OURS = {
+    "images.csv",
+    "skipped.csv",
+    "clusters",
+    "checkpoints",
+    "figures",
+    ".lock",
+    "k.csv",
+    "start.csv",
+    "clusters.csv",
+    "log.csv",
+}
 MOST_CLUSTERS = 10_000_000  # a larger number in a file is damage
 AGAIN = "restore a copy, or remove it and run the same command: it trains from the beginning"
 COPY = "restore a copy, or start a new run directory"

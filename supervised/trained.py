@@ -36,6 +36,11 @@ def class_names(run: Run) -> list[str]:
     return run.meta.model.get("classes", DIGITS["classes"])
 
 
+def given_names(run: Run) -> dict[int, str]:
+    """The classes that are called otherwise than their number."""
+    return {j: name for j, name in enumerate(class_names(run)) if name != str(j)}
+
+
 def network(run: Run, epoch: int | None = None) -> ClassNet:
     """The network of an epoch (default: the kept one, the best), in eval mode on the CPU.
 
@@ -71,6 +76,12 @@ def photograph(images: Tensor) -> Tensor:
 def from_photograph(images: Tensor) -> Tensor:
     """(B, channels, H, W) in 0..1 as the network sees them: the inverse of `photograph`."""
     return images
+
+
+def clustered(run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Features (N, D) of the dataset's images as points of which near ones are alike, (N, D): their directions."""
+    x = features - features.mean(0)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
 
 
 def training_images(

@@ -70,7 +70,7 @@ def test_paint_and_its_refusals(tmp_path):
     assert len(list((tmp_path / "new" / "images").rglob("*.jpg"))) == 14
     assert "already there" in refused(run_module("datasets", "paint", tmp_path / "new"))
     assert "at least 14" in refused(run_module("datasets", "paint", tmp_path / "b", "--count", "3"))
-    assert "required" in refused(run_module("datasets"))
+    assert "name a command" in refused(run_module("datasets"))
 
 
 def test_wrong_numbers_are_one_sentence(tmp_path):

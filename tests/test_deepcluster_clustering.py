@@ -6,7 +6,16 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from deepcluster import clustering
 from deepcluster.agreement import agreement
 from deepcluster.choose_k import recommend
-from deepcluster.clustering import CLUSTERINGS, centroids, distance_to_centroid, kmeans, partition, power_iteration
+from deepcluster.clustering import (
+    CLUSTERINGS,
+    Constraints,
+    centroids,
+    constrained_kmeans,
+    distance_to_centroid,
+    kmeans,
+    partition,
+    power_iteration,
+)
 from deepcluster.features import pca_whiten
 
 
@@ -152,3 +161,50 @@ def test_recommended_k_is_the_true_one():
     k, rows = recommend(points, 0)
     assert k == 8
     assert {"k", "silhouette", "seed_agreement", "objective"} == set(rows[0])
+
+
+FREE = np.empty((0, 2), np.int64)
+
+
+def test_constrained_k_means_without_constraints_is_lloyds():
+    from sklearn.cluster import KMeans
+
+    x, truth = blobs(300, 4, seed=2)
+    x += np.random.default_rng(3).normal(0, 0.4, x.shape).astype(np.float32)
+    start = (truth + (np.arange(300) % 7 == 0)) % 4  # a seventh of them wrong
+    theirs = KMeans(4, init=centroids(x, start, 4), n_init=1, max_iter=50, tol=0, algorithm="lloyd").fit_predict(x)
+    ours = constrained_kmeans(x, start, 4, Constraints(np.full(300, -1), FREE), iterations=50)
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_constraints_hold_and_the_rest_is_nearest():
+    x, truth = blobs(200, 5, seed=4)
+    x += np.random.default_rng(5).normal(0, 0.3, x.shape).astype(np.float32)
+    rng = np.random.default_rng(6)
+    fixed = np.full(200, -1)
+    fixed[:20] = rng.integers(0, 5, 20)  # wherever
+    barred = np.array([[i, j] for i in range(20, 50) for j in {truth[i], rng.integers(0, 5)}])
+    found = constrained_kmeans(x, truth, 5, Constraints(fixed, barred), iterations=200)
+    assert found[:20].tolist() == fixed[:20].tolist()
+    assert not {tuple(pair) for pair in barred.tolist()} & {*zip(range(200), found.tolist(), strict=True)}
+    means = centroids(x, found, 5)
+    closed = {tuple(pair) for pair in barred.tolist()}
+    for i in range(20, 200):  # by trying all
+        able = [j for j in range(5) if (i, j) not in closed]
+        assert found[i] == min(able, key=lambda j: float(((x[i] - means[j]) ** 2).sum()))
+
+
+def test_constrained_k_means_by_hand():
+    x = np.array([[0.0], [1], [10], [11], [30]], np.float32)
+    start = np.array([0, 0, 1, 1, -1])  # 30 is in none
+    free = np.full(5, -1)
+    assert constrained_kmeans(x, start, 2, Constraints(free, FREE)).tolist() == [0, 0, 1, 1, 1]  # means .5 and 17
+    barred = np.array([[4, 1]])  # means .5 and 10.5, then 10.3 and 10.5, then 10.25 and 11
+    assert constrained_kmeans(x, start, 2, Constraints(free, barred)).tolist() == [0, 0, 0, 1, 0]
+    fixed = np.array([-1, -1, -1, -1, 0])  # 30 with 0 and 1: their mean is then 10.3
+    assert constrained_kmeans(x, start, 2, Constraints(fixed, FREE), iterations=1).tolist() == [0, 0, 1, 1, 0]
+    # a third cluster without a point takes the one farthest from its mean, unless that is barred from it
+    assert constrained_kmeans(x, start, 3, Constraints(free, FREE), iterations=1).tolist() == [0, 0, 1, 1, 2]
+    third = constrained_kmeans(x, start, 3, Constraints(free, np.array([[4, 2]])), iterations=1)
+    assert third[4] != 2
+    assert 2 in third

@@ -1,14 +1,18 @@
 """`python -m explain apply`, and explaining the clusters that come of it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from conftest import a_meta, refused, run_module
 
 import runs
+from console import UserError
 from explain.assignment import clusters_of, merge_logits
-from explain.edits import apply_edits
-from machine.files import read_csv
+from explain.scores import compute_scores, halves, most_similar
+from machine.files import read_csv, write_csv
+from runs.edits import apply_edits, read_edits
 
 HEAD = "epoch,image,cluster,action,value,note\n"
 
@@ -74,6 +78,79 @@ def test_chains_and_circles_of_merges_end_in_one_cluster(run):
     assert [row["cluster"] for row in rows] == [0, 0, 1, 1, 2, 2, 2, 2]
 
 
+def edit(image, cluster, action, value=""):
+    return {"epoch": "3", "image": image, "cluster": cluster, "action": action, "value": value, "note": ""}
+
+
+def test_a_new_cluster_has_the_logits_of_where_its_images_were(run, tmp_path):
+    edits = [
+        edit("0.jpg", "0", "move", "7"),
+        edit("4.jpg", "2", "move", "7"),
+        edit("", "7", "new", "0+2"),  # in whatever order
+        edit("", "7", "name", "owl"),
+        edit("", "8", "new", "3"),  # nothing was moved there: left out
+        edit("", "2", "merge", "0"),
+    ]
+    rows, log = apply_edits(run, edits)
+    assert [row["cluster"] for row in rows] == [7, 0, 1, 1, 7, 0, 3, 3]
+    assert (rows[0]["logits"], rows[0]["name"], rows[1]["logits"]) == ("0+2", "owl", "0+2")
+    assert "cluster 8 is left out: no image was moved into it" in log
+    assert "4 clusters became 4; 0 images are in none" in log
+
+    write_csv(tmp_path / "a.csv", rows)
+    found = clusters_of(run, 3, 5, {}, tmp_path / "a.csv")
+    assert found.numbers == [0, 1, 3, 4, 7]
+    assert found.outputs == 5
+    assert found.whole.tolist() == [True, True, True, True, False]  # these have each logit once
+    assert np.argwhere(found.share & ~np.eye(5, dtype=bool)).tolist() == [[0, 4], [4, 0]]
+    assert found.names == {7: "owl"}
+
+
+def test_a_new_cluster_takes_no_probability_from_the_one_it_was_made_of(run, tmp_path):
+    """Its images are scored by the old logit, and the rival is never the other half of the same answer."""
+    path = tmp_path / "a.csv"
+    path.write_text("image,cluster,logits\n" + "".join(f"{i}.jpg,{c},{m}\n" for i, c, m in [
+        (0, 0, 0), (1, 6, 0), (2, 1, 1), (3, 1, 1), (4, 2, 2), (5, 2, 2), (6, 3, 3), (7, 3, 3)]))  # fmt: skip
+    clusters = clusters_of(run, 3, 4, {}, path)
+    logits = torch.randn(8, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    features = np.random.default_rng(1).normal(size=(8, 5)).astype(np.float32)
+    subject = SimpleNamespace(
+        clusters=clusters, pictures=SimpleNamespace(present=np.arange(8)), run=run, seed=1, clustered=lambda x: x
+    )
+    found = compute_scores(subject, features, merge_logits(logits, clusters.groups).numpy(), "pca")
+    probability = logits.softmax(1).numpy()
+    for image in (0, 1):
+        assert found.probability[image] == pytest.approx(probability[image, 0])
+        assert found.rival[image] == 1 + probability[image, 1:].argmax()
+    assert found.half[[0, 1]].tolist() == [0, 0]  # of one image there are no halves
+
+
+def test_halves_and_the_most_similar_by_hand():
+    x = np.array([[0.0, 0], [0.1, 0], [0.25, 0], [5, 0], [9, 9], [9, 9]])
+    assert halves(x, np.array([0, 0, 0, 0, 1, 1]), 31).tolist() == [0, 0, 0, 1, 0, 0]  # the smaller; alike: none
+    near = most_similar(x, 6)
+    assert near[:4, :3].tolist() == [[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 1, 0]]
+    assert (near[:, 5] == -1).all()  # there are five others
+    assert (near[4, 0], near[5, 0]) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("3,,3,new,0,", "new clusters have numbers from 4 to 999999, not 3"),
+        ("3,0.jpg,0,move,4,", "no cluster 4"),
+        ("3,,x,new,0,", "'x' is not the number of a cluster"),
+        ("3,,4,new,0,\n3,,4,new,0,", "made twice"),
+        ("3,,4,new,0,\n3,,4,merge,0,", "a new cluster cannot be merged"),
+        ("3,,4,new,0,\n3,,0,merge,4,", "a new cluster cannot be merged"),
+    ],
+)
+def test_bad_new_clusters_are_one_sentence(run, tmp_path, line, words):
+    with pytest.raises(UserError, match="--edits, line") as caught:
+        apply_edits(run, read_edits(table(tmp_path, line)))
+    assert words in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -127,8 +204,6 @@ def test_a_merged_cluster_is_the_log_sum_exp_of_its_logits(run, tmp_path):
     ],
 )
 def test_bad_assignments_are_refused_by_line(run, tmp_path, text, words):
-    from console import UserError
-
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match="assignments") as caught:
         clusters_of(run, 3, 5, {}, tmp_path / "a.csv")

@@ -14,6 +14,7 @@ import runs
 from deepcluster.baselines import verdict
 from explain.rendering import OPAQUE
 from machine.files import read_csv, write_csv
+from runs.edits import apply_edits, read_edits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(
@@ -202,7 +203,7 @@ def test_search_from_the_overview_and_the_map_lead_to_the_coin(page, gallery):
     assert page.locator("#found a").all_text_contents() == ["b/07.jpg"]
     x, y = page.evaluate(
         """() => {
-        const [x, y] = map.at(data.spots.find((spot) => spot[0] === 'b/07.jpg'));
+        const [x, y] = map.at(spots.find((spot) => spot[0] === 'b/07.jpg'));
         const box = $('map').getBoundingClientRect();
         return [box.left + x, box.top + y];
         }"""
@@ -256,6 +257,11 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     page.set_input_files("#load-edits", saved)
     page.wait_for_selector("#message:not([hidden])")
     assert "epoch 2" in page.locator("#message").text_content()
+    for row, words in ((f"1,,{target},new,,", f"{target} is no new"), (f"1,x,{target},move,999,", "no cluster 999")):
+        (tmp_path / "bad.csv").write_text(f"epoch,image,cluster,action,value,note\n{row}\n")
+        page.set_input_files("#load-edits", tmp_path / "bad.csv")
+        page.wait_for_function("words => $('message').textContent.includes(words)", arg=words)
+        assert page.locator("#edit-count").text_content() == "no edits"
 
     exp = gallery.parent / "exp"
     applied = run_module("explain", "apply", "--run", exp, "--edits", saved)
@@ -272,6 +278,11 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     assert wrong not in table
     assert len(table) == 83
     assert "tête, gauche" in (tmp_path / "edited" / "index.html").read_text()
+    open_page(page, gallery / "index.html")
+    page.set_input_files("#load-edits", saved)
+    page.wait_for_function("$('edit-count').textContent === '3 edits'")
+    open_page(page, tmp_path / "edited" / "index.html")  # where they are done already
+    assert page.locator("#edit-count").text_content() == "no edits"
 
 
 def test_dark_and_small_screens_are_legible(browser, gallery):
@@ -490,7 +501,7 @@ def test_many_coins_are_selected_moved_and_taken_back(page, gallery):
     page.fill("#pick-text", other)
     choice = page.locator(f'#pick-list button[data-number="{other}"]')
     assert "images" in choice.inner_text()
-    assert choice.locator("img").get_attribute("src").endswith(f"/{other}/_mean.png")
+    assert choice.locator("img").get_attribute("src").endswith(f"/{other}/_typical.jpg")
     page.keyboard.press("Enter")
     assert page.locator(".coin.wrong").count() == 4
     assert page.locator("#edit-count").inner_text() == "4 edits"
@@ -551,3 +562,227 @@ def doubtful_gallery(gallery) -> Path:
     result = run_module("explain", "--run", exp, "--assignments", exp.parent / "swapped.csv", "--results", out)
     assert result.returncode == 0, result.stderr
     return out
+
+
+def test_a_new_cluster_of_a_selection_is_named_seen_replayed_and_taken_back(page, gallery, tmp_path):
+    number = largest(gallery)
+    size = sum(row["cluster"] == number for row in rows_of(gallery))
+    made = str(page_outputs(page, gallery))
+    open_page(page, gallery / "2" / number / "index.html")
+    assert not page.locator("#made-link").is_visible()
+    cards = page.locator(".coin")
+    for at in (0, 2, 3):
+        cards.nth(at).click(modifiers=["Control"])
+    moved = sorted(cards.nth(at).locator(".id").text_content() for at in (0, 2, 3))
+    page.keyboard.press("+")
+    assert f"3 images are now cluster {made}" in page.locator("#message").inner_text()
+    assert page.locator(".facts [data-cluster-size]").first.inner_text() == f"{size - 3} images"
+    page.click("#message a")
+    page.wait_for_selector(".guest")
+    assert sorted(page.evaluate("page.coins.map(coin => coin.id)")) == moved
+    assert broken_images(page) == []
+    page.fill(f"#name-{made}", "owl, left")
+    page.reload()  # kept
+    assert page.locator(f"#name-{made}").input_value() == "owl, left"
+    assert page.locator("#made-link").inner_text() == "Your new clusters (1)"
+    open_page(page, gallery / "index.html")
+    assert "owl, left" in page.locator("#made-cards .card").inner_text()
+    assert "3 images" in page.locator("#made-cards .card").inner_text()
+    page.click("#edit-count")
+    assert (
+        f"cluster {made} is new, made of 3 images and is called “owl, left”" in page.locator("#edit-rows").inner_text()
+    )
+    page.click("#edit-list-close")
+
+    open_page(page, gallery / "2" / number / "index.html")  # one more joins it, chosen by picture and name
+    page.locator(".coin").nth(5).click(modifiers=["Control"])
+    page.keyboard.press("m")
+    choice = page.locator(f'#pick-list button[data-number="{made}"]')
+    assert "owl, left" in choice.inner_text()
+    assert "3 images" in choice.inner_text()
+    assert choice.locator("img").evaluate("img => img.decode().then(() => img.naturalWidth > 0)")
+    page.fill("#pick-text", "owl")
+    page.keyboard.press("Enter")
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    saved = tmp_path / "edits.csv"
+    download.value.save_as(saved)
+    assert f"2,,{made},new,{number}," in saved.read_text().splitlines()
+
+    exp = gallery.parent / "exp"
+    rows, _ = apply_edits(runs.open_run(exp), read_edits(saved))
+    there = {row["image"]: row for row in rows if row["cluster"] == int(made)}
+    assert {*moved} < there.keys()
+    assert len(there) == 4
+    assert {(row["logits"], row["name"]) for row in there.values()} == {(number, "owl, left")}
+
+    page.click("#clear-edits")
+    page.set_input_files("#load-edits", saved)  # from a file: pictures are looked up
+    page.wait_for_function("[...edits.coins.values()].length === 4 && [...edits.coins.values()].every(one => one.file)")
+    open_page(page, gallery / "2" / "made.html")
+    assert page.locator(".guest img").count() == 4
+    assert broken_images(page) == []
+    page.locator(".guest").first.focus()
+    page.keyboard.press(" ")
+    page.keyboard.press("w")  # back where it came from
+    assert page.locator(".guest").count() == 3
+    page.get_by_role("button", name="undo: put all back").click()
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    page.click("#undo-edit")
+    assert page.locator(".guest").count() == 3
+
+
+def page_outputs(page, gallery: Path) -> int:
+    """The number of the first new cluster."""
+    open_page(page, gallery / "2" / "made.html")
+    assert "There are none yet" in page.locator("#none").inner_text()
+    return page.evaluate("outputs")
+
+
+def test_a_cluster_is_split_by_the_networks_features(page, gallery):
+    number = largest(gallery)
+    open_page(page, gallery / "2" / number / "index.html")
+    halves = page.evaluate("[0, 1].map(side => data.coins.filter(coin => coin.half === side).map(coin => coin.id))")
+    assert 0 < len(halves[1]) <= len(halves[0])
+    page.click("#split")
+    assert page.locator("#half-title-1").inner_text().startswith(f"{len(halves[1])} image")
+    assert page.locator("#half-list-1 img").count() == min(12, len(halves[1]))
+    page.wait_for_function(
+        "[...document.querySelectorAll('#halves img')].every(img => img.complete && img.naturalWidth)"
+    )
+    page.click("#half-make-1")
+    assert page.locator(".coin.wrong").count() == page.evaluate("page.coins.filter(coin => coin.half === 1).length")
+    page.evaluate("page.more(1e6)")
+    assert page.locator("#edit-count").inner_text() == f"{len(halves[1]) + 1} edits"
+    page.click("#split")
+    assert page.locator("#half-make-0").is_disabled()  # all that is left is one half
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+z")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+
+
+def place_of(page, name: str) -> list[float]:
+    """Where an image is on the screen, on the map."""
+    return page.evaluate(
+        """name => {
+        const [x, y] = map.at(spots.find((spot) => spot[0] === name));
+        const box = $('map').getBoundingClientRect();
+        return [box.left + x, box.top + y];
+        }""",
+        name,
+    )
+
+
+def test_the_map_zooms_where_the_pointer_is_pans_and_shows_larger_pictures(page, gallery):
+    open_page(page, gallery / "2" / "map.html")
+    page.wait_for_function("map.drawn.pictures + map.drawn.dots === spots.length")
+    legend = page.locator("#colours button").all_inner_texts()
+    sizes = {row["cluster"]: 0 for row in rows_of(gallery)}
+    for row in rows_of(gallery):
+        sizes[row["cluster"]] += 1
+    assert [text.split() for text in legend] == [[number, str(sizes[number])] for number in sorted(sizes, key=int)]
+    x, y = map(round, place_of(page, "b/07.jpg"))
+    small = page.evaluate("map.side()")
+    page.mouse.move(x, y)
+    page.mouse.wheel(0, -900)
+    assert page.evaluate("map.zoom") > 3
+    assert page.evaluate("map.side()") > 1.5 * small
+    there = place_of(page, "b/07.jpg")
+    assert there == pytest.approx([x, y], abs=4)  # it stayed under the pointer
+    page.mouse.down()
+    page.mouse.move(x + 60, y - 40, steps=3)
+    page.mouse.up()
+    assert place_of(page, "b/07.jpg") == pytest.approx([there[0] + 60, there[1] - 40], abs=1)
+    assert page.url.endswith("map.html")  # a drag is no click
+    page.mouse.wheel(0, -1500)
+    page.wait_for_function("map.drawn.own > 0")  # so large that the image's own file is drawn
+    page.click("#zoom-all")
+    assert page.evaluate("[map.zoom, map.x, map.y]") == [1, 0, 0]
+    page.click("#colours button >> nth=0")
+    assert page.evaluate("map.found.size") == sizes[min(sizes, key=int)]
+
+
+def test_two_fingers_zoom_the_map(browser, gallery):
+    context = browser.new_context(viewport={"width": 390, "height": 800}, has_touch=True)
+    page = context.new_page()
+    open_page(page, gallery / "2" / "map.html")
+    box = page.locator("#map").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    touch = context.new_cdp_session(page)
+    for kind, apart in (("touchStart", 30), ("touchMove", 60), ("touchMove", 90)):
+        points = [{"x": middle[0] + side * apart, "y": middle[1], "id": i} for i, side in enumerate((-1, 1))]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert page.evaluate("map.zoom") == pytest.approx(3, rel=0.05)
+    assert page.evaluate("map.x") == pytest.approx(box["width"] / 2 * (1 - 3), abs=12)  # about the fingers' middle
+    context.close()
+
+
+def test_a_lasso_selects_what_it_encircles_for_every_edit(page, gallery):
+    number = largest(gallery)
+    [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
+    open_page(page, gallery / "2" / "map.html")
+    box = page.locator("#map").bounding_box()
+    left, top, width, height = (box[name] for name in ("x", "y", "width", "height"))
+    inside = page.evaluate(
+        """() => spots.filter((spot) => map.at(spot)[0] < map.width * 0.6 && map.at(spot)[1] < map.height * 0.7)
+        .map((spot) => spot[0]).sort()"""
+    )
+    assert 0 < len(inside) < 84
+    page.keyboard.press("l")
+    corners = [(6, 6), (0.6 * width, 6), (0.6 * width, 0.7 * height), (6, 0.7 * height)]
+    page.mouse.move(left + 6, top + 6)
+    page.mouse.down()
+    for x, y in corners[1:]:
+        page.mouse.move(left + x, top + y, steps=4)
+    page.mouse.up()
+    assert page.evaluate("[...hand.chosen.keys()].sort()") == inside
+    assert page.locator("#hand-count").inner_text() == f"{len(inside)} selected"
+    assert page.locator("#selected-list .guest").count() == len(inside)
+    page.keyboard.press("m")
+    page.fill("#pick-text", other)
+    page.keyboard.press("Enter")
+    stay = sum(row["cluster"] == other for row in rows_of(gallery) if row["image"] in inside)
+    assert page.locator("#edit-count").inner_text() == f"{len(inside) - stay} edits"
+    before = sum(row["cluster"] == other for row in rows_of(gallery))
+    shown = page.locator("#colours button", has_text=other).first.inner_text().split()
+    assert shown == [other, str(before + len(inside) - stay)]  # the legend counts them where they are now
+    page.keyboard.press("+")
+    made = page.evaluate("outputs")
+    assert page.locator("#colours button").last.inner_text().split() == [str(made), str(len(inside))]
+    page.reload()
+    assert page.locator("#edit-count").inner_text() == f"{len(inside) + 1} edits"
+    page.click("#undo-edit")
+    page.click("#undo-edit")
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    page.fill("#q", "b/0")
+    page.click("#select-found")
+    assert page.evaluate("[...hand.chosen.keys()].every(id => id.startsWith('b/0'))")
+    page.keyboard.press("Escape")  # in the search field: nothing happens to it
+    page.focus("#map")
+    page.keyboard.press("Escape")
+    assert not page.locator("#hand").is_visible()
+
+
+def test_the_most_similar_coins_lie_beside_the_enlarged_one(page, gallery):
+    number = largest(gallery)
+    open_page(page, gallery / "2" / number / "index.html")
+    page.locator(".coin").first.click()
+    buttons = page.locator("#zoom-alike-list button")
+    assert buttons.count() == 6
+    own = page.locator("#zoom-title").text_content()
+    named = [button.get_attribute("title").rsplit(", cluster ", 1) for button in buttons.all()]
+    assert len({name for name, _ in named} - {own}) == 6
+    assert all(cluster_of(gallery, name) == cluster for name, cluster in named)
+    page.keyboard.press("v")
+    page.keyboard.press("v")
+    assert buttons.nth(1).get_attribute("aria-pressed") == "true"
+    sources = [page.locator(one).evaluate("img => img.src") for one in ("#zoom-photograph", "#zoom-image")]
+    files = [Path(url2pathname(urlparse(source).path)) for source in sources]
+    assert files == [gallery.parent / "coins" / name for name in (own, named[1][0])]  # the photographs themselves
+    boxes = [page.locator(one).bounding_box() for one in ("#zoom-photograph", "#zoom-image")]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+    page.wait_for_function("$('zoom-image').complete && $('zoom-photograph').complete")
+    assert broken_images(page) == []
+    page.keyboard.press("4")  # back to a map
+    assert "-grad_cam.png" in page.locator("#zoom-image").get_attribute("src")

@@ -114,8 +114,8 @@ def test_every_trainer_offers_what_explain_asks_for():
 
 
 def test_page_and_program_agree_on_the_edits():
-    from explain.edits import ACTIONS, COLUMNS
+    from runs.edits import ACTIONS, COLUMNS
 
     script = (ROOT / "explain" / "templates" / "edits.js").read_text()
     assert json.dumps(list(COLUMNS)) in script
-    assert set(re.findall(r'"(move|wrong|note|name|merge)"', script)) == set(ACTIONS)
+    assert set(re.findall(r'"(new|move|wrong|note|name|merge)"', script)) == set(ACTIONS)

@@ -1,4 +1,4 @@
-"""The pages: overview, doubtful images, map of all images, tree, and one for each cluster."""
+"""The pages: overview, doubtful images, map of all images, tree, one for each cluster, and the expert's new ones."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.gallery.cards import Card, make_cards
 from explain.gallery.conclusions import conclude, copy_figures, count_empty, facts_of_run, terms_for, to_script
 from explain.gallery.places import share_of_parts
-from explain.gallery.sheets import STRIP, TYPICAL
+from explain.gallery.sheets import ACROSS, STRIP, THUMBNAIL, TYPICAL, write_thumbnails
 from explain.gallery.tree import draw_tree
 from explain.record import MAXIMUM, Explanation
 from explain.rendering import LOOK_UPS, OPAQUE, SUFFIX, bar_as_drawn
@@ -38,12 +38,14 @@ ASSETS = (
     "cluster.js",
     "doubtful.js",
     "map.js",
+    "made.js",
     "tree.js",
 )
 ORIGINALS = (
     "originals.js"  # where the photographs are from here; the only file that differs if the results lie elsewhere
 )
 CLUSTERS = "clusters.js"  # of an epoch: what its pages know of the other clusters
+IMAGES = "images.js"  # ... and of all images
 DOUBTFUL = 2000  # images on the page of doubtful ones
 PAGES = templates_in(TEMPLATES)
 
@@ -70,8 +72,13 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     write_atomic(results / ORIGINALS, to_script(originals=originals_from(explanation, results)), durable=False)
     look_up = LOOK_UPS[explanation.choice.colours].tobytes().hex()
     known = [{"number": c.number, "name": c.name, "size": c.size, "nearest": c.nearest} for c in cards]
-    script = to_script(clusters=known, lookUp=look_up, opaque=OPAQUE)
+    script = to_script(
+        clusters=known, outputs=subject.clusters.outputs, strip=STRIP, lookUp=look_up, opaque=OPAQUE
+    )  # fmt: skip
     write_atomic(folder / CLUSTERS, script, durable=False)
+    thumbnails = {"sheets": write_thumbnails(explanation), "side": THUMBNAIL, "across": ACROSS}
+    script = to_script(spots=map_spots(explanation), thumbnails=thumbnails)
+    write_atomic(folder / IMAGES, script, durable=False)
 
     order = doubtful_first(explanation, doubts)
     overview = {
@@ -89,8 +96,8 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     _page(folder / "index.html", "overview.html", root="..", **overview, **shared)
     if subject.epoch == epochs[-1]:
         _page(results / "index.html", "overview.html", root=".", **overview, **shared)
-    spots = map_spots(explanation)
-    _page(folder / "map.html", "map.html", root="..", spots=spots, kind=explanation.choice.map, **shared)
+    _page(folder / "map.html", "map.html", root="..", kind=explanation.choice.map, **shared)
+    _page(folder / "made.html", "made.html", root="..", **shared)
     keys = [asked.key for asked in explanation.record.drawn()]
     shown = [coin(explanation, row, keys, doubts) for row in order[:DOUBTFUL].tolist()]
     counts = [(doubt, int(doubts[doubt.flag].sum())) for doubt in DOUBTS]
@@ -114,7 +121,8 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
         content = {
             "card": card,
             "facts": cluster_facts(explanation, card),
-            "coins": [coin(explanation, row, keys, doubts) | heat_of(explanation, row) for row in members],
+            "coins": [coin(explanation, row, keys, doubts) | more_of(explanation, row) for row in members],
+            "made": made_of(explanation, card.number),
             "previous": cards[at - 1].number,
             "next": cards[(at + 1) % len(cards)].number,
             "counts": [(doubt, int(doubts[doubt.flag][members].sum())) for doubt in DOUBTS],
@@ -128,11 +136,13 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
     """What every page is told."""
     subject, run = explanation.subject, explanation.subject.run
     drawn = explanation.record.drawn()
+    digest = subject.clusters.digest  # edits of clusters that were edited before are others than of the run's own
+    former = "" if digest else hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12]
     stops = [f"rgb({r} {g} {b})" for r, g, b in bar_as_drawn(explanation.choice.colours)]
     return {
         "run_name": run.path.resolve().name,
-        "run_id": run.identity,
-        "former_id": hashlib.sha256((run.path / "run.json").read_bytes()).hexdigest()[:12],
+        "run_id": f"{run.identity}-{digest}" if digest else run.identity,
+        "former_id": former,
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,
@@ -286,16 +296,37 @@ def coin(explanation: Explanation, row: int, keys: list[str], doubts: dict[str, 
     return found if subject.run.labels is None else found | {"label": subject.run.labels[row]}
 
 
-def heat_of(explanation: Explanation, row: int) -> dict[str, Any]:
-    """The small map of an image for the page to draw on another scale: HEAT_CELLS^2 bytes of 0..1, base64."""
+def more_of(explanation: Explanation, row: int) -> dict[str, Any]:
+    """What its cluster's page knows besides of an image: half of the cluster, those most like it, its small map.
+
+    The map is for the page to draw on another scale: HEAT_CELLS^2 bytes of 0..1, base64.
+    """
+    scores, assignment = explanation.scores, explanation.subject.clusters.assignment
+    drawn = explanation.record.done.get(PHOTOGRAPH, np.zeros(len(assignment), bool))
+    near = [i for i in scores.alike[row].tolist() if i >= 0 and drawn[i] and assignment[i] >= 0]
+    ids, names = explanation.subject.run.ids, explanation.paths.names
+    found: dict[str, Any] = {
+        "half": int(scores.half[row]),
+        "alike": [{"id": ids[i], "cluster": int(assignment[i]), "file": names[i]} for i in near],
+    }
     heat = explanation.record.heat.get(row)
-    if heat is None or not heat.any():
-        return {}
-    return {"heat": base64.b64encode((heat.astype(np.float32) * 255).round().astype(np.uint8).tobytes()).decode()}
+    if heat is not None and heat.any():
+        cells = (heat.astype(np.float32) * 255).round().astype(np.uint8)
+        found["heat"] = base64.b64encode(cells.tobytes()).decode()
+    return found
+
+
+def made_of(explanation: Explanation, number: int) -> list[int]:
+    """The clusters whose logits a cluster made by hand is explained by; empty of one that the network knows."""
+    clusters = explanation.subject.clusters
+    return [*clusters.logits[number]] if number >= clusters.outputs else []
 
 
 def map_spots(explanation: Explanation) -> list[list[Any]]:
-    """Of each image in a cluster: id, cluster, place in the map, file name, whether it is drawn, its label or ''."""
+    """Of each image in a cluster what map, search and edits know of it.
+
+    Id, cluster, place in the map (2), file name, whether it is drawn, its label or '', rival, row.
+    """
     subject, names = explanation.subject, explanation.paths.names
     assignment, position = subject.clusters.assignment, explanation.scores.position
     done = explanation.record.done.get(PHOTOGRAPH, np.zeros(len(subject.run.ids), bool))
@@ -308,6 +339,8 @@ def map_spots(explanation: Explanation) -> list[list[Any]]:
             names[i],
             int(done[i]),
             labels[i],
+            int(explanation.scores.rival[i]),
+            i,
         ]
         for i in subject.pictures.present.tolist()
         if assignment[i] >= 0

@@ -1,4 +1,4 @@
-"""Pictures of a cluster as a whole: contact sheet, strip and means."""
+"""Sheets of pictures: of a cluster its typical coins and means; of all images thumbnails for the map."""
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from machine.files import write_atomic
 TYPICAL, STRIP = 8, "_typical.jpg"  # images on a cluster's card, and their file
 SHEET = 40  # images on a cluster's contact sheet
 VIEWS = 128  # images in memory at a time while means are taken
+THUMBNAIL = 48  # pixels, side of an image on the map's sheets
+ACROSS = 32  # ... and how many of them are side by side and below one another on a sheet
 
 
 def write_cluster_pictures(explanation: Explanation) -> None:
@@ -47,3 +49,31 @@ def write_cluster_pictures(explanation: Explanation) -> None:
             photograph = np.asarray(read_picture(home / "_mean.png").resize((size, size)))
             drawn = overlay(smooth if smooth.any() else None, photograph, explanation.choice.colours)
             write_atomic(home / f"_mean-{explanation.heat_key}.png", encode(drawn, "png"), durable=False)
+
+
+def write_thumbnails(explanation: Explanation) -> list[str]:
+    """All images small, in sheets of ACROSS x ACROSS: image i is number i % ACROSS^2 of sheet i // ACROSS^2.
+
+    What is there stays; a name says how many of its images there were, so that a sheet is drawn again when more are.
+
+    Returns:
+        Names of the sheets in the epoch's folder, "" for one without an image.
+    """
+    subject, each = explanation.subject, ACROSS**2
+    rows, count = subject.pictures.present, len(subject.run.ids)
+    names, missing = [], []
+    for begin in range(0, count, each):
+        inside = rows[(rows >= begin) & (rows < begin + each)]
+        names.append(f"_thumbnails-{begin // each:04d}-{len(inside)}.jpg" if len(inside) else "")
+        if len(inside) and not is_there(explanation.folder / names[-1]):
+            missing.append((names[-1], inside))
+    for name, inside in progress(missing, "thumbnails", unit="sheets"):
+        sheet = np.zeros((each, THUMBNAIL, THUMBNAIL, 3), np.uint8)
+        for start in range(0, len(inside), VIEWS):
+            part = inside[start : start + VIEWS]
+            small = strip(list(subject.drawn_on(part)), THUMBNAIL)  # (side, images * side, 3)
+            sheet[part % each] = small.reshape(THUMBNAIL, len(part), THUMBNAIL, 3).transpose(1, 0, 2, 3)
+        picture = sheet.reshape(ACROSS, ACROSS, THUMBNAIL, THUMBNAIL, 3).transpose(0, 2, 1, 3, 4)
+        encoded = encode_sheet(picture.reshape(ACROSS * THUMBNAIL, ACROSS * THUMBNAIL, 3))
+        write_atomic(explanation.folder / name, encoded, durable=False)
+    return names

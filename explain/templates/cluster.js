@@ -3,11 +3,13 @@
 
 const CHUNK = 60; // coins added to the page at a time
 const SETTLING = 4; // frames
+const HALF_SHOWN = 12; // images of each half
 const FINE = 64; // side of a map that the page draws itself
 const page = {
   coins: [],
   method: "", // "": all side by side
   open: null, // position of the enlarged coin
+  beside: -1, // which of the most similar lies beside it, -1: its map does
   common: false, // maps on one scale
   anchor: -1, // position of the coin that stays where it is when the others change
 
@@ -112,9 +114,7 @@ const page = {
     $("cluster-merge").value = edit ? edit.merge : "";
     for (const option of [...$("cluster-merge").options, ...$("zoom-move").options])
       if (option.value) option.textContent = clusterWords(+option.value);
-    const moved = [...edits.coins].filter(([, one]) => one.move === String(data.cluster) && one.cluster !== data.cluster);
-    $("moved-here").hidden = !moved.length;
-    $("moved-list").replaceChildren(...moved.map(([id, one]) => movedHere(id, one)));
+    $("split").disabled = this.movable().length < 2;
     if (this.open !== null) this.showEdit();
   },
   show(method) {
@@ -158,6 +158,7 @@ const page = {
   enlarge(position, method) {
     if (position < 0 || position >= this.coins.length) return;
     this.open = position;
+    this.beside = -1;
     const coin = this.coins[position];
     this.zoomed = method ?? this.zoomed ?? (this.method || data.heat);
     if (!coin.has.includes(this.zoomed)) this.zoomed = coin.has[0];
@@ -175,6 +176,7 @@ const page = {
     $("zoom-pictures").classList.toggle("alone", alone);
     if (!alone) photograph.src = this.src(coin, "original");
     photograph.alt = alone ? "" : `Photograph of ${coin.id}`;
+    $("zoom-photograph-caption").textContent = "Photograph";
     const empty = coin.empty.includes(this.zoomed);
     const said = this.numbers(coin, this.zoomed);
     $("zoom-caption").textContent = asked.title + (empty ? ": an empty map, it says nothing" : said && `: ${said}${redrawn ? ", on the common scale" : ""}`);
@@ -195,8 +197,49 @@ const page = {
     $("zoom-next").disabled = position === this.coins.length - 1;
     $("zoom-rival").disabled = coin.rival < 0;
     $("zoom-rival").firstChild.textContent = coin.rival < 0 ? "no other " : `move to ${group} ${coin.rival} `;
+    $("zoom-alike").hidden = !coin.alike.length;
+    $("zoom-alike-list").replaceChildren(...coin.alike.map((other, at) => this.alike(other, at)));
     this.showEdit();
     if (!$("zoom").open) $("zoom").showModal();
+  },
+  alike(other, at) {
+    const title = `${other.id}, ${group} ${other.cluster}`;
+    const button = make("button", { type: "button", title }, make("img", { loading: "lazy", alt: title, src: pictureOf(other, "original") }), String(other.cluster));
+    button.setAttribute("aria-pressed", "false");
+    button.addEventListener("click", () => this.compare(at));
+    return button;
+  },
+  // The enlarged coin and one that is like it, side by side in their own files where a page can show these.
+  compare(at) {
+    const coin = this.coins[this.open];
+    const other = coin.alike[at];
+    this.beside = at;
+    $("zoom-pictures").classList.remove("alone");
+    $("zoom-over").querySelector("canvas")?.remove();
+    $("zoom-image").classList.remove("grey");
+    for (const [image, one] of [[$("zoom-photograph"), coin], [$("zoom-image"), other]]) {
+      const drawn = pictureOf(one, "original");
+      image.onerror = () => {
+        image.onerror = null;
+        image.src = drawn;
+      };
+      image.src = fileOf(one) ?? drawn;
+      image.alt = `Photograph of ${one.id}`;
+    }
+    $("zoom-photograph-caption").textContent = coin.id;
+    const link = make("a", { href: `${clusterHref(other.cluster)}#image=${encodeURIComponent(other.file)}` }, other.id);
+    const words = [link, `, ${group} ${other.cluster} `];
+    if (other.cluster !== hand.placeOf(coin)) {
+      const move = make("button", { type: "button" }, `move ${coin.id} there`);
+      move.addEventListener("click", () => {
+        hand.move([coin], other.cluster);
+        move.remove();
+      });
+      words.push(move);
+    }
+    $("zoom-caption").replaceChildren(...words);
+    [...$("zoom-alike-list").children].forEach((button, i) => button.setAttribute("aria-pressed", String(i === at)));
+    for (const button of document.querySelectorAll("[data-zoom-method]")) button.setAttribute("aria-pressed", "false");
   },
   slide(on) {
     $("zoom-slide").checked = on;
@@ -210,18 +253,46 @@ const page = {
   showEdit() {
     const edit = edits.coins.get(this.coins[this.open].id) ?? { wrong: false, move: "", note: "" };
     $("zoom-wrong").checked = edit.wrong || edit.move !== "";
+    if (edit.move && ![...$("zoom-move").options].some((option) => option.value === edit.move))
+      $("zoom-move").append(make("option", { value: edit.move }, clusterWords(+edit.move)));
     $("zoom-move").value = edit.move;
     if (document.activeElement !== $("zoom-note")) $("zoom-note").value = edit.note;
   },
 
+  welcome() {
+    const guests = edits.movedTo(data.cluster);
+    $("moved-here").hidden = !guests.length;
+    $("moved-list").replaceChildren(...guests.map((coin) => hand.guest(coin)));
+  },
+  // The coins of the page that are still in its cluster.
+  movable() {
+    return data.coins.filter((coin) => hand.placeOf(coin) === data.cluster);
+  },
+  // Its two halves by the network's features, to look at before one becomes a new cluster.
+  halve() {
+    const coins = this.movable();
+    for (const side of [0, 1]) {
+      const half = coins.filter((coin) => coin.half === side).sort((a, b) => a.rank - b.rank);
+      const pictures = half.slice(0, HALF_SHOWN).filter((coin) => coin.has.includes("original"));
+      $(`half-title-${side}`).textContent = `${half.length} image${half.length === 1 ? "" : "s"}`;
+      $(`half-list-${side}`).replaceChildren(...pictures.map((coin) => make("img", { alt: coin.id, title: coin.id, src: this.src(coin, "original") })));
+      $(`half-make-${side}`).disabled = !half.length || half.length === coins.length;
+      $(`half-make-${side}`).onclick = () => {
+        $("halves").close();
+        hand.make(half);
+      };
+    }
+    const rest = edits.sizeOf(data.cluster) - coins.length;
+    $("half-rest").textContent = rest > 0 ? `${rest} more of its images are not on this page and stay where they are.` : "";
+    $("halves").showModal();
+  },
+
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input[type=text], input[type=search], input[type=range], select")) return;
-    if ($("pick").open || $("edit-list").open || $("key-list").open) return;
+    if (hand.keysTaken(event) || $("key-list").open || $("halves").open) return;
     const zoomed = $("zoom").open;
     const card = event.target.closest?.(".coin");
     const at = zoomed ? this.open : card ? +card.dataset.position : -1;
-    const coins = hand.of(zoomed ? this.coins[at] : at >= 0 ? this.coins[at] : null);
+    const coins = hand.of(zoomed || card ? this.coins[at] : (event.target.closest?.(".guest")?.coin ?? null));
     const methods = data.methods.map((method) => method.key);
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (/^[1-9]$/.test(key) && methods[key - 1]) {
@@ -233,10 +304,8 @@ const page = {
     else if (key === "p") location.href = clusterHref(data.previous);
     else if (key === "c" && $("scale") && !$("scale").disabled) this.scale(!this.common);
     else if (key === "s" && zoomed) this.slide(!$("zoom-slide").checked);
+    else if (key === "v" && zoomed && this.coins[at].alike.length) this.compare((this.beside + 1) % this.coins[at].alike.length);
     else if (key === "g" && zoomed && $("zoom-grid")) $("zoom-grid").click();
-    else if (key === "w" && coins.length) hand.toggleWrong(coins);
-    else if (key === "r" && coins.length) hand.moveToRival(coins);
-    else if (key === "m" && coins.length) hand.pick(coins);
     else if (key === " " && card && !zoomed) hand.toggle(this.coins[at], at);
     else if (zoomed && key === "ArrowRight") this.enlarge(at + 1);
     else if (zoomed && key === "ArrowLeft") this.enlarge(at - 1);
@@ -244,7 +313,7 @@ const page = {
     else if (!zoomed && key.startsWith("Arrow") && (card || event.target === document.body)) {
       const step = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: this.columns(), ArrowUp: -this.columns() }[key];
       this.focus(at < 0 ? 0 : at + step);
-    } else return;
+    } else if (!hand.key(key, coins)) return;
     event.preventDefault();
   },
 };
@@ -271,13 +340,6 @@ function badges(coin) {
     found.unshift(chip);
   }
   return found;
-}
-
-function movedHere(id, edit) {
-  const link = make("a", { href: clusterHref(edit.cluster) + (edit.file ? `#image=${encodeURIComponent(edit.file)}` : "") });
-  if (edit.file) link.append(make("img", { loading: "lazy", alt: `Photograph of ${id}`, src: pictureOf(edit, "original") }));
-  link.append(`${id}, from ${edit.cluster}`);
-  return make("li", {}, link);
 }
 
 // Colours and opacity of heat, as the pictures have them: 256 times red, green, blue, opacity.
@@ -370,8 +432,16 @@ $("cluster-merge").addEventListener("change", (event) => edits.cluster(data.clus
 new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) && page.more(), {
   rootMargin: "1500px",
 }).observe($("sentinel"));
-document.addEventListener("edits", () => page.refresh());
-document.addEventListener("chosen", () => page.refresh());
+document.addEventListener("edits", () => {
+  page.refresh();
+  page.welcome();
+});
+document.addEventListener("chosen", () => {
+  page.refresh();
+  for (const item of $("moved-list").children) item.show();
+});
+$("split").addEventListener("click", () => page.halve());
+$("half-close").addEventListener("click", () => $("halves").close());
 page.common = recall("scale", false) && Boolean($("scale"));
 if ($("scale")) $("scale").checked = page.common;
 page.sayScale();
@@ -382,6 +452,7 @@ if (location.hash === "#doubtful") $("apart").value = "disagrees";
 page.sort();
 if (data.methods.some((one) => one.key === remembered)) page.show(remembered);
 page.refresh();
+page.welcome();
 const wanted = new URLSearchParams(location.hash.slice(1)).get("image");
 const at = page.coins.findIndex((coin) => coin.file === wanted);
 if (at >= 0) {

@@ -17,9 +17,9 @@ function labelWords(label) {
   return data.hasTruth ? `in truth ${label}` : label;
 }
 
-function showMessage(text) {
-  $("message").textContent = text;
-  $("message").hidden = !text;
+function showMessage(...parts) {
+  $("message").replaceChildren(...parts);
+  $("message").hidden = !parts.length;
 }
 
 // What a reader chose, kept for all galleries of this browser.
@@ -40,9 +40,16 @@ function remember(name, value) {
 }
 
 const epochFolder = `${root}/${epoch}`;
-const clusterHref = (number) => `${epochFolder}/${number}/index.html`;
+const clusterHref = (number) => (clusterOf.has(number) ? `${epochFolder}/${number}/index.html` : `${epochFolder}/made.html#${number}`);
 const meanOf = (number) => `${epochFolder}/${number}/_mean.png`;
 const pictureOf = (coin, method) => `${epochFolder}/${coin.cluster}/${encodeURIComponent(coin.file)}-${method}${suffix}`;
+// The most typical image of a cluster: the first of its strip.
+function typicalOf(number) {
+  const picture = make("img", { loading: "lazy", alt: "", className: "cell", src: `${epochFolder}/${number}/${strip}` });
+  picture.style.objectPosition = "0 0";
+  return picture;
+}
+
 function percent(probability) {
   if (probability === null) return "";
   return probability < 0.005 ? "< 1 %" : probability > 0.995 ? "> 99 %" : `${Math.round(probability * 100)} %`;
@@ -64,9 +71,17 @@ function placeWords(coin) {
 // The file that the picture was made of: a link where it is a file, else its path to copy.
 function originalOf(coin) {
   if (!originals.relative) return make("code", {}, `${originals.path}: ${coin.id}`);
-  const place = coin.id.split("/").map(encodeURIComponent).join("/");
-  const way = originals.relative.split("/").map(encodeURIComponent).join("/");
-  return make("a", { href: `${root}/${way}/${place}`, target: "_blank", title: `${originals.path}/${coin.id}` }, "original file");
+  return make("a", { href: originalHref(coin), target: "_blank", title: `${originals.path}/${coin.id}` }, "original file");
+}
+
+function originalHref(coin) {
+  const parts = [originals.relative, coin.id].map((path) => path.split("/").map(encodeURIComponent).join("/"));
+  return `${root}/${parts.join("/")}`;
+}
+
+// Where a page can show the file itself: its address, else null.
+function fileOf(coin) {
+  return originals.relative && /\.(jpe?g|png|webp|gif|bmp|avif)$/i.test(coin.id) ? originalHref(coin) : null;
 }
 
 if ($("caveat")) {

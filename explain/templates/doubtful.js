@@ -60,20 +60,16 @@ const page = {
     $("coins").children[at]?.focus();
   },
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.matches("input[type=text], input[type=search], select") || $("pick").open || $("edit-list").open) return;
+    if (hand.keysTaken(event)) return;
     const card = event.target.closest?.(".doubt");
     const at = card ? +card.dataset.position : -1;
     const coins = hand.of(at >= 0 ? this.coins[at] : null);
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    if (key === "w" && coins.length) hand.toggleWrong(coins);
-    else if (key === "r" && coins.length) hand.moveToRival(coins);
-    else if (key === "m" && coins.length) hand.pick(coins);
-    else if (key === " " && event.target === card) hand.toggle(this.coins[at], at);
+    if (key === " " && event.target === card) hand.toggle(this.coins[at], at);
     else if (key === "Enter" && event.target === card) card.querySelector("a")?.click();
     else if (key === "ArrowDown" && (card || event.target === document.body)) this.focus(at + 1);
     else if (key === "ArrowUp" && card) this.focus(at - 1);
-    else return;
+    else if (!hand.key(key, coins)) return;
     event.preventDefault();
   },
 };

@@ -7,8 +7,8 @@ const STEPS = 100; // that can be taken back
 const COLUMNS = ["epoch", "image", "cluster", "action", "value", "note"];
 
 const edits = {
-  coins: new Map(), // id -> {cluster, wrong, move, note, file}
-  clusters: new Map(), // number -> {name, merge}
+  coins: new Map(), // id -> {cluster, wrong, move, note, file, rival}; file: of its pictures, null where there are none
+  clusters: new Map(), // number -> {name, merge, from}; from: of a new cluster those that its images come from, "3+7"
   steps: [], // {what, coins: [id, edit before][], clusters: [number, edit before][]}, the last one is taken back first
 
   read() {
@@ -24,7 +24,7 @@ const edits = {
   },
   keep() {
     for (const [id, edit] of this.coins) if (!edit.wrong && edit.move === "" && !edit.note) this.coins.delete(id);
-    for (const [number, edit] of this.clusters) if (edit.name === null && edit.merge === "") this.clusters.delete(number);
+    for (const [number, edit] of this.clusters) if (edit.name === null && edit.merge === "" && !edit.from) this.clusters.delete(number);
     try {
       localStorage.setItem(KEY, JSON.stringify({ coins: [...this.coins], clusters: [...this.clusters], steps: this.steps }));
     } catch (error) {
@@ -44,10 +44,11 @@ const edits = {
     const typing = what.startsWith("typed") && last?.what === what && touched(last) === touched(before);
     if (!typing) this.steps = [...this.steps, before].slice(-STEPS);
     for (const [coin, change] of coins) {
-      const { cluster, file } = coin;
-      this.coins.set(coin.id, { wrong: false, move: "", note: "", ...this.coins.get(coin.id), cluster, file, ...change });
+      const { cluster, rival } = coin;
+      const file = coin.has && !coin.has.includes("original") ? null : coin.file;
+      this.coins.set(coin.id, { wrong: false, move: "", note: "", ...this.coins.get(coin.id), cluster, file, rival, ...change });
     }
-    for (const [number, change] of clusters) this.clusters.set(number, { name: null, merge: "", ...this.clusters.get(number), ...change });
+    for (const [number, change] of clusters) this.clusters.set(number, { name: null, merge: "", from: "", ...this.clusters.get(number), ...change });
     this.keep();
   },
   cluster(number, change, what) {
@@ -71,8 +72,32 @@ const edits = {
   },
   // Take one edit back, whatever came after it.
   forget(id, number) {
-    if (id !== null) this.step("took an edit back", [[{ id, ...this.coins.get(id) }, { wrong: false, move: "", note: "" }]]);
-    else this.step("took an edit back", [], [[number, { name: null, merge: "" }]]);
+    const back = { wrong: false, move: "" };
+    if (id !== null) this.step("took an edit back", [[{ id, ...this.coins.get(id) }, { ...back, note: "" }]]);
+    else this.step("took an edit back", this.movedTo(number).filter(() => this.isMade(number)).map((coin) => [coin, back]), [[number, { name: null, merge: "", from: "" }]]);
+  },
+  // Make a new cluster of some coins; its number.
+  make(coins) {
+    const number = Math.max(outputs - 1, ...clusters.map((one) => one.number), ...this.clusters.keys()) + 1;
+    const from = [...new Set(coins.map((coin) => coin.cluster))].sort((a, b) => a - b).join("+");
+    this.step(`made ${group} ${number}`, coins.map((coin) => [coin, { move: String(number), wrong: false }]), [[number, { from }]]);
+    return number;
+  },
+  made() {
+    return [...this.clusters].filter(([, edit]) => edit.from).map(([number]) => number).sort((a, b) => a - b);
+  },
+  isMade(number) {
+    return Boolean(this.clusters.get(number)?.from);
+  },
+  // The coins that were moved into a cluster, as pages know a coin.
+  movedTo(number) {
+    return [...this.coins].filter(([, edit]) => edit.move === String(number) && edit.cluster !== number).map(([id, edit]) => ({ id, rival: -1, ...edit }));
+  },
+  // The picture that stands for a cluster: none, or one.
+  faceOf(number) {
+    if (clusterOf.has(number)) return [typicalOf(number)];
+    const first = this.movedTo(number).find((coin) => coin.file);
+    return first ? [make("img", { loading: "lazy", alt: "", src: pictureOf(first, "original") })] : [];
   },
   // Of a cluster by its number: what it is called now, and how many images it has.
   nameOf(number) {
@@ -90,6 +115,7 @@ const edits = {
   rows() {
     const rows = [];
     for (const [number, edit] of [...this.clusters].sort((a, b) => a[0] - b[0])) {
+      if (edit.from) rows.push([epoch, "", number, "new", edit.from, ""]);
       if (edit.name !== null) rows.push([epoch, "", number, "name", edit.name, ""]);
       if (edit.merge !== "") rows.push([epoch, "", number, "merge", edit.merge, ""]);
     }
@@ -101,9 +127,14 @@ const edits = {
     return rows;
   },
   take(rows) {
-    for (const [rowEpoch, , , action] of rows) {  // all of them first: a bad row must not leave half of them here
+    const anew = rows.filter((row) => row[3] === "new").map((row) => +row[2]);
+    const isThere = (number) => clusterOf.has(number) || anew.includes(number) || this.isMade(number);
+    for (const [rowEpoch, , cluster, action, value] of rows) { // all of them first: a bad row must not leave half of them here
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
-      if (!["name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
+      if (!["new", "name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
+      if (action === "new" && (clusterOf.has(+cluster) || !(+cluster >= outputs))) throw new Error(`${cluster} is no new ${group} here`);
+      if (action !== "new" && !isThere(+cluster)) throw new Error(`there is no ${group} ${cluster} here`);
+      if ((action === "move" || action === "merge") && !isThere(+value)) throw new Error(`there is no ${group} ${value} here`);
     }
     const before = { what: "loaded edits", coins: [], clusters: [] };
     for (const [, image, cluster] of rows) {
@@ -111,13 +142,25 @@ const edits = {
       else before.clusters.push([+cluster, this.clusters.get(+cluster) ?? null]);
     }
     for (const [, image, cluster, action, value, note] of rows) {
-      if (action === "name") this.clusters.set(+cluster, { merge: "", ...this.clusters.get(+cluster), name: value });
-      else if (action === "merge") this.clusters.set(+cluster, { name: null, ...this.clusters.get(+cluster), merge: value });
-      else
-        this.coins.set(image, { cluster: +cluster, wrong: action === "wrong", move: action === "move" ? value : "", note, file: this.coins.get(image)?.file });
+      const change = { new: { from: value || cluster }, name: { name: value }, merge: { merge: value } }[action];
+      if (change) this.clusters.set(+cluster, { name: null, merge: "", from: "", ...this.clusters.get(+cluster), ...change });
+      else this.coins.set(image, { cluster: +cluster, wrong: action === "wrong", move: action === "move" ? value : "", note });
     }
     this.steps = [...this.steps, before].slice(-STEPS);
     this.keep();
+    this.find();
+  },
+  // Edits that came from a file know no pictures: look them up.
+  find() {
+    if (![...this.coins.values()].some((edit) => edit.file === undefined)) return;
+    const look = () => {
+      for (const [id, , , , file, drawn, , rival] of spots.filter((spot) => this.coins.get(spot[0])?.file === undefined))
+        if (this.coins.has(id)) Object.assign(this.coins.get(id), { file: drawn ? file : null, rival });
+      for (const edit of this.coins.values()) edit.file ??= null;
+      this.keep();
+    };
+    if (typeof spots !== "undefined") look();
+    else document.head.append(make("script", { src: `${epochFolder}/images.js`, onload: look }));
   },
 };
 
@@ -147,6 +190,9 @@ function showEdits() {
   $("save-edits").disabled = $("clear-edits").disabled = !count;
   $("edit-count").disabled = !count;
   $("undo-edit").disabled = !edits.steps.length;
+  const made = edits.made();
+  $("made-link").hidden = !made.length;
+  $("made-link").textContent = `Your new ${group}s (${made.length})`;
   for (const node of document.querySelectorAll("[data-cluster-size]")) {
     const size = edits.sizeOf(+node.dataset.clusterSize);
     node.textContent = `${size} image${size === 1 ? "" : "s"}`;
@@ -172,7 +218,7 @@ function listEdits() {
   const of = (number, words) => make("a", { href: clusterHref(number) }, words);
   const rows = [];
   for (const [number, edit] of edits.clusters) {
-    const said = [edit.name !== null ? `is called “${edit.name}”` : "", edit.merge !== "" ? `is merged into ${edit.merge}` : ""];
+    const said = [edit.from ? `is new, made of ${edits.sizeOf(number)} images` : "", edit.name !== null ? `is called “${edit.name}”` : "", edit.merge !== "" ? `is merged into ${edit.merge}` : ""];
     rows.push(line(said.filter(Boolean).join(" and "), null, number, of(number, `${group} ${number}`)));
   }
   for (const [id, edit] of edits.coins) {
@@ -227,3 +273,4 @@ function startEdits() {
 edits.read();
 startEdits();
 showEdits();
+edits.find();

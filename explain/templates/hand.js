@@ -44,6 +44,11 @@ const hand = {
     const able = coins.filter((coin) => coin.rival >= 0);
     edits.step(`moved ${this.words(able)} to the nearest other`, able.map((coin) => [coin, { move: String(coin.rival), wrong: false }]));
   },
+  // The cluster that a coin is in by now, null if in none.
+  placeOf(coin) {
+    const edit = edits.coins.get(coin.id);
+    return edit?.move ? +edit.move : edit?.wrong ? null : coin.cluster;
+  },
   isOut(coin) {
     const edit = edits.coins.get(coin.id);
     return Boolean(edit && (edit.wrong || edit.move !== ""));
@@ -51,6 +56,48 @@ const hand = {
   toggleWrong(coins) {
     const back = coins.every((coin) => this.isOut(coin));
     edits.step(`${back ? "put back" : "marked"} ${this.words(coins)}`, coins.map((coin) => [coin, { wrong: !back, move: "" }]));
+  },
+  make(coins) {
+    const number = edits.make(coins);
+    this.clear();
+    showMessage(`${coins.length} image${coins.length === 1 ? " is" : "s are"} now ${group} ${number}. `, make("a", { href: clusterHref(number) }, "Look at it and name it"), ". Undo takes it back.");
+  },
+  // What a key does to coins, on every page alike; whether it does anything.
+  key(key, coins) {
+    const act = { w: (some) => this.toggleWrong(some), r: (some) => this.moveToRival(some), m: (some) => this.pick(some), "+": (some) => this.make(some) }[key];
+    if (!act || !coins.length) return false;
+    act(coins);
+    return true;
+  },
+  // Whether keys belong to what is typed in, or to a list that lies over the page.
+  keysTaken: (event) => event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text], input[type=search], input[type=range], select") || $("pick").open || $("edit-list").open,
+  // A coin that was moved into a cluster, seen there: to be looked at, selected and moved on.
+  guest(coin, position = null) {
+    const link = make("a", { href: `${epochFolder}/${coin.cluster}/index.html${coin.file ? `#image=${encodeURIComponent(coin.file)}` : ""}` });
+    if (coin.file) link.append(make("img", { loading: "lazy", alt: `Photograph of ${coin.id}`, src: pictureOf(coin, "original") }));
+    link.append(`${coin.id}, from ${coin.cluster}`);
+    const box = make("input", { type: "checkbox", className: "choose", tabIndex: -1 });
+    box.setAttribute("aria-label", `select ${coin.id}`);
+    const item = make("li", { className: "guest", tabIndex: 0 }, box, link);
+    const show = () => {
+      box.checked = this.chosen.has(coin.id);
+      item.classList.toggle("chosen", box.checked);
+    };
+    item.addEventListener("click", (event) => {
+      if (event.shiftKey && position !== null) this.range(page.coins, position);
+      else if (event.ctrlKey || event.metaKey || event.target === box) this.toggle(coin, position);
+      else return;
+      if (event.target !== box) event.preventDefault();
+    });
+    item.addEventListener("keydown", (event) => {
+      if (event.key !== " " || event.target !== item) return;
+      event.preventDefault();
+      this.toggle(coin, position);
+    });
+    item.coin = coin;
+    item.show = show;
+    show();
+    return item;
   },
   note(coins, text) {
     edits.step(`typed a reason for ${this.words(coins)}`, coins.map((coin) => [coin, { note: text }]));
@@ -62,15 +109,21 @@ const hand = {
     const from = coins[0].cluster;
     const near = [...coins.map((coin) => coin.rival), ...(clusterOf.get(from)?.nearest ?? [])];
     const first = [...new Set(near)].filter((number) => clusterOf.has(number));
-    const rest = clusters.map((one) => one.number).filter((number) => !first.includes(number));
+    const rest = [...edits.made().reverse(), ...clusters.map((one) => one.number)].filter((number) => !first.includes(number));
+    const anew = make("button", { type: "button" }, make("span", { className: "plus" }, "+"), make("b", {}, `new ${group}`));
+    anew.addEventListener("click", () => {
+      this.make(coins);
+      $("pick").close();
+    });
     $("pick-title").textContent = `Move ${this.words(coins)} to`;
     $("pick-text").value = "";
     $("pick-list").replaceChildren(
+      make("li", {}, anew),
       ...[...first, ...rest].map((number) => {
         const name = edits.nameOf(number);
         const button = make(
           "button", { type: "button" },
-          make("img", { loading: "lazy", alt: "", src: meanOf(number) }),
+          ...edits.faceOf(number),
           make("b", {}, String(number)), ` ${name} `, make("span", { className: "figures" }, `${edits.sizeOf(number)} images`),
         );
         button.dataset.number = number;
@@ -78,7 +131,7 @@ const hand = {
           this.move(coins, number);
           $("pick").close();
         });
-        return make("li", { hidden: number === from && coins.length === 1 && !this.isOut(coins[0]) }, button);
+        return make("li", { hidden: coins.every((coin) => this.placeOf(coin) === number) }, button);
       }),
     );
     $("pick").showModal();
@@ -95,11 +148,12 @@ $("pick-text").addEventListener("keydown", (event) => {
   event.preventDefault();
   const shown = [...$("pick-list").children].filter((line) => !line.hidden);
   const exact = shown.find((line) => line.firstChild.dataset.number === $("pick-text").value.trim());
-  (exact ?? shown[0])?.firstChild.click();
+  (exact ?? shown.find((line) => line.firstChild.dataset.number) ?? shown[0])?.firstChild.click();
 });
 $("pick-close").addEventListener("click", () => $("pick").close());
 for (const [id, act] of Object.entries({
   "hand-move": (coins) => hand.pick(coins),
+  "hand-make": (coins) => hand.make(coins),
   "hand-rival": (coins) => hand.moveToRival(coins),
   "hand-wrong": (coins) => hand.toggleWrong(coins),
 }))

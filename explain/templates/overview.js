@@ -22,7 +22,24 @@ $("order").addEventListener("change", () => sortCards($("order").value, false));
 $("direction").addEventListener("click", () =>
   sortCards($("order").value, $("direction").getAttribute("aria-pressed") !== "true"),
 );
-document.querySelector(".cards").addEventListener("click", (event) => {
+// The clusters that the expert made, as far as a page from disk can show them.
+function drawMade() {
+  const cards = edits.made().map((number) => {
+    const pictures = edits.movedTo(number).filter((coin) => coin.file).slice(0, TYPICAL);
+    const cells = pictures.map((coin) => make("img", { className: "cell", loading: "lazy", alt: "", src: pictureOf(coin, "original") }));
+    const link = make("a", { className: "card-link", href: clusterHref(number) }, make("b", {}, `${group[0].toUpperCase()}${group.slice(1)} ${number}`));
+    const size = edits.sizeOf(number);
+    const head = make("p", { className: "card-head" }, link, make("span", { className: "name" }, edits.nameOf(number)), make("span", { className: "card-size" }, `${size} image${size === 1 ? "" : "s"}`));
+    return make("li", { className: "card" }, head, make("div", { className: "typical" }, ...cells));
+  });
+  $("made-section").hidden = !cards.length;
+  $("made-cards").replaceChildren(...cards);
+}
+
+const TYPICAL = 8; // images on a card
+document.addEventListener("edits", drawMade);
+drawMade();
+document.querySelector("main").addEventListener("click", (event) => {
   if (event.target.closest("a, button, summary")) return;
   event.target.closest(".card")?.querySelector(".card-link").click();
 });

@@ -1,0 +1,224 @@
+"""The expert's edits of an epoch, saved by the gallery as edits.csv: read, checked and applied to a run's clusters."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from console import UserError
+from machine.files import harmless
+from machine.reading import read_csv, shown, whole_number
+from runs import Run
+
+COLUMNS = ("epoch", "image", "cluster", "action", "value", "note")
+ACTIONS = ("new", "name", "merge", "move", "wrong", "note")
+MOST_MADE = 1_000_000  # a larger number of a new cluster is damage
+
+
+@dataclass
+class Edited:
+    """The clusters of a run while edits are applied to them."""
+
+    run: Run
+    epoch: int
+    before: np.ndarray  # (N,) cluster
+    after: np.ndarray  # (N,) cluster, -1: none
+    clusters: set[int]  # those with images before the edits
+    made: set[int] = field(default_factory=set)  # new clusters of the expert's own
+    names: dict[int, str] = field(default_factory=dict)  # cluster -> given by the expert
+    into: dict[int, int] = field(default_factory=dict)  # cluster -> what it is merged into
+    notes: dict[int, str] = field(default_factory=dict)  # image -> why
+    wrong: set[int] = field(default_factory=set)
+    log: list[str] = field(default_factory=list)  # what was done, in words
+
+    @property
+    def root(self) -> dict[int, int]:
+        """Of each cluster the one that its images are in once merged."""
+        return {cluster: _end(cluster, self.into) for cluster in self.clusters | self.made}
+
+    @property
+    def final(self) -> np.ndarray:
+        """(N,) cluster after moves and merges, -1: none."""
+        root = self.root
+        return np.array([root[int(cluster)] if cluster >= 0 else -1 for cluster in self.after], np.int64)
+
+    def name_of(self, cluster: int) -> str:
+        """What a cluster is called that others may have been merged into; '' if nothing."""
+        parts = [cluster, *sorted(part for part, end in self.root.items() if end == cluster)]
+        return next((self.names[part] for part in parts if self.names.get(part)), "")
+
+
+def read_edits(path: Path) -> list[dict[str, str]]:
+    """The rows of edits.csv, all of one epoch.
+
+    Raises:
+        UserError: naming the line that will not do.
+    """
+    if not path.is_file():
+        raise UserError(f"--edits {path}: no such file: save edits.csv in the gallery")
+    rows = read_csv(path)
+    if not rows or set(COLUMNS) - rows[0].keys():
+        raise UserError(f"--edits {path}: has no edits in it, or not the columns {', '.join(COLUMNS)}")
+    for line, row in enumerate(rows, 2):
+        where = f"--edits {path}, line {line}"
+        if row["action"] not in ACTIONS:
+            raise UserError(f"{where}: unknown action {shown(row['action'])}: {', '.join(ACTIONS)}")
+        if row["epoch"] != rows[0]["epoch"]:
+            raise UserError(f"{where}: edits of epochs {rows[0]['epoch']} and {row['epoch']}: save each epoch's own")
+    return rows
+
+
+def apply_edits(run: Run, edits: list[dict[str, str]]) -> tuple[list[dict[str, object]], list[str]]:
+    """The run's clusters after the edits: a row for each image, and what was done in words.
+
+    Coins are moved first, then clusters merged, so a coin that was moved into a cluster goes where that one goes. A
+    wrong coin that was not moved is in no cluster. A merged cluster bears the number it was merged into. `logits`
+    says which of the network's outputs a cluster stands for: of a merged one those of its parts, of a new one those
+    of the clusters that its images come from.
+    """
+    edited = edit_clusters(run, edits)
+    rows = _tabulate(edited)
+    return rows, edited.log
+
+
+def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
+    """The run's clusters with the edits done.
+
+    Raises:
+        UserError: naming the edit that this run cannot have.
+    """
+    epoch = _number(edits[0]["epoch"], "epoch", "--edits")
+    before = run.clusters(epoch).assignment.astype(np.int64)
+    edited = Edited(run, epoch, before, before.copy(), set(before.tolist()))
+    edited.log.append(f"edits of epoch {epoch} of {run.path}")
+    index = {name: i for i, name in enumerate(run.ids)}
+    lines = list(enumerate(edits, 2))
+    for line, edit in lines:  # before the moves into them
+        if edit["action"] == "new":
+            _make_cluster(edited, edit, f"--edits, line {line}")
+    for line, edit in lines:
+        where = f"--edits, line {line}"
+        if edit["action"] in ("name", "merge"):
+            _edit_cluster(edited, edit, where)
+        elif edit["action"] != "new":
+            cluster = _cluster(edit["cluster"], edited.clusters, where)
+            _edit_image(edited, edit, cluster, _image(edited, edit, cluster, index, where), where)
+    for cluster in sorted(edited.made - {*edited.after.tolist()}):
+        edited.log.append(f"cluster {cluster} is left out: no image was moved into it")
+        edited.made.discard(cluster)
+    return edited
+
+
+def outputs_of(run: Run, epoch: int, assignment: np.ndarray) -> int:
+    """How many outputs the network of an epoch has: the number from which new clusters are counted."""
+    row = next((row for row in run.log() if row["epoch"] == str(epoch)), {})
+    return max(whole_number(row.get("k") or "") or 0, int(assignment.max(initial=-1)) + 1)
+
+
+def _make_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
+    number = _number(edit["cluster"], "cluster", where)
+    least = outputs_of(edited.run, edited.epoch, edited.before)
+    if not least <= number < MOST_MADE:
+        raise UserError(f"{where}: new clusters have numbers from {least} to {MOST_MADE - 1}, not {number}")
+    if number in edited.made:
+        raise UserError(f"{where}: cluster {number} is made twice")
+    edited.made.add(number)
+    parents = f" of images of {' and '.join(edit['value'].split('+'))}" if edit["value"] else ""
+    edited.log.append(f"cluster {number} is made{parents}")
+
+
+def _edit_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
+    cluster = _cluster(edit["cluster"], edited.clusters | edited.made, where)
+    if edit["action"] == "name":
+        edited.names[cluster] = edit["value"]
+        edited.log.append(f"cluster {cluster} is called {edit['value']!r}")
+        return
+    other = _cluster(edit["value"], edited.clusters | edited.made, where)
+    if {cluster, other} & edited.made:
+        raise UserError(f"{where}: a new cluster cannot be merged: move its images instead")
+    edited.into[cluster] = other
+
+
+def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, int], where: str) -> int:
+    """The image that an edit speaks of, which is in the cluster that the edit says."""
+    if edit["image"] not in index:
+        raise UserError(f"{where}: {edit['image']!r} is not an image of {edited.run.path}")
+    i = index[edit["image"]]
+    if edited.before[i] != cluster:
+        raise UserError(
+            f"{where}: {edit['image']!r} is in cluster {edited.before[i]} of epoch {edited.epoch}, not in {cluster}: "
+            "these edits belong to another run"
+        )
+    return i
+
+
+def _edit_image(edited: Edited, edit: dict[str, str], cluster: int, i: int, where: str) -> None:
+    reason = f" ({edit['note']})" if edit["note"] else ""
+    if edit["action"] == "move":
+        edited.after[i] = _cluster(edit["value"], edited.clusters | edited.made, where)
+        done = f"moved from cluster {cluster} to {edited.after[i]}"
+    elif edit["action"] == "wrong":
+        edited.after[i] = -1
+        edited.wrong.add(i)
+        done = f"does not belong to cluster {cluster}"
+    else:
+        done = "noted"
+    edited.log.append(f"{edit['image']}: {done}{reason}")
+    if edit["note"]:
+        edited.notes[i] = edit["note"]
+
+
+def _tabulate(edited: Edited) -> list[dict[str, object]]:
+    """A row for each image."""
+    root, final = edited.root, edited.final
+    for cluster, other in sorted(edited.into.items()):
+        further = f", so into {root[cluster]}" if root[cluster] != other else ""
+        edited.log.append(f"cluster {cluster} is merged into {other}{further}")
+    parts: dict[int, list[int]] = {}
+    for cluster in sorted(edited.clusters):
+        parts.setdefault(root[cluster], []).append(cluster)
+    for cluster in edited.made:
+        parts[cluster] = np.unique(edited.before[final == cluster]).tolist()
+    names = {cluster: harmless(edited.name_of(cluster)) for cluster in parts}
+    rows: list[dict[str, object]] = [
+        {
+            "image": name,
+            "cluster": int(final[i]) if final[i] >= 0 else "",
+            "logits": "+".join(map(str, parts.get(int(final[i]), []))),
+            "name": names.get(int(final[i]), ""),
+            "before": int(edited.before[i]),
+            "wrong": "yes" if i in edited.wrong else "",
+            "note": harmless(edited.notes.get(i, "")),
+        }
+        for i, name in enumerate(edited.run.ids)
+    ]
+    sizes = Counter(final.tolist())
+    count = len({*root.values()})
+    edited.log.append(f"{len(edited.clusters)} clusters became {count}; {sizes[-1]} images are in none")
+    return rows
+
+
+def _end(cluster: int, into: dict[int, int]) -> int:
+    """Where a chain of merges ends; two clusters merged into each other end in the smaller number."""
+    seen = [cluster]
+    while seen[-1] in into:
+        following = into[seen[-1]]
+        if following in seen:
+            return min(seen[seen.index(following) :])
+        seen.append(following)
+    return seen[-1]
+
+
+def _number(text: str, what: str, where: str) -> int:
+    number = whole_number(text)
+    if number is None:
+        raise UserError(f"{where}: {shown(text)} is not the number of a {what}")
+    return number
+
+
+def _cluster(text: str, clusters: set[int], where: str) -> int:
+    number = _number(text, "cluster", where)
+    if number not in clusters:
+        raise UserError(f"{where}: there is no cluster {number} with images in this epoch")
+    return number
