@@ -15,7 +15,7 @@ from datasets.processes import map_processes
 from machine.files import write_atomic
 
 VERSION = 2  # raise when datasets.coin finds other places in the same pixels
-PIECE = 256  # images between two writings of what was found
+PIECE = 256  # images between two writings of what was found, at least
 POINTS = 128  # of an outline
 
 
@@ -91,10 +91,12 @@ def find_places(images: Pixels, key: str, workers: int | None = None) -> list[Pl
         path.parent.mkdir(parents=True, exist_ok=True)
         each = map_processes(_find_row, (np.array(images[i]) for i in todo), len(todo), workers)
         found = iter(progress(each, "finding coins", total=len(todo), unit="coins"))
-        for start in range(done, len(images), PIECE):
-            for i in range(start, min(start + PIECE, len(images))):
+        while done < len(images):
+            end = min(len(images), done + max(PIECE, done // 8))  # the whole is written: of many images less often
+            for i in range(done, end):
                 rows[i] = next(found)
-            write_atomic(path, partial(_save, rows[: start + PIECE]), durable=False)
+            write_atomic(path, partial(_save, rows[:end]), durable=False)
+            done = end
     return [Place.from_row(row) for row in rows]
 
 
