@@ -2,7 +2,7 @@
 // The map of all images, with a lasso, and the search.
 
 const LISTED = 200; // images in a list
-const MARGIN = 12; // pixels around the whole map
+const MARGIN = 4; // pixels around the whole map
 const MOST_ZOOM = 80;
 const MANY = 20000; // images whose thumbnails are kept at half their side, for memory's sake
 const LEAST_PICTURE = 12; // pixels, side from which images are pictures and no longer dots
@@ -13,6 +13,14 @@ const MOST_PICTURES = 3000; // in view; more are dots
 const OWN_PICTURE = 1.4; // times a thumbnail's side: from there an image's own file is drawn ...
 const MOST_OWN = 80; // ... where no more than so many are in view
 const STILL = 4; // pixels that a click may move
+
+// A spot's place -> 0..1, from the first to the last: the map fills its frame.
+const spread = (axis) => {
+  const values = spots.map((spot) => spot[axis]);
+  const [low, high] = values.reduce(([a, b], value) => [Math.min(a, value), Math.max(b, value)], [Infinity, -Infinity]);
+  return (spot) => (high > low ? (spot[axis] - low) / (high - low) : 0.5);
+};
+const [leftToRight, belowToAbove] = [spread(2), spread(3)];
 
 const map = {
   zoom: 1,
@@ -44,7 +52,8 @@ const map = {
 
   // --- where what is ---
   whole(spot) {
-    return [MARGIN + ((spot[2] + 1) / 2) * (this.width - 2 * MARGIN), MARGIN + ((1 - spot[3]) / 2) * (this.height - 2 * MARGIN)];
+    const { edge } = this;
+    return [edge + leftToRight(spot) * (this.width - 2 * edge), edge + (1 - belowToAbove(spot)) * (this.height - 2 * edge)];
   },
   at(spot) {
     const [x, y] = this.whole(spot);
@@ -54,6 +63,7 @@ const map = {
     const { width, height } = $("map").getBoundingClientRect();
     const ratio = window.devicePixelRatio || 1;
     [this.width, this.height] = [width, height];
+    this.edge = MARGIN + this.side(1) / 2; // pictures at the edge are whole
     $("map").width = Math.round(width * ratio);
     $("map").height = Math.round(height * ratio);
     this.clamp();
@@ -71,8 +81,8 @@ const map = {
     this.zoom = zoom;
     this.clamp();
   },
-  side() {
-    return Math.min(MOST_PICTURE, 0.9 * Math.sqrt((this.width * this.height) / spots.length) * this.zoom ** 0.75);
+  side(zoom = this.zoom) {
+    return Math.min(MOST_PICTURE, 0.9 * Math.sqrt((this.width * this.height) / spots.length) * zoom ** 0.75);
   },
   visible(edge) {
     const found = [];
