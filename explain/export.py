@@ -18,17 +18,17 @@ import torch
 from PIL import Image
 
 import runs
-from console import UserError, progress
+from console import UserError, megabytes, progress
 from datasets import Dataset
 from datasets.folder import refuse_inside
 from explain.assignment import ExplainedClusters, clusters_of
-from explain.edits import apply_edits, read_edits
 from explain.plates import Plate, write_plate
 from explain.record import file_names, is_there, safe_name
 from explain.subject import epochs_to_explain, find_pictures, trainer_of
-from machine.files import harmless, home_path, locked, spared, write_atomic, write_csv, write_json
+from machine.files import harmless, home_path, locked, write_atomic, write_csv, write_json
 from machine.reading import Damaged, open_regular, read_csv, read_json, typed, whole_number
 from runs import Run
+from runs.edits import edit_clusters, outputs_of, read_edits
 
 SCHEMA = 1
 KEPT, TABLE, SKIPPED = "export.json", "export.csv", "skipped.csv"
@@ -78,7 +78,7 @@ class Export:
 
     def folder(self, number: int) -> str:
         """Of a cluster: its number, as long as the longest, and its name."""
-        digits = len(str(max(self.clusters.numbers)))
+        digits = len(str(max(*self.clusters.numbers, self.clusters.assignment.max())))
         name = safe_name(self.clusters.names.get(number, ""))[:60]
         return f"cluster-{number:0{digits}d}" + (f"-{name}" if name else "")
 
@@ -126,20 +126,22 @@ def clusters_to_export(run: Run, options: argparse.Namespace) -> tuple[int, Expl
     epoch = epochs_to_explain(run, wanted)[0] if edits is None else int(wanted)
     if edits is not None and edits[0]["epoch"] != str(epoch):
         raise UserError(f"--edits {options.edits}: are of epoch {edits[0]['epoch']}, not of --epoch {epoch}")
-    k = int(run.clusters(epoch).assignment.max(initial=0)) + 1
-    k = max([k, *(int(row["k"]) for row in run.log() if row["epoch"] == str(epoch) and row.get("k"))])
-    names = {j: name for j, name in enumerate(trainer_of(run).class_names(run) or []) if name != str(j)}
-    clusters = clusters_of(run, epoch, k, names, options.assignments)
+    k = outputs_of(run, epoch, run.clusters(epoch).assignment)
+    clusters = clusters_of(run, epoch, k, trainer_of(run).given_names(run), options.assignments)
     return epoch, clusters if edits is None else _edited(run, clusters, edits)
 
 
 def _edited(run: Run, own: ExplainedClusters, edits: list[dict[str, str]]) -> ExplainedClusters:
     """Clusters as the edits leave them; a moved coin's distance to its new centroid is not known."""
-    rows, _ = apply_edits(run, edits)
-    assignment = np.array([-1 if row["cluster"] == "" else row["cluster"] for row in rows], np.int64)
-    names = {int(str(row["cluster"])): spared(str(row["name"])) for row in rows if row["cluster"] != "" and row["name"]}
-    moved = np.array([row["before"] for row in rows]) != assignment
-    return replace(own, assignment=assignment, names=own.names | names, distance=np.where(moved, np.nan, own.distance))
+    edited = edit_clusters(run, edits)
+    final = edited.final
+    names = {number: edited.name_of(number) for number in np.unique(final[final >= 0]).tolist()}
+    return replace(
+        own,
+        assignment=final,
+        names=own.names | {number: name for number, name in names.items() if name},
+        distance=np.where(edited.before != final, np.nan, own.distance),
+    )
 
 
 def read_selection(path: Path, run: Run) -> np.ndarray:
@@ -237,11 +239,11 @@ def write_export(export: Export) -> None:
     free = shutil.disk_usage(export.out).free
     print(
         f"{len(export.rows)} photographs of {len(members)} {export.group}s into {export.out}: {len(missing)} to "
-        f"{'link' if export.linked else 'copy'}" + ("" if export.linked else f" ({bytes_missing / 1e6:.1f} MB)")
+        f"{'link' if export.linked else 'copy'}" + ("" if export.linked else f" ({megabytes(bytes_missing)})")
     )
     if bytes_missing > free:
         raise UserError(
-            f"{export.out}: {bytes_missing / 1e6:.0f} MB are to be copied, {free / 1e6:.0f} MB are free: free some "
+            f"{export.out}: {megabytes(bytes_missing)} are to be copied, {megabytes(free)} are free: free some "
             "space, choose another --out, or --link"
         )
     for number, _ in members:

@@ -86,6 +86,23 @@ def test_the_experts_edits_name_and_fill_the_folders(run, tmp_path):
         exported(run, tmp_path / "other", edits=edits, epoch="2")
 
 
+def test_a_run_that_began_with_the_experts_clusters_keeps_their_names(run, tmp_path):
+    run.write_table("start.csv", [{"cluster": 2, "name": "'=owl", "was": 7, "images": 12}])
+    out = exported(run, tmp_path / "out")
+    rows = {row["image"]: row for row in read_csv(out / "export.csv")}
+    assert rows[run.ids[2]]["file"].startswith("cluster-2-owl/")
+    assert rows[run.ids[1]]["file"].startswith("cluster-1/")
+
+
+def test_a_cluster_that_the_expert_made_has_a_folder_that_sorts_with_the_others(run, tmp_path):
+    run.write_clusters(3, runs.Clusters(np.arange(48) % 10, np.linspace(1, 0, 48)))
+    edits = tmp_path / "edits.csv"
+    edits.write_text(f"epoch,image,cluster,action,value,note\n3,,10,new,7,\n3,{run.ids[7]},7,move,10,\n")
+    rows = {row["image"]: row for row in read_csv(exported(run, tmp_path / "out", edits=edits) / "export.csv")}
+    assert rows[run.ids[7]]["file"].startswith("cluster-10/")
+    assert rows[run.ids[17]]["file"].startswith("cluster-07/")
+
+
 def test_clusters_and_a_selection_are_all_there_is(run, coins, tmp_path, capsys):
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{run.ids[i]}\n" for i in (0, 1, 5, 8)))
