@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from console import UserError, command, nearest, next_step, refuse_many
+from console import UserError, command, nearest, next_step, refuse_many, started
 from console.options import (
     above_zero,
     add_exp,
@@ -370,7 +370,8 @@ def main() -> None:
     else:
         from deepcluster.original import import_command as act
     act(options)
-    next_step(*next_of(options))
+    if started()[0] == 0:  # the others may be here before it has written what it tells
+        next_step(*next_of(options))
 
 
 if __name__ == "__main__":

@@ -131,6 +131,22 @@ def test_a_killed_process_and_all_come_back_to_the_same_bytes(coins, undisturbed
         torch.testing.assert_close(weights[0][name], weights[1][name], rtol=0, atol=0)
 
 
+def test_two_processes_predict_what_one_does(coins, undisturbed, tmp_path, monkeypatch, capsys):
+    words = [str(word) for word in ("predict", "--exp", undisturbed[0], "--images", coins, "--device", "cpu", "--out")]
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    command = [*TORCHRUN, "-m", "deepcluster", *words, str(two)]
+    done = subprocess.run(command, env=SETTING, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("Next: ") == 1
+    assert call_main(main, "deepcluster", monkeypatch, capsys, *words, one)[0] == 0
+    tables = [read_csv(path) for path in (one, two)]
+    assert len(tables[0]) == 48
+    for column in ("image", "cluster"):
+        assert [row[column] for row in tables[1]] == [row[column] for row in tables[0]]
+    probabilities = [[float(row["probability"]) for row in table] for table in tables]
+    np.testing.assert_allclose(*probabilities, atol=1e-4)  # batches of other sizes round otherwise
+
+
 def process_of_rank(parent: int, rank: int) -> int:
     """The child of torchrun that is of this rank."""
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
