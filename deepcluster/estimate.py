@@ -19,7 +19,7 @@ from deepcluster.epoch import State, train_epoch
 from deepcluster.features import EMBED_BATCH, embed
 from deepcluster.train import cluster, reduce, start
 from deepcluster.views import Frames
-from machine.device import synchronise, where_in_words
+from machine.device import device_in_words, synchronise
 
 STEPS = 6  # of training that are timed, after one that is not
 PATIENCE = 3.0  # seconds that they may take
@@ -132,7 +132,7 @@ def in_words(pace: Pace, config: Config, done: int, save_every: int, keep: int, 
     epochs = config.epochs - done
     seconds = pace.seconds(config, epochs)
     line = (
-        f"{where_in_words(device)}: about {duration(seconds)} for {epochs} epochs (a few steps were measured); "
+        f"on {device_in_words(device)}: about {duration(seconds)} for {epochs} epochs (a few steps were measured); "
         f"{megabytes(pace.bytes(config, save_every, keep))} in the run directory"
     )
     if seconds > LONG and pace.images > 2 * TRIED:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
-from console import UserError, bar_settings
+from console import UserError, bar_settings, megabytes
 from datasets.view import COLOURLESS
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.attribution.registry import PEAK
@@ -31,8 +31,8 @@ BATCH_OF_MANY_PASSES = 8
 HEAT_CELLS = 16  # their side
 
 
-def draw_missing(explanation: Explanation) -> Record:
-    """Draw each picture of the explanation's rows that is not there yet."""
+def draw_missing(explanation: Explanation, announce: bool = True) -> Record:
+    """Draw each picture of the explanation's rows that is not there yet; `announce`: say before what they will take."""
     subject, choice, record = explanation.subject, explanation.choice, explanation.record
     rows, missing = explanation.rows, explanation.undrawn()
     todo = rows[np.any([missing[key] for key in choice.keys], axis=0)]
@@ -59,10 +59,9 @@ def draw_missing(explanation: Explanation) -> Record:
                 maps, numbers = explain_batch(explanation, some, images, asked)
                 parts.append(summarise(maps, numbers, asked, some, explanation.heat_key))
                 size = _wait(written)  # of the batch before: at most one batch waits for the disk
-                if begin == 0 and start == batch:
-                    say_beforehand(
-                        explanation, {key: len(rows_of) for key, rows_of in absent.items()}, size, batch, todo
-                    )
+                if announce and begin == 0 and start == batch:
+                    files = sum(len(without) for without in absent.values())
+                    say_beforehand(explanation, len(todo), files, size / batch)
                 seen = subject.photographs(images) if VIEW in maps else None
                 written = write_batch(pool, explanation, some, subject.drawn_on(some, images), seen, maps, absent)
                 bar.update(len(some))
@@ -159,27 +158,26 @@ def write_batch(
     return [pool.submit(one, i, int(row)) for i, row in enumerate(rows)]
 
 
-def say_beforehand(explanation: Explanation, files: dict[str, int], size: int, drawn: int, todo: np.ndarray) -> None:
-    """What the pictures will take, by the first `drawn` images' `size` bytes.
+def say_beforehand(explanation: Explanation, images: int, files: int, size: float) -> None:
+    """What the pictures will take, by those that are drawn.
 
     Args:
         explanation: whose pictures they are.
-        files: to draw, by method.
-        size: bytes of the first.
-        drawn: images that took them.
-        todo: images to draw.
+        images: to draw.
+        files: that they become.
+        size: bytes of an image's pictures, on average of the first.
 
     Raises:
         UserError: if the disk has no room for them.
     """
-    needed, free = size / drawn * len(todo), shutil.disk_usage(explanation.folder).free
-    told = f"{len(todo)} images: about {needed / 1e6:.0f} MB of pictures in {sum(files.values())} files"
+    needed, free = size * images, shutil.disk_usage(explanation.folder).free
     smaller = "" if explanation.choice.format == "webp" else "; --format webp takes a fraction"
-    tqdm.write(f"{told} ({explanation.choice.format}{smaller}), by the first {drawn}")
+    told = f"{images} images: about {megabytes(needed)} of pictures in {files} files"
+    tqdm.write(f"{told} ({explanation.choice.format}{smaller}), by the first that are drawn")
     if needed > free:
         raise UserError(
-            f"{explanation.folder}: about {needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free: free some "
-            "space, choose another --results, --per-cluster, or another --format"
+            f"{explanation.folder}: about {megabytes(needed)} are needed, {megabytes(free)} are free: free some space, "
+            "choose another --results, --per-cluster, or another --format"
         )
 
 

@@ -12,7 +12,7 @@ from explain.drawing import draw_missing
 from explain.record import PIECES, Explanation
 from explain.scores import Scores, score_images
 from explain.subject import Subject
-from machine.device import where_in_words
+from machine.device import device_in_words
 
 WARM, SAMPLE = 4, 32  # images that are drawn first, untimed, and then timed
 
@@ -25,8 +25,7 @@ def tell_plan(subject: Subject, choice: Choice, results: Path) -> None:
         looking = time.perf_counter() - begun
         rows = chosen_rows(subject, choice, scores.rank)
         there = Explanation(subject, choice, results / str(subject.epoch), scores, rows)
-        done = there.record.done if there.record.folder.is_dir() else {}
-        lacking = there.paths.missing(done, choice.keys, rows)
+        lacking = there.undrawn()
         todo = rows[np.any([lacking[key] for key in choice.keys], axis=0)]
         sample = np.random.default_rng(0).permutation(todo)[: WARM + SAMPLE]
         warm, timed = np.sort(sample[:WARM]), np.sort(sample[WARM:])
@@ -42,7 +41,7 @@ def tell_plan(subject: Subject, choice: Choice, results: Path) -> None:
         f"{', '.join(choice.keys)}: {pictures} pictures to draw, {len(rows) * len(choice.keys) - pictures} are there"
     )
     print(
-        f"{where_in_words(subject.device)}: about {duration(looking + drawing * len(todo))} "
+        f"on {device_in_words(subject.device)}: about {duration(looking + drawing * len(todo))} "
         f"({len(timed) or len(warm)} images were drawn to measure it); {megabytes(size * len(todo))} of pictures"
     )
 
@@ -51,7 +50,7 @@ def _draw(subject: Subject, choice: Choice, scores: Scores, folder: Path, rows: 
     """Draw some images into a folder of their own: seconds and bytes of one."""
     (folder / PIECES).mkdir(parents=True)
     begun = time.perf_counter()
-    draw_missing(Explanation(subject, choice, folder, scores, rows))
+    draw_missing(Explanation(subject, choice, folder, scores, rows), announce=False)
     seconds = time.perf_counter() - begun
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return seconds / len(rows), size / len(rows)

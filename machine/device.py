@@ -66,17 +66,11 @@ def device_name(device: torch.device) -> str:
 
 
 def device_in_words(device: torch.device) -> str:
-    """What is computed on, and with how many threads where that matters."""
-    threads = torch.get_num_threads()
-    return f"{device_name(device)}, {threads} threads" if device.type == "cpu" else device_name(device)
-
-
-def where_in_words(device: torch.device) -> str:
-    """For the line before long work: on what, and with how many threads."""
+    """After "on": what is computed on, and with how many threads where that matters."""
     if device.type == "cuda":
-        return f"on the GPU ({device_name(device)})"
+        return f"the GPU ({device_name(device)})"
     threads = torch.get_num_threads()
-    return f"on the CPU, {threads} thread{'s' * (threads > 1)}"
+    return f"the CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def _keep_memory() -> None:

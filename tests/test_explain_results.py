@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import kill_module, photograph, refused, run_module
+from conftest import call_main, kill_module, photograph, refused, run_module
 from PIL import Image
 from torch.nn import functional
 
@@ -23,6 +23,7 @@ from console import UserError
 from datasets import open_dataset
 from deepcluster.trained import network
 from deepcluster.views import MEAN, STD, Frames, fixed_view
+from explain.__main__ import main
 from explain.attribution import METHODS, PHOTOGRAPH
 from explain.drawing import say_beforehand
 from explain.packing import pack
@@ -70,6 +71,15 @@ def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(trained, results,
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}
     assert f"0 pictures to draw, {48 * len(DRAWN)} are there" in explain(trained, results, "--dry-run").stdout
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*")} == before
+
+
+def test_a_dry_run_says_nothing_of_the_few_that_it_draws(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("explain.drawing.BATCH", {"cpu": 8})  # so that its sample is several batches
+    asked = ("--run", trained, "--results", tmp_path / "new", "--methods", "grad_cam", "--dry-run")
+    code, said, error = call_main(main, "explain", monkeypatch, capsys, *asked)
+    assert code == 0, error
+    assert "32 images were drawn to measure it" in said
+    assert "by the first that are drawn" not in said
 
 
 def naive_maps(model: torch.nn.Module, image: torch.Tensor, cluster: int) -> dict[str, np.ndarray]:
@@ -373,7 +383,7 @@ def test_a_full_disk_is_told_after_the_first_batch(trained, tmp_path, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
     explanation = types.SimpleNamespace(folder=tmp_path, choice=types.SimpleNamespace(format="jpeg"))
     with pytest.raises(UserError, match="about 25 MB are needed"):
-        say_beforehand(explanation, {"a": 100}, 250_000, 1, np.arange(100))
+        say_beforehand(explanation, 100, 100, 250_000)
 
 
 def test_very_many_pictures_are_webp_and_a_folder_keeps_its_format(trained, tmp_path, monkeypatch):
