@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import runs
-from console import UserError
+from console import UserError, megabytes
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
@@ -25,7 +24,7 @@ from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
 from explain.shards import BUSY, Shard, drawing, last, shard_of, starting
-from explain.subject import Pictures, Subject, epochs_to_explain, find_pictures, trainer_of
+from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
 from machine.files import locked, write_json
 from machine.processes import device_here
@@ -75,6 +74,7 @@ def draw_command(options: argparse.Namespace) -> None:
         check_zip(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
+    in_shards: list[Subject] = []
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
         check_choice(subject, choice)
@@ -85,6 +85,7 @@ def draw_command(options: argparse.Namespace) -> None:
         results.mkdir(parents=True, exist_ok=True)
         if shard is not None:
             draw_shard(subject, choice, results, shard)
+            in_shards.append(subject)
             continue
         check_results(results, run)
         with locked(results, BUSY):
@@ -95,7 +96,7 @@ def draw_command(options: argparse.Namespace) -> None:
     if options.dry_run:
         print("Nothing was written.")
         return
-    if shard is not None and not finish_shards(run, choice, results, epochs, pictures, options.assignments, device):
+    if shard is not None and not finish_shards(in_shards, choice, results):
         return
     gone = len(run.ids) - len(pictures.present)
     if gone:
@@ -104,7 +105,7 @@ def draw_command(options: argparse.Namespace) -> None:
     if options.zip:
         with locked(results, "another explain is writing here: wait for it, then give --zip again"):
             packed = pack(results)
-        print(f"{packed}: {packed.stat().st_size / 1e6:.1f} MB, all of it in one file")
+        print(f"{packed}: {megabytes(packed.stat().st_size)}, all of it in one file")
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
 
 
@@ -136,28 +137,20 @@ def draw_shard(subject: Subject, choice: Choice, results: Path, shard: Shard) ->
     print(f"epoch {subject.epoch}: shard {shard.number} of {shard.count}, {len(part.rows)} images, is drawn")
 
 
-def finish_shards(
-    run: Run,
-    choice: Choice,
-    results: Path,
-    epochs: Sequence[int],
-    pictures: Pictures,
-    assignments: Path | None,
-    device: torch.device,
-) -> bool:
-    """Write the tables and pages, if this is the last of the shards; whether it was."""
+def finish_shards(subjects: Sequence[Subject], choice: Choice, results: Path) -> bool:
+    """Write the tables and pages of the epochs, if this is the last of the shards; whether it was."""
     with last(results) as alone:
         if not alone:
             print("other shards are still being drawn: the last one makes the gallery")
             return False
         done = True
-        for epoch in epochs:
-            whole = begin_epoch(Subject(run, epoch, pictures, assignments, device), choice, results)
+        epochs = [subject.epoch for subject in subjects]
+        for subject in subjects:
+            whole = begin_epoch(subject, choice, results)
             left = int(np.any([*whole.undrawn().values()], axis=0).sum())
             if left:
-                print(
-                    f"epoch {epoch}: {left} images of other shards are not drawn yet; the last shard makes the gallery"
-                )
+                told = f"epoch {subject.epoch}: {left} images of other shards are not drawn yet"
+                print(f"{told}; the last shard makes the gallery")
                 done = False
             else:
                 finish_epoch(whole, results, epochs)
