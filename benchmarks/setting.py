@@ -2,7 +2,6 @@
 
 import math
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from console import UserError
 from console.options import add_machine, positive
+from console.parser import commit_of
 from datasets.painted import painted_folder
 from runs.meta import Stamp
 
@@ -55,18 +55,6 @@ def conditions(stamp: Stamp) -> str:
     """What a figure was measured with: machine, threads, torch, and our own code."""
     threads = f"{stamp.threads} thread{'s' if stamp.threads > 1 else ''}"
     where = f"{stamp.device}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores, {threads}"
-    return f"{where}; torch {stamp.versions['torch']}; {commit()}, code {stamp.versions['code']}"
-
-
-def commit() -> str:
-    """The commit of the checkout, in words; a copy need not have one."""
-    try:
-        head, changes = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return "no commit"
-    return f"commit {head} with changes" if changes else f"commit {head}"
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(CHECKOUT), *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    commit = commit_of(CHECKOUT)
+    from_commit = f"commit {commit}" if commit else "no commit"
+    return f"{where}; torch {stamp.versions['torch']}; {from_commit}, code {stamp.versions['code']}"

@@ -143,12 +143,12 @@ def version_in_words(root: Path = ROOT) -> str:
     import tomllib
 
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    commit = _commit(root)
+    commit = commit_of(root)
     return f"{project['name']} {project['version']}" + (f" (commit {commit})" if commit else "")
 
 
-def _commit(root: Path) -> str:
-    """Of a checkout, or of a copy that notes it; '': not known."""
+def commit_of(root: Path) -> str:
+    """The commit of a checkout, and whether files differ from it, or that which a copy notes; '': not known."""
     if (root / ".git").exists():
         try:
             git = ["git", "-C", str(root)]
