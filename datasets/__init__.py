@@ -107,7 +107,7 @@ class Request:
     at_most: int
     workers: int | None
     mnist_dir: Path | None
-    most: int | None = None  # no more images are used: a source that makes them may make so many
+    limit: int | None = None  # no more images are used: a source that makes them need not make more
 
 
 @dataclass(frozen=True)
@@ -268,8 +268,8 @@ def _painted(asked: Request) -> Dataset:
     if wanted is None or not len(TYPES) <= wanted <= MOST:
         raise UserError(f"{asked.source}: write painted or painted:COUNT, COUNT a number from {len(TYPES)} to {MOST}")
     source = asked.source
-    if asked.most is not None and max(asked.most, len(TYPES)) < wanted:  # no more coins are painted than are used
-        wanted = max(asked.most, len(TYPES))
+    if asked.limit is not None and max(asked.limit, len(TYPES)) < wanted:  # no more coins are painted than are used
+        wanted = max(asked.limit, len(TYPES))
         source = f"painted:{wanted}"
     root = painted_folder(wanted)
     return replace(

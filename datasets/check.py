@@ -58,15 +58,20 @@ class Report:
     brightness: np.ndarray  # grey, 0..255
     clipped: np.ndarray  # share of pixels that are white
 
-    def flags(self) -> dict[str, list[str]]:
-        """Id -> what is said of it, for the table."""
+    def spoiling(self) -> dict[str, list[str]]:
+        """Id -> why an image may spoil a clustering; of duplicates the first is fine."""
         found: dict[str, list[str]] = defaultdict(list)
-        for flag, names in (("blurred", self.blurred), ("dark", self.dark), ("over-exposed", self.burnt)):
-            for name in names:
-                found[name].append(flag)
         for group in self.duplicates:
             for name in group[1:]:
                 found[name].append(f"duplicate of {group[0]}")
+        for flag, names in (("blurred", self.blurred), ("dark", self.dark), ("over-exposed", self.burnt)):
+            for name in names:
+                found[name].append(flag)
+        return found
+
+    def flags(self) -> dict[str, list[str]]:
+        """Id -> all that is said of it: what may spoil, and what it is nearly the same as (coins of one die may be)."""
+        found = self.spoiling()
         for one, other, _ in self.near:
             found[other].append(f"nearly the same as {one}")
         return found

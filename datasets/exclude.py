@@ -49,12 +49,7 @@ def check_list(path: Path, listed: Mapping[str, str], ids: Sequence[str], skippe
 def write_list(path: Path, report: Report, skipped: Sequence[tuple[str, str]]) -> int:
     """What `datasets check` would rather leave out; of duplicates the first stays. Each image once: how many."""
     reasons = {name: [f"broken: {reason}"] for name, reason in skipped}
-    for group in report.duplicates:
-        for name in group[1:]:
-            reasons.setdefault(name, []).append(f"duplicate of {group[0]}")
-    for title, names in (("blurred", report.blurred), ("dark", report.dark), ("over-exposed", report.burnt)):
-        for name in names:
-            reasons.setdefault(name, []).append(title)
+    reasons |= report.spoiling()
     rows = [{"image": name, "reason": plain(", ".join(why))} for name, why in reasons.items()]
     write_csv(path, rows, ["image", "reason"])
     return len(reasons)

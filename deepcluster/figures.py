@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,7 @@ def curves(run: Run, log: Sequence[Mapping[str, Any]]) -> Figure:
             axis.set_ylim(min(0.0, axis.dataLim.y0), 1)
     figure.suptitle(_title(run, f"{len(epochs)} epochs, " if len(epochs) > 1 else ""), fontsize=11)
     said = [WORDS[title] for title in panels if title in WORDS]
-    figure.supxlabel("\n".join(_lines(" ".join(said), 150)), fontsize=8, x=0.01, ha="left", color="0.3")
+    figure.supxlabel(fill(" ".join(said), 150, break_on_hyphens=False), fontsize=8, x=0.01, ha="left", color="0.3")
     return figure
 
 
@@ -129,16 +130,6 @@ def _title(run: Run, epochs: str = "") -> str:
     """Whose figure it is."""
     meta = run.meta
     return f"{run.path.resolve().name}: {epochs}{meta.dataset.images:,} images of {meta.dataset.name}, seed {meta.seed}"
-
-
-def _lines(text: str, most: int) -> list[str]:
-    """A text in lines of at most so many characters."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) >= most:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
 
 
 def draw_sizes(run: Run, epoch: int, k: int, kinds: Sequence[str] = ("png",)) -> None:
@@ -189,6 +180,6 @@ def draw_k(run: Run, rows: Sequence[Mapping[str, float]], recommended: int, kind
         "Silhouette: how much nearer images lie to their own cluster than to the next; higher is better. AMI between "
         "two seeds: whether k-means finds the same clusters from another start; 0 is chance, 1 the same."
     )
-    figure.supxlabel("\n".join(_lines(said, 165)), fontsize=8, x=0.01, ha="left", color="0.3")
+    figure.supxlabel(fill(said, 165, break_on_hyphens=False), fontsize=8, x=0.01, ha="left", color="0.3")
     for kind in kinds:
         save_figure(run, f"k.{kind}", figure)

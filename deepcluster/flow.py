@@ -71,7 +71,7 @@ def _caption(shown: Sequence[np.ndarray], left_out: float) -> str:
         lines.append(
             f"Left out: flows of less than {MATTERS:.0%} of both their clusters, {left_out:.0%} of all images a step"
         )
-        others = max(len(np.unique(column[column == OTHERS])) for column in shown)
+        others = any(bool((column == OTHERS).any()) for column in shown)
         lines[-1] += f"; what flows from or to clusters beyond the {SHOWN} largest (one grey block)." if others else "."
     return "\n".join(lines)
 

@@ -14,8 +14,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from datasets.lettering import letters
 from explain.flipping.agreement import Maps
 from explain.flipping.findings import STUDY, STUDY_NAME, Study
 from machine.files import write_atomic
@@ -256,7 +257,7 @@ def draw_sheet(
     across = min(SHEET_ACROSS * CELL // wide, len(rows))
     gap, tall = 3, high + LABEL
     sheet = Image.new("RGB", (across * (wide + gap) + gap, -(-len(rows) // across) * (tall + gap) + gap), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.truetype(font_file(), LABEL - 4)
+    pen, font = ImageDraw.Draw(sheet), letters(LABEL - 4)
     for place, (row, image) in enumerate(zip(rows.tolist(), images, strict=True)):
         flips, becomes = by_image[row]
         drawn = paint_flips(image, flips, becomes, colours, study.grid[1], patch)
@@ -281,11 +282,6 @@ def as_png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "png", optimize=True)
     return buffer.getvalue()
-
-
-def font_file() -> str:
-    """Of the letters on sheets."""
-    return str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def draw_maps(study: Study, names: Sequence[str], maps: Maps, images: np.ndarray, patch: int) -> Figure:
