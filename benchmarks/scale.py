@@ -24,7 +24,7 @@ from machine.device import use_device
 
 EVERY = 0.05  # seconds between two looks
 MANY = 70_000
-UNTIL_FAILED = 15  # lines of a stage's words that are shown if it fails
+LAST_WORDS = 15  # lines of a stage that failed which are shown
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def watch(stage: str, images: int, words: Sequence[object], scratch: Path) -> Ta
         seconds = time.perf_counter() - begin
         if code:
             said.seek(0)
-            lines = said.read().splitlines()[-UNTIL_FAILED:]
+            lines = said.read().splitlines()[-LAST_WORDS:]
             raise UserError(f"scale: {stage} with {images} images ended with {code}: {' / '.join(lines)}")
     after = on_disk(scratch)
     return Taken(

@@ -1,4 +1,7 @@
-"""What every command shares: one sentence and exit code 2 for bad input, what comes next, and progress."""
+"""What every command shares: one sentence and exit code 2 for bad input, what comes next, progress, and who speaks.
+
+Of several processes that torchrun starts only the first speaks; all that need not torch to know this is here.
+"""
 
 import difflib
 import errno
@@ -14,7 +17,6 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 NEAR = 0.6  # likeness from which a word is taken for a mistyped one
-
 MOST_PROCESSES = 4096  # of one group
 GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
 _name = ""  # of a process whose group has another one to speak for it
@@ -49,7 +51,11 @@ def refuse_many(command: str) -> None:
 
 
 def hush(mute: bool = True) -> None:
-    """Leave speaking to the first process, if this is another one: no bars, no output; errors late and with a name."""
+    """Leave speaking to the first process, if this is another one: no bars, errors late and with a name, no output.
+
+    Args:
+        mute: False leaves the output, of a process that has yet to join the others, or never does.
+    """
     global _name
     number, count = started()
     if number == 0:

@@ -106,8 +106,8 @@ def cluster_with(expert: Expert, x: np.ndarray, previous: np.ndarray | None) -> 
     In the first, images that the expert put into no cluster go to the nearest that is open to them.
     """
     if previous is None:
-        all_that_are = Constraints(expert.start, expert.constraints.barred)
-        assignment = constrained_kmeans(x, expert.start, expert.k, all_that_are, iterations=1)
+        as_edited = Constraints(expert.start, expert.constraints.barred)
+        assignment = constrained_kmeans(x, expert.start, expert.k, as_edited, iterations=1)
     else:
         assignment = constrained_kmeans(x, previous, expert.k, expert.constraints)
     return Clustering.of(x, assignment, expert.k)

@@ -85,12 +85,12 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     if options.k == "auto" and old is not None:
         config = replace(config, k=old.meta.config["k"])
     elif options.k == "auto" and options.dry_run:
-        config = replace(config, k=pilot_k(len(dataset)))
+        config = replace(config, k=default_k(len(dataset)))
     elif options.k == "auto":
         check_count(config, len(dataset))
         config, curve = find_k(config, dataset, device, initial)
     elif options.k is None and expert is None:
-        config = replace(config, k=default_k(len(dataset)))
+        config = replace(config, k=say_default_k(len(dataset)))
     check_count(config, len(dataset))
     if len(dataset) <= config.pca:
         print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
@@ -104,7 +104,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     if options.dry_run:
         tell_plan(options, config, dataset, done)
     long = options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT
-    if done < config.epochs and long and world_size() == 1:  # by how many steps are measured processes would differ
+    if done < config.epochs and long and world_size() == 1:  # several processes would time different numbers of steps
         pace = measure_pace(dataset, config, device)
         print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
     if options.dry_run:
@@ -272,14 +272,14 @@ def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
     return Config(**values)
 
 
-def pilot_k(images: int) -> int:
+def default_k(images: int) -> int:
     """50, or one cluster for 8 images where that is less."""
     return max(2, min(DEFAULT_K, images // IMAGES_PER_CLUSTER))
 
 
-def default_k(images: int) -> int:
-    """As `pilot_k`; says so where it is less than 50."""
-    k = pilot_k(images)
+def say_default_k(images: int) -> int:
+    """`default_k`, and a line where it is less than 50."""
+    k = default_k(images)
     if k < DEFAULT_K:
         print(
             f"{images} images: clustering into {k} instead of {DEFAULT_K} (one for {IMAGES_PER_CLUSTER} images; "
@@ -344,7 +344,7 @@ def find_k(
     config: Config, dataset: Dataset, device: torch.device, initial: dict[str, torch.Tensor] | None
 ) -> tuple[Config, list[dict[str, float]]]:
     """`--k auto`: the config with the recommended k, and the curve that recommends it."""
-    pilot = replace(config, k=pilot_k(len(dataset)))
+    pilot = replace(config, k=default_k(len(dataset)))
     k, curve = choose_k(dataset, pilot, device, initial)
     tried = ", ".join(str(int(row["k"])) for row in curve)
     print(f"--k auto: {k} clusters recommended (tried {tried}; the curve is figures/k.png)")

@@ -50,7 +50,7 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     what.add_argument(
         "--format",
         choices=["png", "jpeg", "webp"],
-        help="of the pictures (png; of runs of more than 2,000 images webp, a seventh of the bytes)",
+        help="of the pictures (png; webp, a seventh of the bytes, where all of more than 2,000 images are drawn)",
     )
     what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
