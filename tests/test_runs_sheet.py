@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import threading
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from console import UserError
 from runs.__main__ import main
 from runs.sheet import compare, work
 from runs.sheet.compare import Outcome, agreement, match, recommend, silhouette
-from runs.sheet.plan import Experiment, Sheet, read_sheet
+from runs.sheet.plan import FILE_OPTIONS, OURS, TRAINER, Experiment, Sheet, read_sheet
 from runs.sheet.work import DONE
 
 SHEET = """
@@ -220,9 +222,25 @@ def test_a_batch_system_that_ends_the_sheet_ends_its_commands(tmp_path, monkeypa
 
 def test_files_are_looked_for_beside_the_sheet_first(tmp_path):
     (tmp_path / "out.csv").write_text("image\n")
-    (tmp_path / "sheet.toml").write_text("[[run]]\nname = 'a'\ndata = 'x'\nexclude = 'out.csv'\ninit = 'elsewhere'")
-    settings = read_sheet(tmp_path / "sheet.toml").experiments[0].settings
-    assert settings == {"exclude": str(tmp_path / "out.csv"), "init": "elsewhere"}
+    run = "[[run]]\nname = 'a'\ndata = 'x'\nexclude = 'out.csv'\ninit = 'elsewhere'\nedits = 'out.csv'\n"
+    (tmp_path / "sheet.toml").write_text(f"{run}[explain.audit]\ntable = 'out.csv'")
+    sheet = read_sheet(tmp_path / "sheet.toml")
+    found = str(tmp_path / "out.csv")
+    assert sheet.experiments[0].settings == {"exclude": found, "init": "elsewhere", "edits": found}
+    assert sheet.audit == {"table": found}
+
+
+def test_every_file_of_a_training_is_looked_for_beside_the_sheet():
+    parser = import_module(TRAINER).build_parser()
+    (commands,) = (action.choices for action in parser._actions if action.dest == "command")
+    named = {one.option_strings[0].removeprefix("--") for one in commands["train"]._actions if one.type is Path}
+    assert named - {*OURS} <= {*FILE_OPTIONS}
+
+
+def test_a_sheet_draws_all_shards(tmp_path):
+    (tmp_path / "sheet.toml").write_text("[[run]]\nname = 'a'\ndata = 'x'\n[explain]\nshard = '1/2'")
+    with pytest.raises(UserError, match="shard: a sheet says itself"):
+        read_sheet(tmp_path / "sheet.toml")
 
 
 def test_what_a_finished_experiment_left_is_gone_or_damaged(tmp_path):

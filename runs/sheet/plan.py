@@ -17,17 +17,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 FILES = (".html", ".csv", ".png")  # of the sheet's own, which lie beside the experiments' folders
 WORDS = {"title": str, "about": str, "all": dict, "explain": dict, "run": list}
-OURS = (
-    "exp",
-    "run",
-    "results",
-    "epoch",
-    "assignments",
-    "help",
-    "dry-run",
-    "version",
-)  # options that the sheet itself gives, or none
-FILE_OPTIONS = ("exclude", "init", "mnist-dir")  # that name a file or folder, looked for beside the sheet first
+# Options that the sheet itself gives, or with which a command would not do all of its work.
+OURS = ("exp", "run", "results", "epoch", "assignments", "help", "version", "dry-run", "shard")
+# Options that name a file or folder, looked for beside the sheet first.
+FILE_OPTIONS = ("exclude", "init", "edits", "table", "mnist-dir")
 MOST = 1 << 20  # bytes of a sheet
 
 
@@ -62,7 +55,7 @@ def read_sheet(path: Path) -> Sheet:
 
     Every [[run]] has a `name`; its `data` and options go before those of [all]. An option is named as
     `python -m deepcluster train --help` names it, without the dashes; true and false are flags. What `data` and
-    options that take a file name is looked for beside the sheet first.
+    FILE_OPTIONS name is looked for beside the sheet first.
 
     Raises:
         UserError: naming the file and what is wrong.
@@ -91,8 +84,8 @@ def read_sheet(path: Path) -> Sheet:
     audit = explain.pop("audit", None)
     if audit is not None and not isinstance(audit, dict):
         raise UserError(f"{path}: explain.audit: not a table: write [explain.audit], and below it its options if any")
-    explain = _options(f"{path}: [explain]", explain)
-    audit = None if audit is None else _options(f"{path}: [explain.audit]", audit)
+    explain = _options(path, f"{path}: [explain]", explain)
+    audit = None if audit is None else _options(path, f"{path}: [explain.audit]", audit)
     experiments = [_experiment(path, common | one) for one in listed]
     names = [one.name.casefold() for one in experiments]  # which become folders
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -127,10 +120,7 @@ def _experiment(path: Path, settings: dict[str, Any]) -> Experiment:
         raise UserError(f"{where}: no data: write data = a folder, a zip, painted or mnist")
     if data.startswith("-") or "\0" in data:
         raise UserError(f"{where}: data = {data!r}: no folder's name, or write ./ before it")
-    options = _options(where, settings)
-    for option in sorted(options.keys() & set(FILE_OPTIONS)):
-        options[option] = _beside(path, where, option, str(options[option]))
-    return Experiment(name, _beside(path, where, "data", data), options)
+    return Experiment(name, _beside(path, where, "data", data), _options(path, where, settings))
 
 
 def _beside(path: Path, where: str, option: str, value: str) -> str:
@@ -142,16 +132,18 @@ def _beside(path: Path, where: str, option: str, value: str) -> str:
         raise UserError(f"{where}: {option}: {error.strerror}: name another") from None
 
 
-def _options(where: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Options of a table with their names as the command line has them."""
+def _options(path: Path, where: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Options of a table with their names as the command line has them, and files as seen from the sheet at `path`."""
     for key, value in settings.items():
         if not OPTION.fullmatch(key):
             raise UserError(f"{where}: {key!r}: not the name of an option")
         if not isinstance(value, str | int | float | bool) or (isinstance(value, str) and "\0" in value):
             raise UserError(f"{where}: {key}: an option is a word, a number, true or false")
         if key.replace("_", "-") in OURS:
-            raise UserError(f"{where}: {key}: the sheet says where its runs and results are: leave it out")
-    return {key.replace("_", "-"): value for key, value in settings.items()}
+            raise UserError(f"{where}: {key}: a sheet says itself where all goes, and does all of it: leave it out")
+    options = {key.replace("_", "-"): value for key, value in settings.items()}
+    files = {name: _beside(path, where, name, str(options[name])) for name in FILE_OPTIONS if name in options}
+    return options | files
 
 
 def _check(where: str, module: str, words: list[str]) -> None:
