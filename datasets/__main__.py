@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from console import UserError, command, next_step
+from console import UserError, command, next_step, refuse_many
 from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
@@ -27,7 +27,9 @@ def build_parser() -> Parser:
     )
     paint.add_argument("--any-angle", action="store_true", help="lay the coins at any angle")
 
-    check = commands.add_parser("check", help="counts, sizes, broken, duplicate, blurred and dark photographs")
+    check = commands.add_parser(
+        "check", help="counts, sizes, broken, duplicate, blurred, dark, over-exposed photographs"
+    )
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
     prepare.add_argument("--size", type=side, default=SIZE, help=f"the --size of the training to come ({SIZE})")
     prepare.add_argument(
@@ -44,7 +46,7 @@ def build_parser() -> Parser:
         "--exclude-out",
         type=Path,
         metavar="CSV",
-        help="write the broken, blurred and dark pictures and the duplicates there, for `train --exclude`",
+        help="write broken, blurred, dark, over-exposed and duplicate pictures there, for `train --exclude`",
     )
     for parser_of in (check, prepare):
         parser_of.add_argument("data", metavar="DATA", help=DATA)
@@ -60,6 +62,7 @@ def build_parser() -> Parser:
 
 def main() -> None:
     options = build_parser().parse_args()
+    refuse_many(f"python -m datasets {options.command}")
     called = {"paint": paint_command, "check": check_command, "prepare": prepare_command, "split": split_command}
     called[options.command](options)
     next_step(*next_of(options))

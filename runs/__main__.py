@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import command, next_step
+from console import command, next_step, refuse_many
 from console.options import positive
 from console.parser import Parser
 from machine.reading import read_csv
@@ -32,6 +32,7 @@ def build_parser() -> Parser:
 
 def main() -> None:
     options = build_parser().parse_args()
+    refuse_many(f"python -m runs {options.command}")
     if options.command == "sheet":
         from runs.sheet import sheet_command
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,18 @@ def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch):
         monkeypatch.setenv("RANK", wrong)
         with pytest.raises(UserError, match=f"RANK={wrong} of WORLD_SIZE=3"):
             started()
+
+
+@pytest.mark.parametrize(
+    "words", ["datasets check coins", "runs show exp", "supervised compare exp", "explain film --run exp --images a"]
+)
+def test_the_work_of_one_process_is_not_done_by_several(words, monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    name, *rest = words.split()
+    code, _, error = call_main(import_module(f"{name}.__main__").main, name, monkeypatch, capsys, *rest)
+    assert code == 2
+    assert f"python -m {name} {rest[0]}: the work of one process" in error
 
 
 def test_shares_are_gathered_in_order_and_the_first_decides():
