@@ -11,19 +11,24 @@ from explain.choice import Choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.record import PIECES, Explanation
 from explain.scores import Scores, score_images
+from explain.shards import Shard
 from explain.subject import Subject
 from machine.device import device_in_words
 
 WARM, SAMPLE = 4, 32  # images that are drawn first, untimed, and then timed
 
 
-def tell_plan(subject: Subject, choice: Choice, results: Path) -> None:
-    """Print what a draw of this epoch into `results` would do; a few images are drawn into a folder that goes again."""
+def tell_plan(subject: Subject, choice: Choice, results: Path, shard: Shard | None) -> None:
+    """Print what a draw of this epoch, or of a shard of it, into `results` would do.
+
+    A few images are drawn to measure it, into a folder that goes again.
+    """
     with TemporaryDirectory() as scratch:
         begun = time.perf_counter()
         scores = score_images(subject, Path(scratch), choice.map)
         looking = time.perf_counter() - begun
         rows = chosen_rows(subject, choice, scores.rank)
+        rows = rows if shard is None else shard.of(rows)
         there = Explanation(subject, choice, results / str(subject.epoch), scores, rows)
         lacking = there.undrawn()
         todo = rows[np.any([lacking[key] for key in choice.keys], axis=0)]

@@ -80,7 +80,7 @@ def draw_command(options: argparse.Namespace) -> None:
         check_choice(subject, choice)
         if options.dry_run:
             check_results(results, run)
-            tell_plan(subject, choice, results)
+            tell_plan(subject, choice, results, shard)
             continue
         results.mkdir(parents=True, exist_ok=True)
         if shard is not None:
@@ -161,7 +161,7 @@ def finish_epoch(explanation: Explanation, results: Path, epochs: Sequence[int] 
     """The tables and pages of what is drawn; pages name also the `epochs` that this call has still to explain."""
     gallery.write_tables(explanation)
     gallery.write_cluster_pictures(explanation)
-    gallery.write_panels(explanation)
+    gallery.write_why(explanation)
     gallery.write_pages(explanation, random_weights_correlation(explanation), results, epochs)
     report(explanation)
 

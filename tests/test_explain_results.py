@@ -75,10 +75,11 @@ def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(trained, results,
 
 def test_a_dry_run_says_nothing_of_the_few_that_it_draws(trained, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("explain.drawing.BATCH", {"cpu": 8})  # so that its sample is several batches
-    asked = ("--run", trained, "--results", tmp_path / "new", "--methods", "grad_cam", "--dry-run")
+    asked = ("--run", trained, "--results", tmp_path / "new", "--methods", "grad_cam", "--dry-run", "--shard", "1/2")
     code, said, error = call_main(main, "explain", monkeypatch, capsys, *asked)
     assert code == 0, error
-    assert "32 images were drawn to measure it" in said
+    assert "24 images in 4 clusters" in said
+    assert "20 images were drawn to measure it" in said
     assert "by the first that are drawn" not in said
 
 

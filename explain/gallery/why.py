@@ -36,7 +36,7 @@ class Why:
     colours: str | None  # of the bar, a key of COLOURS; None: no heat is shown
 
 
-def write_panels(explanation: Explanation) -> None:
+def write_why(explanation: Explanation) -> None:
     """_why.jpg of each cluster with pictures of all methods."""
     subject, paths, record = explanation.subject, explanation.paths, explanation.record
     methods = record.drawn()
