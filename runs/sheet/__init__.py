@@ -29,7 +29,7 @@ def sheet_command(file: Path, out: Path | None, jobs: int) -> Path:
         finished = [one for one in sheet.experiments if one.name not in failed]
         best = folder
         if finished:
-            comparison = gather(sheet, finished, folder)
+            comparison = gather(finished, folder)
             write_page(sheet, comparison, failed, folder)
             tell(comparison)
             best = folder / finished[comparison.best].name / EXP

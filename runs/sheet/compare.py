@@ -13,7 +13,7 @@ from console import UserError, progress
 from machine.files import write_csv
 from machine.reading import Damaged, Shape, finite_number, read_csv, read_json, read_npz
 from runs.directory import open_run
-from runs.sheet.plan import Experiment, Sheet
+from runs.sheet.plan import Experiment
 from runs.sheet.work import EXP, FEATURES, RESULTS, audit_of, finished_epoch
 
 SAMPLE = 2000  # images for the silhouette
@@ -56,7 +56,7 @@ class Comparison:
         return [one.experiment.name for one in self.outcomes]
 
 
-def gather(sheet: Sheet, experiments: Sequence[Experiment], folder: Path) -> Comparison:
+def gather(experiments: Sequence[Experiment], folder: Path) -> Comparison:
     """Read what the experiments left, and compare them all; writes sheet.csv and pairs.csv."""
     outcomes = [_outcome(one, folder / one.name) for one in progress(list(experiments), "comparing", unit="runs")]
     pairs = np.array([[agreement(one, other) for other in outcomes] for one in outcomes])
