@@ -3,7 +3,6 @@
 Nothing that is read can run code: JSON, CSV, npz without pickle, torch.load(weights_only=True).
 """
 
-import io
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -211,11 +210,9 @@ class Run:
     def write_json(self, name: str, content: object) -> None:
         write_json(self.path / name, content)
 
-    def write_figure(self, name: str, draw: Callable[[io.BytesIO], object]) -> None:
-        """`draw` puts the picture's bytes into a buffer, which becomes figures/NAME."""
-        buffer = io.BytesIO()
-        draw(buffer)
-        write_atomic(self.path / "figures" / name, buffer.getvalue())
+    def write_figure(self, name: str, content: bytes) -> None:
+        """figures/NAME."""
+        write_atomic(self.path / "figures" / name, content)
 
     def hold(self) -> AbstractContextManager[None]:
         """Hold the run for writing; a second training in the same directory is refused."""

@@ -1,5 +1,6 @@
 """Figures that are drawn without a display, and put into a run."""
 
+import io
 from typing import Any
 
 import matplotlib
@@ -20,8 +21,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
+def encode_figure(figure: Figure, kind: str) -> bytes:
+    """The bytes of a file of a kind of KINDS: the same for the same figure."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "deepcluster", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=kind, dpi=DPI, metadata=KINDS[kind])
+    return buffer.getvalue()
+
+
 def save_figure(run: Run, name: str, figure: Figure) -> None:
     """Put the figure into the run's figures/, as the kind that its name ends with."""
-    kind = name.rsplit(".", 1)[-1]
-    with matplotlib.rc_context({"svg.hashsalt": "deepcluster", "pdf.fonttype": 42}):
-        run.write_figure(name, lambda file: figure.savefig(file, format=kind, dpi=DPI, metadata=KINDS[kind]))
+    run.write_figure(name, encode_figure(figure, name.rsplit(".", 1)[-1]))

@@ -10,7 +10,6 @@ from typing import Any
 import matplotlib
 import matplotlib.ticker
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm, to_rgba
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Patch
@@ -20,8 +19,8 @@ from datasets.lettering import letters
 from explain.flipping.agreement import Maps
 from explain.flipping.findings import STUDY, STUDY_NAME, Study
 from machine.files import write_atomic
+from runs.figures import encode_figure, new_figure
 
-DPI = 110
 PANELS = 20  # classes with a map of their own
 SHOWN = 60  # images with their flips
 ACROSS = 12
@@ -29,13 +28,6 @@ LEGEND = 39  # classes in the legend of a confusion picture
 SHEET, SHEET_ACROSS, CELL, LABEL = 240, 16, 84, 14  # images of a sheet and of its row; pixels of a cell, and below it
 COMPARED = 8  # images beside the maps of methods
 GREY, GREEN, RED, DARK = "#9aa0a6", "#3a7d44", "#c8553d", "#15171a"
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, which draws without a display."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def two_parts(figure: Figure, widths: tuple[float, float]) -> tuple[SubFigure, SubFigure]:
@@ -46,13 +38,9 @@ def two_parts(figure: Figure, widths: tuple[float, float]) -> tuple[SubFigure, S
 
 def save(figure: Figure, folder: Path, name: str) -> bytes:
     """NAME.png and NAME.svg, the same bytes for the same picture; returns the PNG."""
-    pictures = {}
-    with matplotlib.rc_context({"svg.hashsalt": "pixelflip"}):
-        for kind, facts in (("png", {"Software": None}), ("svg", {"Date": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=kind, dpi=DPI, metadata=facts)
-            pictures[kind] = buffer.getvalue()
-            write_atomic(folder / f"{name}.{kind}", pictures[kind], durable=False)
+    pictures = {kind: encode_figure(figure, kind) for kind in ("png", "svg")}
+    for kind, content in pictures.items():
+        write_atomic(folder / f"{name}.{kind}", content, durable=False)
     return pictures["png"]
 
 
