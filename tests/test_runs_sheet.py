@@ -239,7 +239,7 @@ def test_every_file_of_a_training_is_looked_for_beside_the_sheet():
 
 def test_a_sheet_draws_all_shards(tmp_path):
     (tmp_path / "sheet.toml").write_text("[[run]]\nname = 'a'\ndata = 'x'\n[explain]\nshard = '1/2'")
-    with pytest.raises(UserError, match="shard: a sheet says itself"):
+    with pytest.raises(UserError, match="shard: the sheet says"):
         read_sheet(tmp_path / "sheet.toml")
 
 

@@ -140,7 +140,7 @@ def _options(path: Path, where: str, settings: dict[str, Any]) -> dict[str, Any]
         if not isinstance(value, str | int | float | bool) or (isinstance(value, str) and "\0" in value):
             raise UserError(f"{where}: {key}: an option is a word, a number, true or false")
         if key.replace("_", "-") in OURS:
-            raise UserError(f"{where}: {key}: a sheet says itself where all goes, and does all of it: leave it out")
+            raise UserError(f"{where}: {key}: the sheet says where all goes, and does all of it: leave it out")
     options = {key.replace("_", "-"): value for key, value in settings.items()}
     files = {name: _beside(path, where, name, str(options[name])) for name in FILE_OPTIONS if name in options}
     return options | files
