@@ -16,7 +16,8 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-NEAR = 0.6  # likeness from which a word is taken for a mistyped one
+NEAR, VERY_NEAR = 0.6, 0.7  # likeness from which a word is taken for a mistyped one, if it begins alike; if not
+
 MOST_PROCESSES = 4096  # of one group
 GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
 _name = ""  # of a process whose group has another one to speak for it
@@ -151,14 +152,21 @@ def next_step(*words: object) -> None:
 
 
 def nearest(word: str, words: Iterable[str], shown: Callable[[str], str] = str) -> str:
-    """The likest of `words` as the end of a sentence (": did you mean ...?"); nothing where none is like it."""
-    names = list(words)
+    """The likest of `words` as the end of a sentence (": did you mean ...?"); nothing where none is like it.
+
+    A word of which `word` is the beginning is meant, if there is no other. Of those that begin otherwise only a very
+    near one is: --results is no mistyped --preset.
+    """
+    typed, names = word.lower(), list(words)
     lower = {name.lower(): name for name in reversed(names)}
-    found = difflib.get_close_matches(word.lower(), lower, 1, NEAR)
-    if not found:
-        return ""
-    name = lower[found[0]]
-    return f": did you mean {shown(name)}?"
+    longer = [name for name in lower if len(typed) > 1 and name.startswith(typed)]
+    near = [
+        name
+        for name in difflib.get_close_matches(typed, lower, 3, NEAR)
+        if name[0] == typed[0] or difflib.SequenceMatcher(None, name, typed).ratio() >= VERY_NEAR
+    ]
+    found = longer if len(longer) == 1 else near
+    return f": did you mean {shown(lower[found[0]])}?" if found else ""
 
 
 def duration(seconds: float) -> str:
@@ -191,7 +199,9 @@ def disk_sentence(error: OSError) -> str | None:
         return f"no permission for {where}: choose another place or change its permissions"
     if error.errno in (errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT):
         return f"{where} does not answer: mount the drive again and run the same command, it continues"
-    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+    if error.errno == errno.EEXIST:
+        return f"{where}: a file or a broken link is in the way: move it, or choose another name"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP):
         return f"{where}: {os.strerror(error.errno).lower()}: choose another name"
     return None
 

@@ -13,6 +13,7 @@ from console import UserError, nearest
 
 ROOT = Path(__file__).parent.parent
 COMMIT = "COMMIT"  # in a copy without git: names the commit it was made from (scripts/make_colab_zip.sh writes it)
+LONG_DASHES = ("\u2013", "\u2014", "\u2212")  # what a word processor makes of two hyphens
 NUMBER = re.compile(r"-\d+$|-\d*\.\d+(e-?\d+)?$|-\d+e-?\d+$", re.IGNORECASE)
 
 # What other programs call an option, and what it may be called here; the first that a command has is meant.
@@ -48,6 +49,9 @@ ELSEWHERE = {
     "colors": ("--colours",),
     "random-state": ("--seed",),
     "number": ("--count",),
+    "weights": ("--init",),
+    "pretrained": ("--init",),
+    "checkpoint": ("--init",),
 }
 
 
@@ -90,6 +94,10 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if word == "--" or (self._commands is not None and not word.startswith("-")):
                 return  # what follows is data, or a command's own
+            if word.startswith(LONG_DASHES) and word.lstrip("".join(LONG_DASHES)).partition("=")[0] in self._bare():
+                self.error(
+                    f"{word}: begins with a long dash, as texts have it: type --{word.lstrip(''.join(LONG_DASHES))}"
+                )
             if self._is_unknown(word):
                 if self._commands is not None:
                     self.error(f"{word}: options follow the command ({', '.join(self._commands.choices)})")
@@ -111,8 +119,15 @@ class Parser(argparse.ArgumentParser):
         for name in ELSEWHERE.get(plain, ()):
             if name in offered:
                 return f": did you mean {name}?"
-        bare = {name.strip("-").replace("_", "-"): name for name in reversed(offered) if len(name) > 2}
+        bare = self._bare()
         return nearest(plain, bare, bare.__getitem__)
+
+    def _bare(self) -> dict[str, str]:
+        """The options that are offered, without their dashes."""
+        offered = [
+            name for action in self._actions if action.help != argparse.SUPPRESS for name in action.option_strings
+        ]
+        return {name.strip("-").replace("_", "-"): name for name in reversed(offered) if len(name) > 2}
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse what is none of the choices, naming the nearest."""

@@ -17,9 +17,11 @@ from conftest import ROOT, call_main
 
 import runs
 from console import UserError, refuse_many, started
+from datasets.__main__ import main as datasets_main
 from deepcluster.__main__ import main
 from machine.files import read_csv
 from machine.processes import share
+from runs.__main__ import main as runs_main
 
 TRAIN = "--view photograph --arch alexnet --size 64 --limit 30 --k 3 --epochs 3 --batch 15 --device cpu".split()
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -159,7 +161,7 @@ def process_of_rank(parent: int, rank: int) -> int:
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch):
+def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch, capsys):
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert started() == (0, 1)
@@ -170,6 +172,11 @@ def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch):
     assert started() == (2, 3)
     with pytest.raises(UserError, match="this: the work of one process"):
         refuse_many("this")
+    monkeypatch.setenv("RANK", "0")
+    for name, program, words in (("datasets", datasets_main, ["paint", "x"]), ("runs", runs_main, ["show", "x"])):
+        code, _, refusal = call_main(program, name, monkeypatch, capsys, *words)
+        assert code == 2
+        assert "call it without torchrun" in refusal
     for wrong in ("3", "-1", "x", ""):
         monkeypatch.setenv("RANK", wrong)
         with pytest.raises(UserError, match=f"RANK={wrong} of WORLD_SIZE=3"):

@@ -2,12 +2,13 @@
 
 import argparse
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import refused, run_module
+from conftest import call_main, refused, run_module
 
 import runs
 from console import UserError
@@ -15,6 +16,7 @@ from datasets import decoded_side, open_dataset
 from deepcluster.config import STABLE, Config
 from deepcluster.launch import describe_run
 from explain import export
+from explain.__main__ import main
 from machine.files import read_csv
 
 OPTIONS = {"epoch": "latest", "data": None, "assignments": None, "edits": None, "clusters": None, "selection": None}
@@ -43,6 +45,18 @@ def files(out: Path) -> dict[str, bytes]:
     """All but the PDFs' bytes, which tell when they were made."""
     found = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
     return {name: b"%PDF" if name.endswith(".pdf") else path.read_bytes() for name, path in found.items()}
+
+
+def test_a_broken_link_or_a_file_in_a_folders_place_is_one_sentence(run, tmp_path, monkeypatch, capsys):
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    out = exported(run, tmp_path / "out")
+    shutil.rmtree(out / "cluster-0")
+    (out / "cluster-0").write_text("mine")
+    for place in (tmp_path / "broken", out):
+        code, _, error = call_main(main, "explain", monkeypatch, capsys, "export", "--run", run.path, "--out", place)
+        assert (code, "is in the way" in error) == (2, True)
+    assert (out / "cluster-0").read_text() == "mine"
+    assert not (tmp_path / "nowhere").exists()
 
 
 def test_each_photograph_lies_in_its_clusters_folder(run, coins, tmp_path):
