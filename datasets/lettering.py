@@ -25,9 +25,9 @@ def wrapped(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 def fitted(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """A text, or its beginning and end around an ellipsis where it is wider than `width` pixels."""
-    for kept in range(len(text), 2, -1):
+    for kept in range(min(len(text), max(3, int(width))), 2, -1):  # a stranger's text may be a megabyte long
         begin = kept // 3
         short = text if kept == len(text) else f"{text[:begin]}…{text[begin - kept :]}"
         if font.getlength(short) <= width:
             return short
-    return text if font.getlength(text) <= width else "…"
+    return text if len(text) < 3 and font.getlength(text) <= width else "…"

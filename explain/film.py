@@ -11,22 +11,25 @@ from PIL import Image, ImageDraw
 
 import runs
 from console import UserError, plain
+from datasets.folder import refuse_inside
 from datasets.lettering import fitted, letters
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
 from explain.attribution.registry import PHOTOGRAPH, summary_method
-from explain.rendering import panels, read_picture
+from explain.rendering import SUFFIX, panels, read_picture
 from explain.results import check_results, default_results
 from machine.files import write_atomic
 from machine.reading import read_csv, whole_number
 
 EACH, LAST = 900, 2500  # milliseconds of an epoch, and of the last
 GAP, HEAD, FOOT = 8, 30, 20
+WIDEST = 65535  # pixels of a GIF
 Frame = dict[str, tuple[str, Image.Image, Image.Image]]  # image -> its cluster, its photograph, its map
 
 
 def film_command(options: argparse.Namespace) -> None:
     """`python -m explain film`."""
     run = runs.open_run(options.run)
+    options.images = list(dict.fromkeys(options.images))
     for name in options.images:
         if name not in run.ids:
             raise UserError(f"--images {name}: is not an image of {run.path}: write it as in images.csv")
@@ -34,6 +37,7 @@ def film_command(options: argparse.Namespace) -> None:
         raise UserError(f"--out {options.out}: name a file that ends with .gif")
     if not options.out.parent.is_dir():
         raise UserError(f"--out {options.out}: there is no such folder: name a file in one")
+    refuse_inside(options.out, run.meta.dataset.source, "--out")
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
     method = options.method or summary_method(run.meta.view.name != PHOTOGRAPH_VIEW)
@@ -52,6 +56,11 @@ def film_command(options: argparse.Namespace) -> None:
         draw_frame(f"{run.path.resolve().name}, {method}, epoch {epoch} of {epochs[-1]}", frames[epoch])
         for epoch in epochs
     ]
+    width = max(frame.width for frame in drawn)
+    if width > WIDEST:
+        raise UserError(
+            f"--images: {len(options.images)} of them are {width} pixels wide, a GIF {WIDEST} at most: name fewer"
+        )
     write_atomic(options.out, as_gif(drawn))
     print(f"{options.out}: {len(options.images)} images over epochs {', '.join(map(str, epochs))}")
 
@@ -64,8 +73,11 @@ def read_frame(table: Path, images: list[str], method: str) -> Frame:
         files = [row.get(PHOTOGRAPH), row.get(method)]
         if row.get("image") not in images or not all(files):
             continue
+        # a received table names what it likes, and what is no picture is removed when it is read as one
+        if any("\0" in str(file) or not str(file).endswith(tuple(SUFFIX.values())) for file in files):
+            continue
         paths = [(home / str(file)).resolve() for file in files]
-        if all(path.is_relative_to(home) and path.is_file() for path in paths):  # a received table names what it likes
+        if all(path.is_relative_to(home) and path.is_file() for path in paths):
             photograph, drawn = (read_picture(path) for path in paths)
             found[row["image"]] = (row.get("cluster", ""), photograph, panels(drawn)[-1])
     return {name: found[name] for name in images if name in found}

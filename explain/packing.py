@@ -17,6 +17,11 @@ def zip_of(results: Path) -> Path:
     return home.with_name(f"{home.name}.zip")
 
 
+def name_in_zip(results: Path) -> str:
+    """Of the folder; a zip has room for text alone, a disk may have names that are none."""
+    return results.resolve().name.encode("utf-8", "replace").decode()
+
+
 def check_zip(results: Path) -> None:
     """Refuse to write over a zip that is not this folder's, before anything is drawn.
 
@@ -28,8 +33,8 @@ def check_zip(results: Path) -> None:
         return
     try:
         with open_regular(path) as file, zipfile.ZipFile(file) as there:
-            ours = f"{results.resolve().name}/results.json" in there.namelist()
-    except (OSError, zipfile.BadZipFile):
+            ours = f"{name_in_zip(results)}/results.json" in there.namelist()
+    except Exception:  # a damaged zip can raise nearly anything
         ours = False
     if not ours:
         raise UserError(
@@ -39,7 +44,7 @@ def check_zip(results: Path) -> None:
 
 def pack(results: Path) -> Path:
     """Write all of a folder but what only a further call would need; returns the zip, whole or as it was before."""
-    home, path = results.resolve(), zip_of(results)
+    home, path, name = results.resolve(), zip_of(results), name_in_zip(results)
     files = [
         one
         for one in sorted(home.rglob("*"))
@@ -49,10 +54,10 @@ def pack(results: Path) -> Path:
     def fill(file: IO[bytes]) -> None:
         file.seek(0)
         file.truncate()
-        with zipfile.ZipFile(file, "w") as packed:
+        with zipfile.ZipFile(file, "w", strict_timestamps=False) as packed:  # a disk may have files of 1970
             for one in progress(files, f"packing {path.name}", unit="files"):
                 how = zipfile.ZIP_DEFLATED if one.suffix in TEXT else zipfile.ZIP_STORED
-                packed.write(one, f"{home.name}/{one.relative_to(home).as_posix()}", how)
+                packed.write(one, f"{name}/{one.relative_to(home).as_posix()}", how)
 
     write_atomic(path, fill)
     return path

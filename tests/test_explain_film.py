@@ -1,6 +1,7 @@
 """`python -m explain film`: maps over the epochs, out of pictures that are there."""
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,6 +53,25 @@ def test_a_frame_for_each_epoch_in_their_order(drawn):
     assert np.abs(np.array(shown) - [COLOURS[2], COLOURS[9], COLOURS[10]]).max() <= 8
 
 
+def test_a_received_table_makes_it_remove_and_read_nothing(drawn):
+    _, results = drawn
+    table = results / "2" / "explanations.csv"
+    row = {"image": "a.jpg", "cluster": "7", "original": "7/a-original.png"}
+    for named in ("explanations.csv", "7/a\0.png", "../../exp/run.json", ""):
+        write_csv(table, [row | {"grad_cam": named}])
+        before = table.read_bytes()
+        filmed(drawn)  # of the other two epochs
+        assert table.read_bytes() == before
+
+
+def test_an_image_named_twice_is_shown_once_and_too_many_are_refused(drawn, monkeypatch):
+    with Image.open(filmed(drawn, images=["a.jpg", "a.jpg"])) as gif:
+        assert gif.width == 64 + 2 * film.GAP
+    monkeypatch.setattr(film, "WIDEST", 70)
+    with pytest.raises(UserError, match="name fewer"):
+        filmed(drawn)
+
+
 def test_what_cannot_be_filmed_is_one_sentence(drawn, tmp_path):
     with pytest.raises(UserError, match="two are needed"):
         filmed(drawn, images=["a.jpg", "b.jpg"])  # b's table leads out of the results
@@ -61,3 +81,10 @@ def test_what_cannot_be_filmed_is_one_sentence(drawn, tmp_path):
         filmed(drawn, out=tmp_path / "film.mp4")
     with pytest.raises(UserError, match="two are needed"):
         filmed(drawn, method="hires_cam")
+    run, results = drawn
+    among = replace(run.meta, dataset=replace(run.meta.dataset, source=str(tmp_path / "coins")))
+    write_json(run.path / "run.json", among.to_json())
+    write_json(results / "results.json", vars(Kept(SCHEMA, runs.open_run(run.path).identity, "exp")))
+    (tmp_path / "coins").mkdir()
+    with pytest.raises(UserError, match="among the photographs"):
+        filmed(drawn, out=tmp_path / "coins" / "film.gif")

@@ -218,3 +218,10 @@ def test_why_has_heads_names_and_a_bar_at_full_resolution():
     most = bar_as_drawn("inferno")[-1]
     assert (sheet[-30:] == most).all(2).any()
     assert heads_of(Asked("occlusion"))[1].endswith("blue: in the way")
+
+
+def test_a_megabyte_of_a_name_is_fitted_at_once():
+    font = letters(12)
+    assert len(fitted("x" * 1_000_000, font, 200)) < 60
+    assert fitted("abc", font, 200) == "abc"
+    assert fitted("abc", font, 1) == "…"
