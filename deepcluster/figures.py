@@ -13,7 +13,7 @@ import runs
 from console import UserError
 from deepcluster.agreement import read_baselines
 from deepcluster.flow import draw_flow
-from machine.reading import Damaged, finite_number, read_csv
+from machine.reading import Damaged, finite_number, read_csv, shown, whole_number
 from runs import Run
 from runs.figures import KINDS, new_figure, save_figure
 from runs.tables import AGREEMENT, HEAD, LOG, LOSS, OBJECTIVE, SIZES
@@ -33,6 +33,8 @@ WORDS = {  # below the curves, where they are drawn
     AGREEMENT: "AMI and ARI: like NMI, and of pairs of images, corrected for chance: 0 is chance. Purity: images whose "
     "label is their cluster's commonest; it grows with k. Lines: AMI of baselines on the same images.",
 }
+K_COLUMNS = {"k", "silhouette", "seed_agreement", "objective"}
+MOST_BARS = 1000  # clusters that a log may name, be there fewer images
 NUMBERED = 120  # clusters whose numbers are written below their sizes; of more, some
 
 
@@ -42,6 +44,10 @@ def figures_command(options: argparse.Namespace) -> None:
     log = run.log()
     if not log:
         raise UserError(f"{run.path}: no finished epoch yet: let the training finish one")
+    last = whole_number(log[-1].get("k", ""))
+    if last is None or not 0 < last <= max(len(run.ids), MOST_BARS):
+        mend = "remove it and run the training again, which writes it"
+        raise Damaged(run.path / "log.csv", f"k of the last epoch is {shown(log[-1].get('k'))}", mend)
     with run.hold():
         (run.path / "figures").mkdir(exist_ok=True)
         kinds = tuple(dict.fromkeys(("png", *options.figure)))
@@ -59,7 +65,7 @@ def _read_k(run: Run) -> list[dict[str, float]]:
     rows = []
     for line, row in enumerate(read_csv(path), 2):
         numbers = {name: finite_number(text) for name, text in row.items()}
-        if None in numbers.values():
+        if None in numbers.values() or not K_COLUMNS <= numbers.keys():
             raise Damaged(path, f"line {line}: not all are numbers", "restore a copy, or remove it")
         rows.append({name: float(value) for name, value in numbers.items() if value is not None})
     return rows

@@ -6,6 +6,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from runs.directory import Run
 
@@ -14,9 +15,18 @@ DPI = 110
 KINDS: dict[str, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
 
 
+class _AsWritten(Figure):
+    """A figure in which words are words: names of folders are no formulas, whatever dollars are in them."""
+
+    def savefig(self, *arguments: Any, **keywords: Any) -> None:
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+        super().savefig(*arguments, **keywords)
+
+
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = _AsWritten(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import a_meta, refused, run_module
+from conftest import a_meta, call_main, refused, run_module
 from PIL import Image
 
 import runs
 from deepcluster import figures, flow
+from deepcluster.__main__ import main
 from deepcluster.flow import GREY, OTHERS, PALETTE, Flow, flows_between, largest, order_blocks
 from runs import Clusters
 
@@ -32,8 +33,25 @@ def test_the_command_draws_every_figure_of_every_kind_and_twice_the_same(run):
     assert b"<svg" in there["curves.svg"]
     assert run_module("deepcluster", "figures", "--run", run.path, "--figure", "svg").returncode == 0
     assert {path.name: path.read_bytes() for path in (run.path / "figures").iterdir()} == there
+    run.write_table("k.csv", [{"k": 2, "silhouette": 0.2}])
+    assert "line 2" in refused(run_module("deepcluster", "figures", "--run", run.path))
     run.write_table("k.csv", [{"k": 2, "silhouette": 0.2, "seed_agreement": "many", "objective": 3}])
     assert "line 2" in refused(run_module("deepcluster", "figures", "--run", run.path))
+
+
+def test_dollars_in_a_name_are_no_formula(run):
+    odd = run.path.rename(run.path.with_name("exp_$\\frac$_x^$y"))
+    run = runs.open_run(odd)
+    figures.draw(run, run.log(), ("png", "svg"))
+    assert b"<svg" in (odd / "figures" / "curves.svg").read_bytes()
+
+
+@pytest.mark.parametrize("k", ["", "100000000", "-3", "many"])
+def test_a_log_whose_k_is_damage_is_one_sentence(run, k, monkeypatch, capsys):
+    log = (run.path / "log.csv").read_text().replace("epoch,k", "epoch,kk") if k == "many" else ""
+    (run.path / "log.csv").write_text(log or f"epoch,k\n1,{k}\n")
+    code, _, error = call_main(main, "deepcluster", monkeypatch, capsys, "figures", "--run", run.path)
+    assert (code, "log.csv: damaged (k of the last epoch" in error) == (2, True)
 
 
 def test_curves_end_where_their_quantities_do_and_say_what_they_are(run):
