@@ -20,6 +20,7 @@ from torch.nn import functional
 
 import runs
 from console import UserError, progress
+from datasets.folder import refuse_inside
 from explain.attribution.registry import PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer, frozen
 from explain.choice import Choice
@@ -233,6 +234,7 @@ def maximise_command(options: argparse.Namespace) -> None:
     device = use_device(options.device, run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
+    refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)

@@ -65,6 +65,7 @@ def test_alone_it_says_what_is_missing(audit):
 
 def test_runs_that_cannot_be_compared_are_refused(trained, audit, tmp_path):
     assert "the very run" in audit(trained / "exp-1")[2]
+    assert "named twice" in audit(trained / "exp-2", trained / "exp-1" / ".." / "exp-2")[2]
     text = (trained / "exp-2" / "run.json").read_text()
     for name, before, after, sentence in (
         ("other", '"key": "', '"key": "0', "other images"),

@@ -50,6 +50,15 @@ def trained(coins, tmp_path_factory) -> Path:
     return exp
 
 
+@pytest.mark.parametrize("wanted", ["draw", "maximise", "pixelflip", "audit"])
+def test_nothing_is_written_among_the_photographs(trained, coins, wanted, monkeypatch, capsys):
+    before = sorted(coins.rglob("*"))
+    words = (wanted, "--run", trained, "--results", coins / "results")
+    code, _, error = call_main(main, "explain", monkeypatch, capsys, *words)
+    assert (code, "among the photographs" in error) == (2, True)
+    assert sorted(coins.rglob("*")) == before
+
+
 @pytest.fixture(scope="module")
 def results(trained) -> Path:
     """Explained with all defaults; not to be changed."""

@@ -34,11 +34,13 @@ def open_others(subject: Subject, asked: Asked) -> list[Subject]:
     Raises:
         UserError: naming a run that has other images, sees them otherwise, or is the same run.
     """
-    found = []
+    found: list[Subject] = []
     for path in asked.against:
         run, first = runs.open_run(path), subject.run
         if run.identity == first.identity:
             raise UserError(f"--against {path}: is the very run that is audited: name one of another seed")
+        if any(run.identity == other.run.identity for other in found):
+            raise UserError(f"--against {path}: is named twice, or a copy of another: name each run once")
         if run.meta.kind != first.meta.kind or run.ids != first.ids or run.meta.dataset.key != first.meta.dataset.key:
             raise UserError(f"--against {path}: was made from other images than {first.path}: name a run on the same")
         if run.meta.view != first.meta.view:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 import runs
 from console import UserError, bar_settings, progress
+from datasets.folder import refuse_inside
 from datasets.view import COLOURLESS
 from explain.attribution import PHOTOGRAPH
 from explain.attribution import Asked as Method
@@ -59,6 +60,8 @@ def pixelflip_command(options: argparse.Namespace) -> None:
         raise UserError(
             f"--split: {found[0].path} is a {found[0].meta.kind} run, whose images are one set: leave it out"
         )
+    results = options.results or default_results(options.run)
+    refuse_inside(results, options.data or found[0].meta.dataset.source, "--results")
     methods = [one for one in options.methods or () if one.name != PHOTOGRAPH]
     for one in methods:
         if one.method.check is not None:
@@ -70,8 +73,8 @@ def pixelflip_command(options: argparse.Namespace) -> None:
         right if asked.names is not None else open_asked(net.run, net.epoch, where)[1] for net in nets[1:]
     ]
     grid = flips_of(asked, options.patch)
-    folder = (options.results or default_results(options.run)) / "pixelflip" / folder_name(asked, split, options)
-    refuse_links(options.results or default_results(options.run))
+    folder = results / "pixelflip" / folder_name(asked, split, options)
+    refuse_links(results)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder, "another pixelflip is writing here: wait for it or choose --results"):
         studies = [
