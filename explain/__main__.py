@@ -373,6 +373,10 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
         return (*explain, "--run", run, *edited)
     if options.command == "draw" and options.dry_run:
         return (*explain, *(word for word in sys.argv[1:] if word != "--dry-run"))
+    if options.command == "draw" and options.shard is not None and options.shard[0] < options.shard[1]:
+        this, following = (f"{options.shard[0] + more}/{options.shard[1]}" for more in (0, 1))
+        named = (this, f"--shard={this}")
+        return (*explain, *(w.removesuffix(this) + following if w in named else w for w in sys.argv[1:]))
     if options.command == "draw":
         results = () if options.results is None else ("--results", options.results)
         assignments = () if options.assignments is None else ("--assignments", options.assignments)

@@ -45,6 +45,9 @@ def tell_plan(subject: Subject, choice: Choice, results: Path, shard: Shard | No
         f"would explain epoch {subject.epoch} in {results}: {len(rows)} images in {clusters} clusters, "
         f"{', '.join(choice.keys)}: {pictures} pictures to draw, {len(rows) * len(choice.keys) - pictures} are there"
     )
+    if not len(todo):
+        print("nothing is left to draw; the tables and pages would be written anew")
+        return
     print(
         f"on {device_in_words(subject.device)}: about {duration(looking + drawing * len(todo))} "
         f"({len(timed) or len(warm)} images were drawn to measure it); {megabytes(size * len(todo))} of pictures"

@@ -128,6 +128,13 @@ def test_one_shard_is_drawn_by_one(explain, whole, tmp_path, monkeypatch):
     assert "torchrun shares the images already" in explain(results, "--shard", "1/2")[2]
 
 
+def test_after_a_shard_the_next_one_is_proposed(explain, tmp_path):
+    assert "--per-cluster 2 --shard 2/2\n" in explain(tmp_path / "r", "--per-cluster", "2", "--shard", "1/2")[1]
+    assert "explain audit" in explain(tmp_path / "r", "--per-cluster", "2", "--shard=2/2")[1].splitlines()[-1]
+    again = explain(tmp_path / "r", "--per-cluster", "2", "--dry-run")[1]
+    assert "nothing is left to draw" in again
+
+
 def test_shards_are_even_and_meet_every_cluster():
     from explain.shards import Shard
 
