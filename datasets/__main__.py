@@ -104,19 +104,27 @@ def check_command(options: argparse.Namespace) -> None:
     import numpy as np
 
     from datasets import open_dataset
-    from datasets.check import SIDE, coins_of, contact_sheet, examine, file_sizes, odd_sizes, write_table
+    from datasets.check import SIDE, coins_of, contact_sheet, examine, file_sizes, is_table, odd_sizes, write_table
     from datasets.exclude import write_list
     from datasets.folder import refuse_inside
 
     if not options.sheet.parent.is_dir():
         raise UserError(f"{options.sheet.parent}: no such folder: --sheet names a file in an existing one")
+    if not options.sheet.name or options.sheet.is_dir():
+        raise UserError(f"--sheet {options.sheet}: is a folder: name a picture in it (.jpg, .png)")
     refuse_inside(options.sheet, options.data, "--sheet")
     table = options.sheet.with_suffix(".csv")
+    if table != options.sheet and not is_table(table):
+        raise UserError(
+            f"{table}: is there already, and the table of --sheet {options.sheet} would take its place: name another"
+        )
     if table == options.sheet:
         raise UserError(f"--sheet {options.sheet}: is to be a picture (.jpg, .png); the table lies beside it")
     if options.exclude_out is not None:
         if not options.exclude_out.parent.is_dir():
             raise UserError(f"{options.exclude_out.parent}: no such folder: --exclude-out names a file in one")
+        if options.exclude_out.is_dir():
+            raise UserError(f"--exclude-out {options.exclude_out}: is a folder: name a file in it")
         refuse_inside(options.exclude_out, options.data, "--exclude-out")
         if options.exclude_out.resolve() in (options.sheet.resolve(), table.resolve()):
             raise UserError(

@@ -39,6 +39,7 @@ INSIDE = 0.85  # of the radius: the coin without its edge
 OUTLINE = (0, 200, 0)
 WORST = 5  # least sharp and darkest photographs on the sheet, first and framed
 FRAMES = {"blurred": (30, 90, 230), "dark": (230, 120, 0)}
+HEADER = b"image,width,height,sharpness,brightness,clipped,coins,flags"  # of the table
 CAPTION, LETTERS = 14, 10  # pixels below a picture, and of its letters
 
 
@@ -206,6 +207,17 @@ def coins_of(dataset: Dataset, workers: int | None = None) -> list[list[Coin]]:
     photographs = (np.array(dataset.pixels[i]) for i in range(len(dataset)))
     found = map_processes(find_coins, photographs, len(dataset), workers)
     return list(progress(found, "finding coins", total=len(dataset)))
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file may be written over by `write_table`: it is not there, or begins as its tables do."""
+    try:
+        with open_regular(path) as file:
+            return file.read(len(HEADER) + 1).rstrip(b"\r\n") == HEADER
+    except FileNotFoundError:
+        return not path.is_symlink()
+    except OSError:
+        return False
 
 
 def write_table(

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
-from conftest import ROOT, photograph, refused, run_module
+from conftest import ROOT, call_main, photograph, refused, run_module
 from PIL import Image, ImageFilter
 
 from datasets import Dataset, Pixels, check, open_dataset
+from datasets.__main__ import main
 from machine.files import read_csv
 
 EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
@@ -76,6 +77,28 @@ def test_paint_and_its_refusals(tmp_path):
 def test_wrong_numbers_are_one_sentence(tmp_path):
     for arguments in (["check", tmp_path, "--workers", "-1"], ["prepare", tmp_path, "--size", "0"]):
         assert "from 1" in refused(run_module("datasets", *arguments))
+
+
+def test_a_sheet_beside_ones_own_table_is_refused_before_any_work(tmp_path, coins, monkeypatch, capsys):
+    mine = tmp_path / "catalogue.csv"
+    mine.write_text("image,find\n1.jpg,Trier\n")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "linked.csv").symlink_to(tmp_path / "nowhere")
+    for sheet, says in (("catalogue.jpg", "is there already"), ("linked.jpg", "already"), ("folder.jpg", "a folder")):
+        words = ("check", coins, "--sheet", tmp_path / sheet)
+        code, said, error = call_main(main, "datasets", monkeypatch, capsys, *words)
+        assert (code, said, says in error) == (2, "", True)
+    assert "is a folder" in call_main(main, "datasets", monkeypatch, capsys, "check", coins, "--sheet", "")[2]
+    words = ("check", coins, "--sheet", tmp_path / "s.jpg", "--exclude-out", tmp_path)
+    assert "is a folder" in call_main(main, "datasets", monkeypatch, capsys, *words)[2]
+    assert mine.read_text() == "image,find\n1.jpg,Trier\n"
+
+
+def test_a_table_of_ours_is_known_again(tmp_path):
+    dataset = a_dataset(pictures_of_noise(4, 40))
+    check.write_table(tmp_path / "sheet.csv", dataset, check.examine(dataset), None)
+    assert check.is_table(tmp_path / "sheet.csv")
+    assert check.is_table(tmp_path / "none.csv")
 
 
 def a_dataset(pictures) -> Dataset:
