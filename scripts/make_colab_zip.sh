@@ -24,6 +24,7 @@ from pathlib import Path
 
 root, out = Path(sys.argv[1]), Path(sys.argv[2])
 PACKAGES = ("benchmarks", "console", "datasets", "deepcluster", "explain", "machine", "runs", "supervised")
+KINDS = (".py", ".sh", ".ipynb", ".html", ".js", ".css", ".toml")  # of our files
 ALSO = ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "scripts")
 
 
@@ -43,15 +44,28 @@ def fail(sentence):
 
 if not out.parent.is_dir():
     fail(f"{out.parent}: no such folder: name a zip in an existing one")
+if out.exists() or out.is_symlink():
+    try:
+        with zipfile.ZipFile(out) as there:
+            ours = "deepcluster-explain/pyproject.toml" in there.namelist()
+    except Exception:  # a folder, no zip, or a damaged one
+        ours = False
+    if not ours:
+        fail(f"{out}: is there already and is no zip of this project: move it, or name another")
 commit = git("rev-parse", "--short=10", "HEAD").strip()
 if commit and git("status", "--porcelain", "--untracked-files=no").strip():
     commit += ", with changes"
 files = [root / name for name in ALSO if (root / name).is_file()]
 for folder in [*PACKAGES, *(name for name in ALSO if (root / name).is_dir())]:
-    files += [path for path in sorted((root / folder).rglob("*")) if path.is_file() and "__pycache__" not in path.parts]
+    for home, folders, names in os.walk(root / folder):
+        if {"run.json", "results.json"} & {*names}:  # somebody's training in runs/, say
+            folders.clear()
+            continue
+        folders.sort()
+        files += [Path(home) / name for name in sorted(names) if name.endswith(KINDS)]
 scratch = out.with_name(f".{out.name}.{os.getpid()}.tmp")
 try:
-    with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
         for path in files:
             archive.write(path, f"deepcluster-explain/{path.relative_to(root).as_posix()}")
         if commit:

@@ -260,10 +260,19 @@ def test_each_gallery_has_a_port_of_its_own():
         assert port() != one.getsockname()[1]
 
 
-def test_the_zip_of_the_program_holds_code_alone(program):
+def test_the_zip_of_the_program_holds_code_alone(program, tmp_path):
     inside = {name.partition("/")[2] for name in zipfile.ZipFile(program).namelist()}
     assert {"pyproject.toml", "explain/templates/base.html", "scripts/deepcluster_colab.ipynb"} <= inside
     assert not [name for name in inside if "__pycache__" in name or name.startswith((".", "tests"))]
+    mine = tmp_path / "my coins.zip"
+    with zipfile.ZipFile(mine, "w") as photographs:
+        photographs.writestr("coin.jpg", b"pixels")
+    before = mine.read_bytes()
+    for name in (mine, tmp_path / "folder.zip"):
+        (tmp_path / "folder.zip").mkdir(exist_ok=True)
+        refusal = subprocess.run(["bash", ROOT / "scripts" / "make_colab_zip.sh", name], capture_output=True, text=True)
+        assert (refusal.returncode, "no zip of this project" in refusal.stderr) == (2, True)
+    assert mine.read_bytes() == before
     again = subprocess.run(
         ["bash", ROOT / "scripts" / "make_colab_zip.sh", "nowhere/x.zip"], capture_output=True, text=True
     )
