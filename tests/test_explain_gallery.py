@@ -786,3 +786,46 @@ def test_the_most_similar_coins_lie_beside_the_enlarged_one(page, gallery):
     assert broken_images(page) == []
     page.keyboard.press("4")  # back to a map
     assert "-grad_cam.png" in page.locator("#zoom-image").get_attribute("src")
+
+
+def test_what_the_browser_kept_may_be_damaged_or_too_much(page, gallery):
+    number = largest(gallery)
+    open_page(page, gallery / "2" / number / "index.html")
+    for kept in ("{", '{"coins": 5}', '{"coins": [[1, null]], "clusters": []}', "7"):
+        page.evaluate("kept => localStorage.setItem(KEY, kept)", kept)
+        page.reload()
+        assert page.locator(".coin").count() > 0
+        assert page.locator("#edit-count").text_content() == "no edits"
+    assert "damaged" in page.locator("#message").text_content()
+    page.evaluate("() => localStorage.removeItem(KEY)")
+    page.reload()
+    # room for the edits, but not for all the steps that led there
+    page.evaluate(
+        "() => { const put = Storage.prototype.setItem; Storage.prototype.setItem = function (name, text) {"
+        " if (text.length > 2500) throw new Error('full'); put.call(this, name, text); }; }"
+    )
+    for _ in range(20):
+        page.evaluate("() => hand.toggleWrong(data.coins.slice(0, 2))")
+    page.evaluate("() => hand.toggleWrong([data.coins[0]])")
+    assert page.locator("#message").is_hidden()
+    page.reload()
+    assert page.locator("#edit-count").text_content() == "1 edit"
+    page.evaluate("() => edits.clear()")
+
+
+def test_numbers_are_numbers_and_any_name_has_an_address(page, gallery):
+    number = largest(gallery)
+    open_page(page, gallery / "2" / number / "index.html")
+    for row in (
+        ["2", "", "Infinity", "new", "", ""],
+        ["2", "", "1e9", "new", "", ""],
+        ["2", "", number, "merge", "0x0", ""],
+    ):
+        said = page.evaluate(
+            "row => { try { edits.take([row]); return ''; } catch (error) { return error.message; } }", row
+        )
+        assert "is not the number of a cluster" in said
+    assert (
+        page.evaluate("() => inAddress('m\\udcfcnze \\u00e9 \\ud83e\\ude99.jpg')")
+        == "m%fcnze%20%C3%A9%20%F0%9F%AA%99.jpg"
+    )

@@ -74,8 +74,13 @@ function originalOf(coin) {
   return make("a", { href: originalHref(coin), target: "_blank", title: `${originals.path}/${coin.id}` }, "original file");
 }
 
+// A file's name in an address; of one that is no text Python hands on each byte as half a character.
+function inAddress(name) {
+  return name.split(/([\ud800-\udfff])/u).map((part, i) => (i % 2 ? `%${(part.charCodeAt(0) & 255).toString(16)}` : encodeURIComponent(part))).join("");
+}
+
 function originalHref(coin) {
-  const parts = [originals.relative, coin.id].map((path) => path.split("/").map(encodeURIComponent).join("/"));
+  const parts = [originals.relative, coin.id].map((path) => path.split("/").map(inAddress).join("/"));
   return `${root}/${parts.join("/")}`;
 }
 

@@ -12,24 +12,34 @@ const edits = {
   steps: [], // {what, coins: [id, edit before][], clusters: [number, edit before][]}, the last one is taken back first
 
   read() {
-    let kept = null;
+    [this.coins, this.clusters, this.steps] = [new Map(), new Map(), []];
+    let text = null;
     try {
-      kept = JSON.parse(localStorage.getItem(KEY) ?? localStorage.getItem(FORMER_KEY));
+      text = localStorage.getItem(KEY) ?? localStorage.getItem(FORMER_KEY);
     } catch (error) {
       showMessage("This browser keeps nothing for pages from disk: save edits.csv before you leave a page.");
     }
-    this.coins = new Map(kept ? kept.coins : []);
-    this.clusters = new Map(kept ? kept.clusters : []);
-    this.steps = kept?.steps ?? [];
+    try {
+      const kept = JSON.parse(text); // another page from disk may have written anything there
+      const isEdit = ([, edit]) => edit !== null && typeof edit === "object";
+      if (kept) [this.coins, this.clusters, this.steps] = [new Map(kept.coins.filter(isEdit)), new Map(kept.clusters.filter(isEdit)), [...(kept.steps ?? [])]];
+    } catch (error) {
+      showMessage("What this browser kept of your edits is damaged: load the edits.csv that you saved last.");
+    }
   },
   keep() {
     for (const [id, edit] of this.coins) if (!edit.wrong && edit.move === "" && !edit.note) this.coins.delete(id);
     for (const [number, edit] of this.clusters) if (edit.name === null && edit.merge === "" && !edit.from) this.clusters.delete(number);
-    try {
-      localStorage.setItem(KEY, JSON.stringify({ coins: [...this.coins], clusters: [...this.clusters], steps: this.steps }));
-    } catch (error) {
-      showMessage("This browser could not keep the edit: save edits.csv before you leave this page.");
-    }
+    // A browser keeps some 5 MB for all pages: rather than an edit the oldest steps are forgotten.
+    for (let steps = this.steps; ; steps = steps.slice(Math.ceil(steps.length / 2)))
+      try {
+        localStorage.setItem(KEY, JSON.stringify({ coins: [...this.coins], clusters: [...this.clusters], steps }));
+        break;
+      } catch (error) {
+        if (steps.length) continue;
+        showMessage("This browser could not keep the edit: save edits.csv before you leave this page.");
+        break;
+      }
     showEdits();
   },
   // One step, which can be taken back: `change` of each of some coins, and of some clusters.
@@ -132,6 +142,8 @@ const edits = {
     for (const [rowEpoch, , cluster, action, value] of rows) { // all of them first: a bad row must not leave half of them here
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
       if (!["new", "name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
+      if (!/^\d{1,6}$/.test(cluster)) throw new Error(`${cluster} is not the number of a ${group}`);
+      if ((action === "move" || action === "merge") && !/^\d{1,6}$/.test(value)) throw new Error(`${value} is not the number of a ${group}`);
       if (action === "new" && (clusterOf.has(+cluster) || !(+cluster >= outputs))) throw new Error(`${cluster} is no new ${group} here`);
       if (action !== "new" && !isThere(+cluster)) throw new Error(`there is no ${group} ${cluster} here`);
       if ((action === "move" || action === "merge") && !isThere(+value)) throw new Error(`there is no ${group} ${value} here`);
