@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 Item = TypeVar("Item")
 NEAR, VERY_NEAR = 0.6, 0.7  # likeness from which a word is taken for a mistyped one, if it begins alike; if not
-
 MOST_PROCESSES = 4096  # of one group
 GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
 _name = ""  # of a process whose group has another one to speak for it
