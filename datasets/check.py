@@ -28,7 +28,7 @@ DARK = 45.0  # mean grey (0..255) below which a photograph counts as dark, if it
 DIM = 110.0
 UNLIKE = 3.0  # robust standard deviations below the median, from which a photograph is blurred or dark
 LEAST, MOST = 0.1, 0.3  # bounds of that deviation, of a natural logarithm: sets that are all alike, or a medley
-BLUR = 2.0  # pixels, sigma of the blur that a sharp picture loses its detail by
+NOISE, BLUR = 1.5, 4.0  # pixels, sigma of blurs: what is finer is the camera's grain; what a sharp picture loses
 CLIPPED, BURNT = 250.0, 0.1  # grey that is as white as can be; share of the coin from which it is over-exposed
 USUAL = 4.0  # ... unless that is usual: times the median share
 ODD = 2.0  # times smaller or larger than the median: an odd size
@@ -136,13 +136,13 @@ def _inside(shape: tuple[int, ...], coins: Sequence[Coin]) -> np.ndarray:
 
 
 def measure_focus(grey: np.ndarray, inside: np.ndarray) -> float:
-    """How much of its fine detail a picture (H, W) of 0..255 would lose by a blur: 1 and below for one out of focus.
+    """How much of its fine detail a picture (H, W) of 0..255 loses by a blur, whatever its contrast: more is sharper.
 
-    Whatever its contrast, and what it shows: the detail (deviation of the Laplacian) relative to that of the same
-    picture, blurred.
+    Detail is the deviation of the Laplacian, of a picture whose grain is smoothed away: a lens blurs the coin, and
+    the grain comes after it.
     """
-    blurred = gaussian_filter(grey, BLUR)
-    return float(laplace(grey)[inside].std() / max(float(laplace(blurred)[inside].std()), 1e-3))
+    fine, coarse = (float(laplace(gaussian_filter(grey, sigma))[inside].std()) for sigma in (NOISE, BLUR))
+    return fine / max(coarse, 1e-3)
 
 
 def sharpness(grey: np.ndarray) -> float:

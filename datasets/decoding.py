@@ -17,7 +17,7 @@ MOST_BYTES = 1 << 32  # of a file; a larger one is no photograph, and a sparse o
 LARGE_PIXELS = 20_000_000  # pictures from here on are decoded one at a time: each takes up to 1.3 GB
 STRIP = 1 << 20  # pixels of a picture whose numbers are converted at a time
 MAX_ASPECT = 12  # a longer strip would fill the cache without showing a coin
-HEIC = find_spec("pillow_heif") is not None  # the extra `heic`: what iPhones take
+HEIC = find_spec("pillow_heif") is not None  # what iPhones take; a rented machine may lack its library
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", *(["HEIF"] if HEIC else []))
 # bytes 4 to 12 of an HEIC file: its kind and brand
 BRANDS = tuple(b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))

@@ -1,13 +1,10 @@
 import numpy as np
-import pytest
-from conftest import ROOT, call_main, photograph, refused, run_module
+from conftest import call_main, photograph, refused, run_module
 from PIL import Image, ImageFilter
 
 from datasets import Dataset, Pixels, check, open_dataset
 from datasets.__main__ import main
 from machine.files import read_csv
-
-EUROS = ROOT.parent / "shared" / "data" / "euro_coins"
 
 
 def test_check_counts_and_names(tmp_path):
@@ -109,7 +106,7 @@ def a_dataset(pictures) -> Dataset:
 def pictures_of_noise(count: int, side: int = 256) -> list[np.ndarray]:
     """Each a design of its own, of the same sharpness and brightness."""
     rng = np.random.default_rng(2)
-    coarse = [rng.integers(60, 180, (16, 16)).astype(np.uint8) for _ in range(count)]
+    coarse = [rng.integers(60, 180, (48, 48)).astype(np.uint8) for _ in range(count)]
     large = [np.asarray(Image.fromarray(one).resize((side, side), Image.Resampling.BICUBIC)) for one in coarse]
     return [np.clip(one[:, :, None] + rng.normal(0, 6, (side, side, 3)), 0, 255).astype(np.uint8) for one in large]
 
@@ -117,15 +114,15 @@ def pictures_of_noise(count: int, side: int = 256) -> list[np.ndarray]:
 def test_what_is_unlike_the_set_is_said_though_no_threshold_is_passed():
     pictures = pictures_of_noise(12)
     assert check.examine(a_dataset(pictures), pairs=True).flags() == {}
-    soft = np.asarray(Image.fromarray(pictures[0]).filter(ImageFilter.GaussianBlur(1.2)))
+    soft = np.asarray(Image.fromarray(pictures[0]).filter(ImageFilter.GaussianBlur(3)))
     dim, burnt = (pictures[1] * 0.6).astype(np.uint8), np.minimum(pictures[2].astype(int) + 100, 255).astype(np.uint8)
     again = np.clip(pictures[3][::2, ::2].repeat(2, 0).repeat(2, 1) * 0.9 + 9, 0, 255).astype(np.uint8)
     report = check.examine(a_dataset([*pictures, soft, dim, burnt, again]), pairs=True)
-    assert report.blurred == ["12.png", "15.png"]  # an enlarged copy has no finer detail either
+    assert report.blurred == ["12.png"]
     assert report.dark == ["13.png"]
     assert report.burnt == ["14.png"]
     assert ("3.png", "15.png") in [pair[:2] for pair in report.near]
-    assert dict(report.flags())["15.png"] == ["blurred", "nearly the same as 3.png"]
+    assert dict(report.flags())["15.png"] == ["nearly the same as 3.png"]
 
 
 def test_pairs_are_the_same_whatever_the_blocks(monkeypatch):
@@ -158,11 +155,12 @@ def test_the_sheet_begins_with_the_least_sharp_and_the_darkest_in_frames(tmp_pat
         assert not (framed[160:] == colour).all(2).any()
 
 
-@pytest.mark.skipif(not EUROS.is_dir(), reason="about published photographs of euro coins, which are not shipped")
-def test_the_unfocused_photograph_of_the_euro_coins_is_found():
-    dataset = open_dataset(str(EUROS), check.SIDE, limit=200)
+def test_the_blurred_and_dark_of_painted_coins_are_found_by_the_painters_truth():
+    """Grain, wear, grounds, lamps and sizes are of all kinds; for some the camera was out of focus, or the lamp dim."""
+    dataset = open_dataset("painted:120", check.SIDE)
     report = check.examine(dataset, check.coins_of(dataset, 1))
-    unfocused = [name for name in dataset.ids if "/train_30_" in name]  # on black, plainly out of focus
-    assert len(unfocused) >= 3
-    assert {name for name in report.blurred if "/train_30_" in name}
-    assert sum("/train_30_" not in name for name in report.blurred) <= 2
+    for flag, found in (("blurred", report.blurred), ("dark", report.dark)):
+        true = {name for i, name in enumerate(dataset.ids) if dataset.truth(i)["quality"] == flag}
+        assert len(true) >= 8
+        assert len(true & set(found)) >= 0.8 * len(true)
+        assert len(set(found) - true) <= 2
