@@ -40,7 +40,7 @@ from machine.files import locked, refuse_links, write_json
 from machine.reading import Damaged, read_json, shown, typed
 
 FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
-VERSION = 4  # raise when a part measures otherwise: kept parts are measured again
+VERSION = 5  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:

@@ -1,7 +1,8 @@
 """Whether other trainings on the same images, with other seeds, give the same clusters the same reasons.
 
-Each run explains its own clusters; of an image the maps of two runs are laid on each other. How alike its map is to the
-other run's of another image is the control: a method that always lights up the middle agrees whatever was learnt.
+Each run explains its own clusters; of an image the maps of two runs are laid on each other. Two maps are alike whatever
+was learnt where a method lights up the middle, the coin's edges, or what any network of this kind sees: so beside it
+stand the other run's map of another image, the image's edges, and the maps of the networks before their trainings.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import runs
 from console import UserError, progress
 from explain.attribution import Asked as Method
 from explain.attribution.registry import PHOTOGRAPH
-from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, heats_of, own_targets, partners_of
+from explain.audit.controls import BATCH, BATCH_OF_MANY_PASSES, UNTRAINED, edge_heat, heats_of, own_targets, partners_of
 from explain.audit.findings import Asked, Finding, Measured, Sample, compare_with, join_words, mean_of
 from explain.audit.randomisation import rank_correlation
 from explain.subject import Subject
@@ -21,7 +22,8 @@ from machine.seeds import derive_seed
 
 PART = "retraining"
 CLUSTERS, MAPS = "AMI with the clusters of another training", "maps of another training (rank correlation)"
-OF_ANOTHER = "its map of an image of another cluster"
+OF_ANOTHER, OF_UNTRAINED = "its map of an image of another cluster", "the same before the trainings"
+OF_EDGES = "the edges of the image"
 ALONE = (
     "Other trainings: whether their clusters and maps agree, since that needs runs on the same images with other "
     "seeds: name them with --against."
@@ -67,28 +69,41 @@ def measure(sample: Sample, asked: Asked) -> Measured:
         name = other.run.path.resolve().name
         found.append(Finding(PART, CLUSTERS, name, float(ami), n=int(both.sum()), control="chance", control_value=0.0))
     trainings = [_heats(one, sample.rows, methods) for one in (subject, *others)]
+    edges = edge_heat(subject, sample.rows, subject.images(sample.rows), asked.seed)
     rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
     elsewhere = partners_of(subject.clusters.assignment[sample.rows], rng)
     for one in methods:
-        pairs = list(combinations([heats[one.title] for heats in trainings], 2))
+        maps = [heats[one.title] for heats in trainings]
+        pairs = list(combinations(maps, 2))
         values = _mean_of_pairs([_alike(a, b) for a, b in pairs])
-        control = _mean_of_pairs([_alike(a, b[elsewhere]) for a, b in pairs])
-        value, low, high, n = mean_of(values, asked.seed)
-        beside = compare_with(values, {OF_ANOTHER: control}, asked.seed)
+        before = combinations([heats[one.title + UNTRAINED] for heats in trainings], 2)
+        controls = {
+            OF_ANOTHER: _mean_of_pairs([_alike(a, b[elsewhere]) for a, b in pairs]),
+            OF_UNTRAINED: _mean_of_pairs([_alike(a, b) for a, b in before]),
+            OF_EDGES: _mean_of_pairs([_alike(heat, edges) for heat in maps]),
+        }
+        beside = compare_with(values, controls, asked.seed)
         found.append(
-            Finding(PART, MAPS, one.title, value, low, high, n, OF_ANOTHER, beside.value, verdict=beside.verdict)
+            Finding(
+                PART, MAPS, one.title, *mean_of(values, asked.seed), beside.name, beside.value, verdict=beside.verdict
+            )
         )
+        for name, control in controls.items():
+            found.append(Finding(PART, MAPS, f"{one.title}: {name}", *mean_of(control, asked.seed)))
     return Measured(found)
 
 
 def _heats(subject: Subject, rows: np.ndarray, methods: Sequence[Method]) -> dict[str, np.ndarray]:
-    """Title of each method -> (B, H, W) heat for each image's own cluster in this training."""
+    """Title of each method -> (B, H, W) heat for each image's own cluster in this training; and before it."""
     size = BATCH_OF_MANY_PASSES if any(one.method.passes == "many" for one in methods) else BATCH
     parts = []
     for begin in progress(range(0, len(rows), size), f"maps of {subject.run.path.resolve().name}", unit="batches"):
         some = rows[begin : begin + size]
-        parts.append(heats_of(subject.model, subject.images(some), own_targets(subject, some), methods))
-    return {one.title: np.concatenate([part[one.title] for part in parts]) for one in methods}
+        images, targets = subject.images(some), own_targets(subject, some)
+        before = heats_of(subject.untrained, images, targets, methods)
+        found = {title + UNTRAINED: heat for title, heat in before.items()}
+        parts.append(found | heats_of(subject.model, images, targets, methods))
+    return {title: np.concatenate([part[title] for part in parts]) for title in parts[0]} if parts else {}
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -111,9 +126,7 @@ def conclude(measured: Measured) -> list[str]:
         told = join_words([f"{one.value:.2f} ({one.of})" for one in amis])
         said.append(f"The clusters agree with those of other trainings: AMI {told}.")
     maps = [one for one in measured.findings if one.measure == MAPS and np.isfinite(one.value)]
-    if maps:
-        told = join_words([f"{one.of} {one.value:.2f} ({one.control_value:.2f})" for one in maps])
-        said.append(
-            f"Maps of the same image agree (in brackets with the other training's map of another image): {told}."
-        )
+    each = [f"{one.of} {one.value:.2f} ({one.control} {one.control_value:.2f})" for one in maps if one.control]
+    if each:
+        said.append(f"Maps agree (in brackets the control that comes nearest): {join_words(each)}.")
     return said

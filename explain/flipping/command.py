@@ -180,6 +180,11 @@ class Report:
                 "The network sees each coin unrolled, and so do you here: a block is one of that strip, the "
                 "centre above, the rim below, around the coin from left to right."
             )
+        if self.asked.names is None and self.patch > 1:
+            found.append(
+                "A block that moves an image shows where the network is upset, not what it goes by: on painted coins "
+                "another coin's blocks and a ring halfway out lay on the symbols as often."
+            )
         if self.unread:
             found.append(f"{', '.join(self.unread)}: no convolution, so no map of a method that reads one.")
         return found
