@@ -146,7 +146,9 @@ def command(main: Callable[[], None]) -> None:
 
 
 def next_step(*words: object) -> None:
-    """End a command with the one to type next."""
+    """End a command with the one to type next, unless a script does that itself (it sets DEEPCLUSTER_GOES_ON)."""
+    if "DEEPCLUSTER_GOES_ON" in os.environ:
+        return
     print(f"Next: {shlex.join(map(str, words))}")
 
 

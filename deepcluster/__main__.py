@@ -344,8 +344,8 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
     if options.command == "predict" and home_path(options.images).is_dir():
         first = next(iter(read_csv(options.out)))["image"]
         return ("python", "-m", "explain", "image", Path(options.images) / first, "--run", options.run)
-    if options.command == "compare":
-        return ("python", "-m", "explain", "audit", "--run", options.run, "--table", options.labels)
+    if options.command == "compare":  # without the labels, which are what is sought and no confounder
+        return ("python", "-m", "explain", "audit", "--run", options.run)
     run = {"train": "exp", "import": "out"}.get(options.command, "run")
     return ("python", "-m", "explain", "--run", getattr(options, run))
 

@@ -61,6 +61,6 @@ while [ $# -gt 0 ]; do
   esac
 done
 program=$root/.venv/bin/deepcluster-explain  # finds the packages from any folder; paths stay relative to the caller's
-"$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"} $dry
-[ -z "$dry" ] || exit 0
+if [ -n "$dry" ]; then exec "$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"} $dry; fi
+DEEPCLUSTER_GOES_ON=1 "$program" deepcluster train "$data" --exp "$exp" ${train[@]+"${train[@]}"}
 exec "$program" explain --run "$exp" ${explain[@]+"${explain[@]}"}

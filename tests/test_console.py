@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, run_module
 
-from console import command, duration, megabytes
+from console import command, duration, megabytes, next_step
 from console.parser import version_in_words
 
 PROGRAMS = ("deepcluster", "explain", "datasets", "supervised", "runs", "benchmarks")
@@ -231,3 +231,10 @@ def test_numbers_are_said_as_people_say_them():
         "3.5 hours",
     ]
     assert [megabytes(count) for count in (10, 87_357_013, 2_500_000_000)] == ["1 MB", "87 MB", "2.5 GB"]
+
+
+def test_a_script_that_goes_on_by_itself_is_not_told_to(monkeypatch, capsys):
+    next_step("python", "-m", "explain")
+    monkeypatch.setenv("DEEPCLUSTER_GOES_ON", "1")
+    next_step("python", "-m", "explain")
+    assert capsys.readouterr().out == "Next: python -m explain\n"
