@@ -180,8 +180,10 @@ def duration(seconds: float) -> str:
 
 
 def megabytes(count: float) -> str:
-    """For a person: 3 MB, 1.2 GB."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(1, round(count / 1e6))} MB"
+    """For a person: 300 kB, 3 MB, 1.2 GB."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{round(count / 1e6)} MB" if count >= 1e6 else f"{-(-int(count) // 1000)} kB"
 
 
 def fail(sentence: str) -> NoReturn:

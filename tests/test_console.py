@@ -230,7 +230,12 @@ def test_numbers_are_said_as_people_say_them():
         "4 minutes",
         "3.5 hours",
     ]
-    assert [megabytes(count) for count in (10, 87_357_013, 2_500_000_000)] == ["1 MB", "87 MB", "2.5 GB"]
+    assert [megabytes(count) for count in (10, 300_001, 87_357_013, 2_500_000_000)] == [
+        "1 kB",
+        "301 kB",
+        "87 MB",
+        "2.5 GB",
+    ]
 
 
 def test_a_script_that_goes_on_by_itself_is_not_told_to(monkeypatch, capsys):
