@@ -38,8 +38,8 @@ def joined() -> Iterator[None]:
     hush()
     try:
         _join(number, count)
-        yield
-        dist.destroy_process_group()
+        with _left():
+            yield
     except RuntimeError as error:
         if not any(word in str(error) for word in LOST):
             raise
@@ -58,6 +58,21 @@ def _join(number: int, count: int) -> None:
     attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{count}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=LONGEST_WAIT, store=attempt, rank=number, world_size=count)
+
+
+@contextmanager
+def _left() -> Iterator[None]:
+    """Leave the group however its work ends: gloo's threads abort a process that ends under them (exit code -6).
+
+    NCCL is left only when all is well: it waits for the others, and one that was lost never answers.
+    """
+    try:
+        yield
+    except BaseException:
+        if dist.get_backend() == "gloo":
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
 
 
 def world_size() -> int:
