@@ -1,7 +1,4 @@
-"""What every command shares: one sentence and exit code 2 for bad input, what comes next, progress, and who speaks.
-
-Of several processes that torchrun starts only the first speaks; all that need not torch to know this is here.
-"""
+"""What every command shares: one sentence and exit code 2 for bad input, what comes next, and progress."""
 
 import difflib
 import errno
@@ -15,54 +12,26 @@ from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from console.errors import UserError
+from console.group import group_name, hush
+
+__all__ = [
+    "UserError",
+    "bar_settings",
+    "command",
+    "disk_sentence",
+    "duration",
+    "fail",
+    "megabytes",
+    "nearest",
+    "next_step",
+    "plain",
+    "progress",
+]
+
 Item = TypeVar("Item")
 NEAR, VERY_NEAR = 0.6, 0.7  # likeness from which a word is taken for a mistyped one, if it begins alike; if not
-MOST_PROCESSES = 4096  # of one group
 GRACE = 3  # seconds in which torchrun ends the others of a group whose first process has said what is wrong
-_name = ""  # of a process whose group has another one to speak for it
-
-
-class UserError(Exception):
-    """Something only the user can mend. The message is one sentence: what is wrong, where, and what to do."""
-
-
-def started() -> tuple[int, int]:
-    """Which process of how many this is, counted from 0, by torchrun's RANK and WORLD_SIZE; by hand (0, 1).
-
-    Raises:
-        UserError: if the two make no sense.
-    """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    number, count = os.environ["RANK"], os.environ["WORLD_SIZE"]
-    if not (number.isdecimal() and count.isdecimal() and 0 <= int(number) < int(count) <= MOST_PROCESSES):
-        raise UserError(f"RANK={number} of WORLD_SIZE={count}: not one of a group: start it by torchrun, or unset both")
-    return int(number), int(count)
-
-
-def refuse_many(command: str) -> None:
-    """Refuse to run a command in several processes that would all do the same and write the same files.
-
-    Raises:
-        UserError: if torchrun started several.
-    """
-    if started()[1] > 1:
-        raise UserError(f"{command}: the work of one process: call it without torchrun")
-
-
-def hush(mute: bool = True) -> None:
-    """Leave speaking to the first process, if this is another one: no bars, errors late and with a name, no output.
-
-    Args:
-        mute: False leaves the output, of a process that has yet to join the others, or never does.
-    """
-    global _name
-    number, count = started()
-    if number == 0:
-        return
-    _name = f"process {number + 1} of {count}"
-    if mute:
-        sys.stdout = open(os.devnull, "w")
 
 
 def plain(text: str) -> str:
@@ -135,7 +104,7 @@ def command(main: Callable[[], None]) -> None:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        if not _name:
+        if not group_name():
             print("\nstopped; the same command continues where it was", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
@@ -187,9 +156,9 @@ def megabytes(count: float) -> str:
 
 
 def fail(sentence: str) -> NoReturn:
-    if _name:
+    if group_name():
         time.sleep(GRACE)
-    print(f"{_name + ': ' if _name else ''}error: {plain(sentence)}", file=sys.stderr)
+    print(f"{group_name() + ': ' if group_name() else ''}error: {plain(sentence)}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -211,7 +180,7 @@ def disk_sentence(error: OSError) -> str | None:
 
 def bar_settings() -> dict[str, Any]:
     """How our tqdm bars look: often redrawn in a terminal, seldom in a log."""
-    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True, "disable": bool(_name)}
+    return {"mininterval": 0.5 if sys.stderr.isatty() else 10, "dynamic_ncols": True, "disable": bool(group_name())}
 
 
 def progress(items: Iterable[Item], what: str, total: int | None = None, unit: str = "images") -> Iterator[Item]:

@@ -4,7 +4,8 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from console import UserError, command, next_step, refuse_many
+from console import UserError, command, next_step
+from console.group import refuse_many
 from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
@@ -91,11 +92,8 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
 def paint_command(options: argparse.Namespace) -> None:
     from datasets.painted import MOST, TYPES, paint
 
-    if options.out.exists():
-        raise UserError(f"{options.out}: already there: name a new folder")
     if not len(TYPES) <= options.count <= MOST:
         raise UserError(f"--count {options.count}: at least {len(TYPES)}, one for each type, at most {MOST}")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     paint(options.out, options.count, options.seed, options.dies, options.any_angle)
     print(f"{options.out}: {options.count} coins of {len(TYPES)} types in images/, their masks in masks/, truth.csv")
 
@@ -196,8 +194,6 @@ def split_command(options: argparse.Namespace) -> None:
     from datasets.split import split
 
     source = home_path(options.data)
-    if options.out.exists():
-        raise UserError(f"{options.out}: already there: name a new folder")
     if source.is_dir():
         if options.out.resolve().is_relative_to(source.resolve()):
             raise UserError(f"{options.out}: lies in {source}, which is to be split: name a folder outside of it")

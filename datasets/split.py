@@ -1,6 +1,5 @@
 """A file for every coin of a folder of photographs."""
 
-import os
 import shutil
 import warnings
 from collections import Counter
@@ -16,6 +15,7 @@ from console import progress
 from datasets.coin import Coin, find_coins
 from datasets.decoding import FORMATS, BadImage, decode
 from datasets.processes import map_processes
+from machine.files import whole_folder
 
 _MARGIN = 0.06  # of ground around a coin that is cut out, in radii
 _FILLS = 0.75  # a coin that with its margin takes this much of both sides fills its photograph
@@ -46,18 +46,11 @@ def split(root: Path, names: list[str], out: Path, workers: int | None = None) -
     Returns:
         One Split for each name.
     """
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
     stems = Counter(_stem(name).lower() for name in names)
     unclear = {name for name in names if _is_unclear(_stem(name), stems)}
-    try:
+    with whole_folder(out) as unfinished:
         each = map_processes(partial(_split_file, root, unfinished, unclear), names, len(names), workers)
-        done = list(progress(each, "cutting coins", total=len(names)))
-        os.rename(unfinished, out)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-    return done
+        return list(progress(each, "cutting coins", total=len(names)))
 
 
 def _stem(name: str) -> str:

@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from console import UserError, command, nearest, next_step, refuse_many, started
+from console import UserError, command, nearest, next_step
+from console.group import refuse_many, started
 from console.options import (
     above_zero,
     add_exp,

@@ -52,11 +52,7 @@ def train_command(options: argparse.Namespace) -> None:
 
 def begin_or_continue(options: argparse.Namespace) -> None:
     """Train into `options.exp`; the first process looks and writes there, the others are told."""
-    old = decided(lambda: runs.find_begun(options.exp, "deepcluster"))
-    if old is not None and old.meta.imported is not None:
-        raise UserError(
-            f"{options.exp}: was imported and cannot be continued: train into another --exp with --init {options.exp}"
-        )
+    old = decided(lambda: find_begun(options.exp))
     if old is not None:  # as it was begun, be today's defaults what they may
         as_begun = {"view": PHOTOGRAPH} | old.meta.config
         options.view = options.view or as_begun["view"]
@@ -69,46 +65,23 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     with first_here_goes_ahead():
         dataset = open_in_view(options)
     introduce(dataset, device)
-    if old is not None and old.meta.stamp.processes != world_size():
-        begun = processes_in_words(old.meta.stamp.processes)
-        print(f"begun by {begun}, continued by {processes_in_words(world_size())}: the same but for rounding")
     if options.facts is None and old is not None:
         options.facts = old.meta.config.get("facts", "")
     elif options.facts is None:
         options.facts = decided(lambda: choose_facts(dataset, options.preset))
     expert = None if edited is None else follow(*edited, dataset.ids)
     config = replace(configure(options, suits(options.preset, dataset)), init=digest)
-    curve = None
     if expert is not None:  # its clusters, from the first epoch on; the digest of a run's beginning is then of both
         introduce_expert(expert)
         config = replace(config, k=expert.k, spectrum_epochs=0, init=f"{digest}+{expert.digest}")
-    if options.k == "auto" and old is not None:
-        config = replace(config, k=old.meta.config["k"])
-    elif options.k == "auto" and options.dry_run:
-        config = replace(config, k=default_k(len(dataset)))
-    elif options.k == "auto":
-        check_count(config, len(dataset))
-        config, curve = find_k(config, dataset, device, initial)
-    elif options.k is None and expert is None:
-        config = replace(config, k=say_default_k(len(dataset)))
-    check_count(config, len(dataset))
+    config, curve = with_k(config, options, old, dataset, device, initial)
     if len(dataset) <= config.pca:
         print(f"PCA keeps {len(dataset) - 1} dimensions instead of {config.pca}: there are only {len(dataset)} images")
-
     meta = describe_run(config, dataset, options.limit, device)
-    done = 0
     if old is not None:
-        old = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
-        runs.refuse_differences(old, meta)
-        done = len(old.epochs())
+        old = as_today(old, meta)
+    tell_time(options, config, dataset, 0 if old is None else len(old.epochs()), device)
     if options.dry_run:
-        tell_plan(options, config, dataset, done)
-    long = options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT
-    if done < config.epochs and long and world_size() == 1:  # several processes would time different numbers of steps
-        pace = measure_pace(dataset, config, device)
-        print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
-    if options.dry_run:
-        print("Nothing was written but the cache of decoded images, which the training takes up.")
         return
 
     def write_beginning(run: Run) -> None:
@@ -136,18 +109,43 @@ def begin_or_continue(options: argparse.Namespace) -> None:
         summarise(run, state.log[-1])
 
 
+def find_begun(exp: Path) -> Run | None:
+    """The training in this folder, if one was begun there and can be continued."""
+    run = runs.find_begun(exp, "deepcluster")
+    if run is not None and run.meta.imported is not None:
+        raise UserError(f"{exp}: was imported and cannot be continued: train into another --exp with --init {exp}")
+    return run
+
+
+def as_today(old: Run, meta: Meta) -> Run:
+    """A begun run with settings that it was too early to have; refused where `meta` asks for something else."""
+    if old.meta.stamp.processes != world_size():
+        begun = processes_in_words(old.meta.stamp.processes)
+        print(f"begun by {begun}, continued by {processes_in_words(world_size())}: the same but for rounding")
+    run = replace(old, meta=replace(old.meta, config=asdict(run_config(old))))
+    runs.refuse_differences(run, meta)
+    return run
+
+
 def processes_in_words(processes: int) -> str:
     return "one process" if processes == 1 else f"{processes} processes"
 
 
-def tell_plan(options: argparse.Namespace, config: Config, dataset: Dataset, done: int) -> None:
-    """`--dry-run`: what would be trained."""
-    goes_on = f", {done} of which are done" if done else ""
-    k = f"{config.k} clusters" if options.k != "auto" else f"the k that --k auto finds (here {config.k})"
-    print(
-        f"would train {config.epochs} epochs{goes_on} of {len(dataset)} images into {options.exp}: {k}, "
-        f"{config.arch} on the view {config.view}, {config.size} pixels"
-    )
+def tell_time(options: argparse.Namespace, config: Config, dataset: Dataset, done: int, device: torch.device) -> None:
+    """How long a long training will take, by a few measured steps; with `--dry-run` of any, and what it would do."""
+    if options.dry_run:
+        goes_on = f", {done} of which are done" if done else ""
+        k = f"{config.k} clusters" if options.k != "auto" else f"the k that --k auto finds (here {config.k})"
+        print(
+            f"would train {config.epochs} epochs{goes_on} of {len(dataset)} images into {options.exp}: {k}, "
+            f"{config.arch} on the view {config.view}, {config.size} pixels"
+        )
+    long = options.dry_run or pixels_seen(dataset, config, config.epochs - done) > SHORT
+    if done < config.epochs and long and world_size() == 1:  # several processes would time different numbers of steps
+        pace = measure_pace(dataset, config, device)
+        print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
+    if options.dry_run:
+        print("Nothing was written but the cache of decoded images, which the training takes up.")
 
 
 def introduce_expert(expert: Expert) -> None:
@@ -228,11 +226,9 @@ def check_options(options: argparse.Namespace) -> None:
             raise UserError("--edits: goes with --init RUN, the run whose gallery they were made in")
         if options.k is not None:
             raise UserError(f"--k {options.k}: with --edits there are as many clusters as yours: leave it out")
-        other = next(
-            (name for name in (options.clustering, options.final_clustering) if name not in (None, "kmeans")), None
-        )
-        if other is not None:
-            raise UserError(f"--clustering {other}: with --edits it is k-means, which can keep to them: leave it out")
+        for option, value in (("clustering", options.clustering), ("final-clustering", options.final_clustering)):
+            if value not in (None, "kmeans"):
+                raise UserError(f"--{option} {value}: with --edits it is k-means, which can keep to them: leave it out")
         if options.spectrum_epochs:
             raise UserError(f"--spectrum-epochs {options.spectrum_epochs}: with --edits the first clusters are yours")
     if options.decode_at_most is not None and options.decode_at_most < size:
@@ -338,6 +334,29 @@ def initial_weights(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         sha.update(name.encode())
         sha.update(state[name].contiguous().numpy().tobytes())
     return state, sha.hexdigest()[:16]
+
+
+def with_k(
+    config: Config,
+    options: argparse.Namespace,
+    old: Run | None,
+    dataset: Dataset,
+    device: torch.device,
+    initial: dict[str, torch.Tensor] | None,
+) -> tuple[Config, list[dict[str, float]] | None]:
+    """The config with its number of clusters, and the curve that recommends it, if it was looked for."""
+    curve = None
+    if options.k == "auto" and old is not None:
+        config = replace(config, k=old.meta.config["k"])
+    elif options.k == "auto" and options.dry_run:
+        config = replace(config, k=default_k(len(dataset)))
+    elif options.k == "auto":
+        check_count(config, len(dataset))
+        config, curve = find_k(config, dataset, device, initial)
+    elif not config.k:
+        config = replace(config, k=say_default_k(len(dataset)))
+    check_count(config, len(dataset))
+    return config, curve
 
 
 def find_k(

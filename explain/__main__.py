@@ -6,7 +6,8 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from console import MOST_PROCESSES, command, next_step, refuse_many
+from console import command, next_step
+from console.group import MOST_PROCESSES, refuse_many
 from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
 from console.parser import Parser
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse

@@ -1,5 +1,6 @@
 """What `explain --dry-run` says: which pictures would be drawn, how long that takes and how large they are."""
 
+import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -48,9 +49,11 @@ def tell_plan(subject: Subject, choice: Choice, results: Path, shard: Shard | No
     if not len(todo):
         print("nothing is left to draw; the tables and pages would be written anew")
         return
+    home = next(path for path in (results, *results.absolute().parents) if path.exists())
     print(
         f"on {device_in_words(subject.device)}: about {duration(looking + drawing * len(todo))} "
-        f"({len(timed) or len(warm)} images were drawn to measure it); {megabytes(size * len(todo))} of pictures"
+        f"({len(timed) or len(warm)} images were drawn to measure it); {megabytes(size * len(todo))} of pictures, "
+        f"{megabytes(shutil.disk_usage(home).free)} free"
     )
 
 

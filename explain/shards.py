@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from console import UserError, started
+from console import UserError
+from console.group import started
 from machine.files import Held, locked, waiting_for
 
 BUSY = "another explain is writing here: wait for it or choose --results"

@@ -10,6 +10,7 @@ import fcntl
 import io
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ __all__ = [
     "spared",
     "sweep",
     "waiting_for",
+    "whole_folder",
     "write_atomic",
     "write_csv",
     "write_json",
@@ -39,6 +41,7 @@ HICCUPS = {errno.EIO, errno.ENOTCONN, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAI
 WAITS = (1, 2, 4, 8, 16)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet computes
 DEEPEST = 3  # folders in a run directory or results/ that are ours: epoch, cluster, pieces
+UNFINISHED = ".partial"  # how a folder's name ends that is not whole yet
 ABANDONED = 3600  # seconds after which a scratch file is nobody's any more
 
 
@@ -207,6 +210,40 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         yield home, folders, files
         if len(Path(home).parts) - top >= DEEPEST:
             folders.clear()
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """A folder to write into that becomes the new folder `out` if all goes well; what killed writers left of it goes.
+
+    Raises:
+        UserError: if there is something called `out`.
+    """
+    if os.path.lexists(out):
+        raise UserError(f"{out}: already there: name a new folder")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for path in out.parent.iterdir():
+        name, _, number = path.name.removesuffix(UNFINISHED).rpartition(".")
+        if path.name.endswith(UNFINISHED) and name == out.name and number.isdecimal() and not _runs(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+    unfinished = out.with_name(f"{out.name}.{os.getpid()}{UNFINISHED}")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        os.rename(unfinished, out)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_json(path: Path, content: object) -> None:

@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from console import UserError, hush, started
+from console import UserError
+from console.group import hush, started
 
 LONGEST_WAIT = timedelta(days=2)  # for the first process, which clusters alone; of one that is gone torchrun tells
 LOST = ("gloo", "NCCL", "Store", "Connection")  # in what torch says of a lost process

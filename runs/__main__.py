@@ -4,7 +4,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from console import command, next_step, refuse_many
+from console import command, next_step
+from console.group import refuse_many
 from console.options import positive
 from console.parser import Parser
 from machine.reading import read_csv

@@ -1,5 +1,6 @@
 """The expert's edits of an epoch, saved by the gallery as edits.csv: read, checked and applied to a run's clusters."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,9 @@ def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
     before = run.clusters(epoch).assignment.astype(np.int64)
     edited = Edited(run, epoch, before, before.copy(), set(before.tolist()))
     edited.log.append(f"edits of epoch {epoch} of {run.path}")
-    index = {name: i for i, name in enumerate(run.ids)}
+    index: dict[str, list[int]] = {}
+    for i, name in enumerate(run.ids):
+        index.setdefault(_as_saved(name), []).append(i)
     lines = list(enumerate(edits, 2))
     for line, edit in lines:  # before the moves into them
         if edit["action"] == "new":
@@ -140,11 +143,19 @@ def _edit_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
     edited.into[cluster] = other
 
 
-def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, int], where: str) -> int:
+def _as_saved(name: str) -> str:
+    """A file's name as a browser saves it: each byte that is no UTF-8 has become U+FFFD."""
+    return re.sub("[\udc80-\udcff]", "\ufffd", name)
+
+
+def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, list[int]], where: str) -> int:
     """The image that an edit speaks of, which is in the cluster that the edit says."""
-    if edit["image"] not in index:
+    called = index.get(_as_saved(edit["image"]), [])
+    if not called:
         raise UserError(f"{where}: {edit['image']!r} is not an image of {edited.run.path}")
-    i = index[edit["image"]]
+    if len(called) > 1:
+        raise UserError(f"{where}: {len(called)} images are called {edit['image']!r} in a browser: rename their files")
+    i = called[0]
     if edited.before[i] != cluster:
         raise UserError(
             f"{where}: {edit['image']!r} is in cluster {edited.before[i]} of epoch {edited.epoch}, not in {cluster}: "

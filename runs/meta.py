@@ -7,7 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from console import MOST_PROCESSES, UserError
+from console import UserError
+from console.group import MOST_PROCESSES
 from machine.reading import MOST_DECODED, MOST_SIDE, MOST_THREADS, Between, Count, Seed, Side, shown, typed
 
 if TYPE_CHECKING:

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from console import command, next_step, refuse_many
+from console import command, next_step
+from console.group import refuse_many
 from console.options import (
     above_zero,
     add_exp,

@@ -17,7 +17,8 @@ import torch
 from conftest import ROOT, call_main
 
 import runs
-from console import UserError, refuse_many, started
+from console import UserError
+from console.group import refuse_many, started
 from datasets.__main__ import main as datasets_main
 from deepcluster.__main__ import main
 from machine.files import read_csv

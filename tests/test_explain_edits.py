@@ -33,6 +33,18 @@ def table(tmp_path, *lines):
     return path
 
 
+def test_names_that_are_no_utf8_are_found_again(tmp_path):
+    """As a browser saves them; of two that it cannot tell apart neither is edited."""
+    ids = ["a\udcff.jpg", "b\udcff.jpg", "b\udcfe.jpg", "c.jpg"]
+    made = runs.begin(tmp_path / "exp", a_meta(len(ids)), ids, None, [])
+    made.write_clusters(3, runs.Clusters(np.array([0, 0, 1, 1]), np.zeros(4)))
+    rows, _ = apply_edits(made, read_edits(table(tmp_path, "3,a\ufffd.jpg,0,move,1,")))
+    assert [row["cluster"] for row in rows] == [1, 0, 1, 1]
+    assert rows[0]["image"] == ids[0]
+    with pytest.raises(UserError, match=r"line 2: 2 images are called .* in a browser"):
+        apply_edits(made, read_edits(table(tmp_path, "3,b\ufffd.jpg,0,move,1,")))
+
+
 def test_moves_then_merges_names_and_wrong_coins(run, tmp_path):
     edits = table(
         tmp_path,

@@ -279,6 +279,6 @@ def test_the_gallery_has_its_pictures_and_numbers(trained, tmp_path):
 def test_a_window_under_a_pixel_of_the_run_is_refused_before_anything_is_written(trained, tmp_path):
     out = tmp_path / "results"
     result = run_module("explain", "--run", trained, "--results", out, "--methods", "occlusion:window=.001")
-    assert "under a pixel of an image of 64 x 64" in refused(result)
+    assert "under a pixel of a side of 64 pixels" in refused(result)
     assert not out.exists()
     assert "over 0 to 1" in refused(run_module("explain", "--run", trained, "--methods", "occlusion:window=1.2"))

@@ -1,7 +1,9 @@
 """Device, seeds and files."""
 
+import os
 import subprocess
 import sys
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from conftest import ROOT
 
 from console import UserError
 from machine.device import full_precision, synchronise, use_device
-from machine.files import locked, read_csv, write_atomic, write_csv
+from machine.files import locked, read_csv, whole_folder, write_atomic, write_csv
 from machine.seeds import derive_seed
 
 
@@ -102,4 +104,22 @@ def test_a_folder_is_held_by_one(tmp_path):
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert "busy" in done.stderr
     with locked(tmp_path, "busy"):
+        pass
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    """What a killed process left goes, what a living one writes stays, and what is there is refused."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    alive = tmp_path / f"out.{os.getppid()}.partial"
+    for folder in (tmp_path / f"out.{ended.pid}.partial", alive, tmp_path / "another.1.partial"):
+        folder.mkdir()
+    with suppress(KeyboardInterrupt), whole_folder(tmp_path / "out") as folder:
+        (folder / "half").touch()
+        raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {alive.name, "another.1.partial"}
+    with whole_folder(tmp_path / "out") as folder:
+        (folder / "all").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["all"]
+    with pytest.raises(UserError, match="out: already there"), whole_folder(tmp_path / "out"):
         pass

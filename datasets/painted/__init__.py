@@ -7,8 +7,6 @@ Angles are in degrees, lengths in coin radii unless said otherwise; y points dow
 
 import csv
 import json
-import os
-import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -23,7 +21,7 @@ from datasets.cache import made_once
 from datasets.painted.photograph import BACKGROUNDS, photograph
 from datasets.painted.relief import FREE, SIZE, engrave, flan, metal, rotate
 from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask, split_mask
-from machine.files import cache_root
+from machine.files import cache_root, whole_folder
 
 __all__ = [
     "BACKGROUNDS",
@@ -81,14 +79,8 @@ def paint(out: Path, count: int = COUNT, seed: int = SEED, dies: int | None = No
             each coin has a die of its own and lies upright.
         any_angle: lay them at any angle; all else, the lamp too, is as it is of upright coins.
     """
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        paint_into(partial, count, seed, dies, any_angle)
-        os.rename(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(out) as unfinished:
+        paint_into(unfinished, count, seed, dies, any_angle)
 
 
 def paint_into(folder: Path, count: int, seed: int, dies: int | None = None, any_angle: bool = False) -> None:

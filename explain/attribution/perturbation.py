@@ -120,10 +120,10 @@ class Grid:
             raise UserError(f"occlusion: a window of {window:g} of the image: give a fraction over 0 to 1")
         patch = round(window * height), round(window * width)
         if min(patch) < 1:
-            least = 1 / min(height, width)
+            side = min(height, width)
             raise UserError(
-                f"occlusion: a window of {window:g} is under a pixel of an image of {width} x {height}: use "
-                f"{least:.3f} or more"
+                f"occlusion: a window of {window:g} is under a pixel of a side of {side} pixels: use {1 / side:.3f} or "
+                "more"
             )
         if stride <= 0 or (stride >= 1 and stride != int(stride)):
             raise UserError(
