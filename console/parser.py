@@ -49,8 +49,7 @@ ELSEWHERE = {
     "colors": ("--colours",),
     "random-state": ("--seed",),
     "number": ("--count",),
-    "weights": ("--init",),
-    "pretrained": ("--init",),
+    "pretrained": ("--weights",),
     "checkpoint": ("--init",),
 }
 

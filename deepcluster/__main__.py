@@ -25,7 +25,7 @@ from console.options import (
 from console.parser import Parser
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
-from deepcluster.backbones import BACKBONES
+from deepcluster.backbones import BACKBONES, check_arch
 from deepcluster.clustering import CLUSTERINGS
 from deepcluster.config import PAPER, PRESETS, STABLE
 from machine.files import home_path, read_csv
@@ -186,7 +186,20 @@ def add_train(commands: Any) -> None:
         help="; ".join([f"{PHOTOGRAPH}: as it is", *(f"{view.name}: {view.says}" for view in VIEWS.values())])
         + " (default: unrolled for coins, photograph for mnist, dots and the paper)",
     )
-    option(net, "--arch", "-a", choices=sorted(BACKBONES), help="network")
+    option(
+        net,
+        "--arch",
+        "-a",
+        type=network,
+        metavar="NAME",
+        help=f"network: {', '.join(sorted(BACKBONES))}, or a convolutional classifier of torchvision by its name",
+    )
+    option(
+        net,
+        "--weights",
+        metavar="DEFAULT|FILE",
+        help="start from weights that were learnt elsewhere: torchvision's best of this --arch, or a state_dict",
+    )
     option(
         net,
         "--size",
@@ -330,6 +343,16 @@ def facts(text: str) -> str:
     if not set(wanted) <= {"size", "colour"}:
         raise argparse.ArgumentTypeError(f"{text!r} is not size, colour, size,colour or none")
     return ",".join(name for name in ("size", "colour") if name in wanted)
+
+
+def network(text: str) -> str:
+    name = text.lower()
+    if name not in BACKBONES:  # torchvision is asked for those that are not ours alone: it takes a second to load
+        try:
+            check_arch(name)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+    return name
 
 
 def algorithm(text: str) -> str:

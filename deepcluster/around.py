@@ -87,6 +87,7 @@ def _side(size: int | tuple[int, ...]) -> int:
 def _conv_around(conv: nn.Conv2d) -> ConvAround:
     kernel, stride = _side(conv.kernel_size), _side(conv.stride)
     down = (padding(kernel, stride)[0], 0)
-    twin = ConvAround(conv.in_channels, conv.out_channels, kernel, stride, padding=down, bias=conv.bias is not None)
+    channels = (conv.in_channels, conv.out_channels)
+    twin = ConvAround(*channels, kernel, stride, padding=down, groups=conv.groups, bias=conv.bias is not None)
     twin.weight, twin.bias = conv.weight, conv.bias
     return twin

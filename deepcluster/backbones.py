@@ -1,4 +1,4 @@
-"""The convolutional networks that can be trained: one entry of BACKBONES each.
+"""The convolutional networks that can be trained: one entry of BACKBONES each, and torchvision's (`published`).
 
 A backbone is a function from the number of input channels to an `nn.Sequential` whose last module is the pool after the
 last convolution (`nn.Identity()` if there is none). So `[:-1]` are the maps that Grad-CAM reads, and the rest of the
@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from console import UserError
 from datasets.view import PHOTOGRAPH, shape_of
+from deepcluster.published import check_name, trunk
+from machine.reading import MOST_SIDE
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,14 +56,7 @@ def vgg16(channels: int) -> nn.Sequential:
 
 def resnet18(channels: int) -> nn.Sequential:
     """torchvision's ResNet-18 (He et al. 2016) up to its last block."""
-    from torch import nn
-    from torchvision.models import resnet18 as build
-
-    net = build(weights=None)
-    if channels != 3:
-        net.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-    stem = (net.conv1, net.bn1, net.relu, net.maxpool)
-    return nn.Sequential(*stem, net.layer1, net.layer2, net.layer3, net.layer4, nn.Identity())
+    return trunk("resnet18", channels)
 
 
 BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {
@@ -69,6 +65,7 @@ BACKBONES: dict[str, Callable[[int], nn.Sequential]] = {
     "vgg16": vgg16,
     "resnet18": resnet18,
 }
+PUBLISHED = {"vgg16": "vgg16_bn", "resnet18": "resnet18"}  # what torchvision calls those that it has, too
 
 
 def _plain_stack(layers: Layers, channels: int, pool: int) -> nn.Sequential:
@@ -85,9 +82,33 @@ def _plain_stack(layers: Layers, channels: int, pool: int) -> nn.Sequential:
     return nn.Sequential(*modules)
 
 
+def check_arch(arch: str) -> None:
+    """Refuse what is no backbone.
+
+    Raises:
+        UserError: saying which there are.
+    """
+    if arch not in BACKBONES:
+        check_name(arch, [*BACKBONES])
+
+
+def published_name(arch: str) -> str:
+    """What torchvision calls a backbone.
+
+    Raises:
+        UserError: if it has not got it, so that there are no weights for it.
+    """
+    if arch in BACKBONES and arch not in PUBLISHED:
+        raise UserError(
+            f"--weights: there are none for {arch}: leave them out (--init starts from another run's), or use another "
+            "--arch, such as resnet18"
+        )
+    return PUBLISHED.get(arch, arch)
+
+
 def build_backbone(arch: str, channels: int, around: bool = False) -> nn.Sequential:
-    """A key of BACKBONES; `around`: for pictures whose left and right edge meet."""
-    features = BACKBONES[arch](channels)
+    """A key of BACKBONES or a network of torchvision's; `around`: for pictures whose left and right edge meet."""
+    features = BACKBONES[arch](channels) if arch in BACKBONES else trunk(arch, channels)
     if around:
         from deepcluster.around import join_edges
 
@@ -95,20 +116,42 @@ def build_backbone(arch: str, channels: int, around: bool = False) -> nn.Sequent
     return features
 
 
+@lru_cache(maxsize=8)
+def _outline(arch: str, around: bool) -> nn.Sequential:
+    """The backbone in eval mode, without numbers in it: to ask for shapes."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        try:
+            with torch.device("meta"):
+                return build_backbone(arch, 3, around).eval()
+        except NotImplementedError:  # RegNets compute their widths with tensors
+            return build_backbone(arch, 3, around).eval().to("meta")
+
+
+def unguided(arch: str) -> list[str]:
+    """The kinds of activations in a backbone that are no ReLU: Guided Backprop passes them as the gradient does."""
+    from torch import nn
+
+    kinds = (nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)  # all that torchvision's convolutional classifiers have
+    return sorted({type(module).__name__ for module in _outline(arch, False).modules() if isinstance(module, kinds)})
+
+
 @lru_cache(maxsize=1024)
 def map_shape(arch: str, height: int, width: int, around: bool = False) -> tuple[int, int, int] | None:
     """(channels, height, width) of a backbone's last maps for pictures (height, width), before its pool.
 
-    None: too small a picture, of which nothing is left after the pool.
+    None: too small a picture, of which nothing is left after the pool, or a strip whose width is no multiple of the
+    stride of a network of residuals.
     """
     import torch
 
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        features = build_backbone(arch, 3, around).eval()
+    features = _outline(arch, around)
+    with torch.inference_mode():
         try:
-            maps = features[:-1](torch.empty(1, 3, height, width))
+            maps = features[:-1](torch.empty(1, 3, height, width, device="meta"))
             pooled = features[-1](maps)
-        except RuntimeError:  # a kernel larger than the map that is left
+        except RuntimeError:  # a kernel larger than the map that is left, or branches that step to different widths
             return None
     return tuple(maps.shape[1:]) if all(pooled.shape) else None
 
@@ -119,14 +162,35 @@ def pooled_shape(arch: str, height: int, width: int, around: bool = False) -> tu
 
     shape = map_shape(arch, height, width, around)
     assert shape is not None
-    with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.inference_mode():
-        pool = build_backbone(arch, 3, around).eval()[-1]
-        return tuple(pool(torch.empty(1, *shape)).shape[1:])
+    with torch.inference_mode():
+        return tuple(_outline(arch, around)[-1](torch.empty(1, *shape, device="meta")).shape[1:])
 
 
 def smallest_size(arch: str, view: str = PHOTOGRAPH) -> int:
     """The smallest --size of a view that the backbone takes."""
-    return next(size for size in range(2, 1024) if fits(arch, size, view))
+    return _next_size(arch, 2, view)
+
+
+def check_size(arch: str, size: int, view: str = PHOTOGRAPH) -> None:
+    """Refuse a --size that the backbone does not take.
+
+    Raises:
+        UserError: naming one that it takes.
+    """
+    if fits(arch, size, view):
+        return
+    least = smallest_size(arch, view)
+    if size < least:
+        raise UserError(f"--size {size} is too small for {arch}: use at least {least}")
+    raise UserError(
+        f"--size {size}: the steps of {arch} do not go around strips of {shape_of(view, size)[1]} pixels: use "
+        f"{_next_size(arch, size, view)}"
+    )
+
+
+def _next_size(arch: str, size: int, view: str) -> int:
+    """The next larger one that fits."""
+    return next(size for size in range(size, MOST_SIDE) if fits(arch, size, view))
 
 
 def fits(arch: str, size: int, view: str = PHOTOGRAPH) -> bool:

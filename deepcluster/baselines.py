@@ -17,7 +17,7 @@ from deepcluster.clustering import kmeans
 from deepcluster.config import Config
 from deepcluster.descriptors import design_features, facts_of, ruler_and_colour, set_beside
 from deepcluster.features import embed, pca_whiten
-from deepcluster.models import untrained
+from deepcluster.models import ClusterNet, untrained
 from deepcluster.views import Frames
 from machine.seeds import derive_seed
 
@@ -32,6 +32,7 @@ class Material:
     dataset: Dataset
     config: Config
     device: torch.device
+    given: dict[str, torch.Tensor] | None = None  # weights from elsewhere that the training starts from
 
     @cached_property
     def places(self) -> list[Place]:
@@ -73,8 +74,21 @@ def raw_pixels(material: Material) -> np.ndarray:
 
 def untrained_network(material: Material) -> np.ndarray:
     """The features of the network before training, reduced as in training: (N, config.pca at most)."""
+    return _features(material, untrained(material.config))
+
+
+def given_network(material: Material) -> np.ndarray | None:
+    """The same of the network with the weights that it was given (--weights), if it was."""
+    if material.config.weights is None or material.given is None:
+        return None
+    model = untrained(material.config)
+    model.load_trunk(material.given)
+    return _features(material, model)
+
+
+def _features(material: Material, model: ClusterNet) -> np.ndarray:
     config, frames = material.config, Frames(material.dataset.pixels, material.device)
-    features = embed(untrained(config).to(material.device), frames, config, "baseline").features
+    features = embed(model.to(material.device), frames, config, "baseline").features
     return pca_whiten(features, config.pca, config.whiten_power)
 
 
@@ -97,6 +111,13 @@ BASELINES: dict[str, Baseline] = {
         "a network says before it learns",
         "--",
         untrained_network,
+    ),
+    "given": Baseline(
+        "network as given",
+        "k-means on the network as it was given",
+        "the given weights do untrained",
+        (0, (1, 2, 1, 2, 5, 2)),
+        given_network,
     ),
     "ruler": Baseline(
         "ruler and colour",
@@ -122,9 +143,11 @@ BASELINES: dict[str, Baseline] = {
 }
 
 
-def cluster_baselines(dataset: Dataset, config: Config, k: int, device: torch.device) -> dict[str, Clustered]:
+def cluster_baselines(
+    dataset: Dataset, config: Config, k: int, device: torch.device, given: dict[str, torch.Tensor] | None = None
+) -> dict[str, Clustered]:
     """Every baseline's features of N images, and k clusters of them: name -> both."""
-    material, seed = Material(dataset, config, device), derive_seed(config.seed, 0, "baseline")
+    material, seed = Material(dataset, config, device, given), derive_seed(config.seed, 0, "baseline")
     found = {}
     for key, baseline in BASELINES.items():
         features = baseline.features(material)
@@ -133,10 +156,12 @@ def cluster_baselines(dataset: Dataset, config: Config, k: int, device: torch.de
     return found
 
 
-def measure_baselines(dataset: Dataset, config: Config, k: int, device: torch.device) -> dict[str, dict[str, float]]:
+def measure_baselines(
+    dataset: Dataset, config: Config, k: int, device: torch.device, given: dict[str, torch.Tensor] | None = None
+) -> dict[str, dict[str, float]]:
     """Agreement of each baseline with the dataset's labels: name -> measures."""
     assert dataset.labels is not None
-    found = cluster_baselines(dataset, config, k, device)
+    found = cluster_baselines(dataset, config, k, device, given)
     return {name: agreement(dataset.labels, baseline.assignment) for name, baseline in found.items()}
 
 

@@ -24,7 +24,7 @@ class Config:
     """All of it is written to run.json; a resume with another value of any field is refused."""
 
     preset: str
-    arch: str  # a key of deepcluster.backbones.BACKBONES
+    arch: str  # a key of deepcluster.backbones.BACKBONES, or a network of torchvision's
     view: str  # what the network is given of a photograph: a key of datasets.view.VIEWS, or "photograph"
     size: Side  # pixels, side of the view that is clustered, predicted and explained (unrolled: as many in a strip)
     decode_at_most: Annotated[int, Between(1, MOST_DECODED)]  # pixels, largest shorter side of what views are cut from
@@ -56,6 +56,9 @@ class Config:
     final_clustering: str | None
     final_epochs: Annotated[int, Between(0, 10**9)]
     seed: Seed
+    weights: (
+        str | None
+    )  # of the trunk, learnt elsewhere: torchvision's name or a file's digest; None: random, or `init`'s
     init: str | None  # digest of the weights (and the expert's edits) that training starts from; None: random
 
     @property
@@ -101,6 +104,7 @@ PAPER: dict[str, Any] = {
     "final_clustering": None,
     "final_epochs": 0,
     "seed": 31,
+    "weights": None,
     "init": None,
 }
 

@@ -19,7 +19,7 @@ from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
 from deepcluster import figures
 from deepcluster.agreement import BASELINES_FILE, agreement_table, read_baselines
-from deepcluster.backbones import fits, smallest_size
+from deepcluster.backbones import check_arch, check_size, published_name, unguided
 from deepcluster.baselines import BASELINES, measure_baselines, verdict
 from deepcluster.choose_k import choose_k
 from deepcluster.config import TO_THE_LETTER, Config, defaults_of, side_to_decode, suits
@@ -28,7 +28,8 @@ from deepcluster.estimate import SHORT, in_words, measure_pace, pixels_seen
 from deepcluster.expert import START_FILE, Expert, follow, read_expert
 from deepcluster.journal import Journal
 from deepcluster.lift import family_of
-from deepcluster.models import model_arguments
+from deepcluster.models import model_arguments, pretrained
+from deepcluster.published import name_weights
 from deepcluster.train import train
 from deepcluster.trained import run_config
 from machine.device import device_in_words, use_device
@@ -60,6 +61,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     check_options(options)
     refuse_inside(options.exp, options.data, "--exp")
     device = use_device(device_here(options.device), old.meta.stamp.threads if old is not None else None)
+    weights = decided(lambda: weights_of(options, old))
     initial, digest = (None, None) if options.init is None else decided(lambda: initial_weights(options.init))
     edited = None if options.edits is None else decided(lambda: read_expert(runs.open_run(options.init), options.edits))
     with first_here_goes_ahead():
@@ -70,7 +72,11 @@ def begin_or_continue(options: argparse.Namespace) -> None:
     elif options.facts is None:
         options.facts = decided(lambda: choose_facts(dataset, options.preset))
     expert = None if edited is None else follow(*edited, dataset.ids)
-    config = replace(configure(options, suits(options.preset, dataset)), init=digest)
+    suited = suits(options.preset, dataset) | ({} if weights is None else {"weights": weights, "sobel": False})
+    config = replace(configure(options, suited), init=digest)
+    if weights is not None:
+        initial = decided(lambda: pretrained_unless_trained(options, config, old))
+    introduce_network(config)
     if expert is not None:  # its clusters, from the first epoch on; the digest of a run's beginning is then of both
         introduce_expert(expert)
         config = replace(config, k=expert.k, spectrum_epochs=0, init=f"{digest}+{expert.digest}")
@@ -98,7 +104,7 @@ def begin_or_continue(options: argparse.Namespace) -> None:
             run = old
             remember(run)
         if dataset.labels is not None and read_baselines(run) is None:
-            run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device))
+            run.write_json(BASELINES_FILE, measure_baselines(dataset, config, config.k, device, initial))
         return run
 
     with runs.hold(options.exp) if is_first() else nullcontext():
@@ -146,6 +152,15 @@ def tell_time(options: argparse.Namespace, config: Config, dataset: Dataset, don
         print(in_words(pace, config, done, options.save_every, options.keep, device), flush=True)
     if options.dry_run:
         print("Nothing was written but the cache of decoded images, which the training takes up.")
+
+
+def introduce_network(config: Config) -> None:
+    """Say what a network that is not ours starts from, and what to know of its maps."""
+    others = unguided(config.arch)
+    if config.weights is not None:
+        print(f"{config.arch} starts from given weights ({config.weights})")
+    if others:
+        print(f"{config.arch} has {' and '.join(others)}: Guided Backprop and Deconvnet guide at ReLUs alone")
 
 
 def introduce_expert(expert: Expert) -> None:
@@ -217,8 +232,14 @@ def check_options(options: argparse.Namespace) -> None:
     view = view_of(options)
     defaults = defaults_of(options.preset, view)
     arch, size = (getattr(options, name) or defaults[name] for name in ("arch", "size"))
-    if not fits(arch, size, view):
-        raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
+    check_arch(arch)
+    if options.weights is not None:
+        published_name(arch)
+        if options.init is not None:
+            raise UserError("--weights and --init both say where the network starts: leave one of them out")
+        if options.sobel:
+            raise UserError("--weights: were learnt from colours, and --sobel shows none: leave one of them out")
+    check_size(arch, size, view)
     if isinstance(options.k, int) and options.k < 2:
         raise UserError(f"--k {options.k}: clustering needs at least 2 clusters")
     if options.edits is not None:
@@ -247,13 +268,32 @@ def sides_of(options: argparse.Namespace) -> tuple[int, int]:
     return size, options.decode_at_most or side_to_decode(options.preset, options.view, size, scale)
 
 
+def weights_of(options: argparse.Namespace, old: Run | None) -> str | None:
+    """What run.json says of --weights; a run that goes on keeps what it began with, if nothing is said."""
+    if options.weights is None:
+        return None if old is None else old.meta.config.get("weights")
+    arch = options.arch or defaults_of(options.preset, view_of(options))["arch"]
+    return name_weights(published_name(arch), options.weights)
+
+
+def pretrained_unless_trained(
+    options: argparse.Namespace, config: Config, old: Run | None
+) -> dict[str, torch.Tensor] | None:
+    """Where a training with --weights starts; None: it has begun, and goes on from its own."""
+    if old is not None and old.latest() is not None:
+        return None
+    if options.weights is None:
+        raise UserError(f"{options.exp}: was begun with --weights and has learnt nothing yet: give them again")
+    return pretrained(config, options.weights)
+
+
 def configure(options: argparse.Namespace, suited: dict[str, Any]) -> Config:
     """The view's defaults, over them what suits the dataset, over that the user's options; k 0 if it is to be found."""
     values = defaults_of(options.preset, options.view) | suited
     values |= {
         name: value
         for name, value in vars(options).items()
-        if name in Config.__dataclass_fields__ and name not in ("k", "init") and value is not None
+        if name in Config.__dataclass_fields__ and name not in ("k", "weights", "init") and value is not None
     }
     values["k"] = options.k if isinstance(options.k, int) else 0
     if options.spectrum_epochs is None:  # of a short training most epochs are the network's own

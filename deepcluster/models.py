@@ -6,7 +6,7 @@
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,8 +17,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from console import UserError
 from datasets.view import PHOTOGRAPH, VIEWS, shape_of
 from deepcluster.around import join_edges
-from deepcluster.backbones import BACKBONES, build_backbone, fits, map_shape, pooled_shape, smallest_size
+from deepcluster.backbones import (
+    BACKBONES,
+    build_backbone,
+    check_arch,
+    check_size,
+    fits,
+    map_shape,
+    pooled_shape,
+    published_name,
+)
 from deepcluster.config import MOST_K, Config
+from deepcluster.published import read_trunk
 from machine.reading import Between, Damaged, Side, shown, typed
 from machine.seeds import derive_seed
 
@@ -59,9 +69,9 @@ class ClusterNet(nn.Module):
     def __init__(self, arch: str, size: int, k: int, sobel: bool, neck: str, view: str = PHOTOGRAPH):
         super().__init__()
         around, (height, width) = view == "unrolled", shape_of(view, size)
+        check_size(arch, size, view)
         shape = map_shape(arch, height, width, around)
-        if shape is None:
-            raise UserError(f"--size {size} is too small for {arch}: use at least {smallest_size(arch, view)}")
+        assert shape is not None
         self.arguments: dict[str, Any] = {"arch": arch, "size": size, "k": k, "sobel": sobel, "neck": neck}
         if view != PHOTOGRAPH:  # checkpoints of before there were views have none
             self.arguments["view"] = view
@@ -173,8 +183,12 @@ class ClusterNet(nn.Module):
 
 
 def _initialise(model: ClusterNet) -> None:
-    """Convolutions N(0, sqrt(2 / (kernel area x output channels))), linear N(0, .01), biases 0, batch norm 1 and 0."""
-    for part in (model.features, model.classifier, model.head):
+    """Convolutions N(0, sqrt(2 / (kernel area x output channels))), linear N(0, .01), biases 0, batch norm 1 and 0.
+
+    The layers of torchvision's networks stay as torchvision draws them: each family begins in its own way.
+    """
+    ours = model.arguments["arch"] in BACKBONES
+    for part in (*([model.features] if ours else []), model.classifier, model.head):
         for module in part.modules():
             if isinstance(module, nn.Conv2d):
                 fan = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
@@ -212,7 +226,11 @@ def check_arguments(stored: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """
     mend = "restore a copy of its checkpoints and run.json"
     found = typed(Arguments, stored, path, mend, "model")
-    if found.arch not in BACKBONES or found.neck not in NECKS or found.view not in (PHOTOGRAPH, *VIEWS):
+    try:
+        check_arch(found.arch)
+    except UserError:
+        raise Damaged(path, f"its network is {shown(found.arch)}", mend) from None
+    if found.neck not in NECKS or found.view not in (PHOTOGRAPH, *VIEWS):
         raise Damaged(path, f"its network is {shown(found.arch)} with the neck {shown(found.neck)}", mend)
     if not fits(found.arch, found.size, found.view):
         raise Damaged(path, f"its network is {found.arch} for {found.size} pixels", mend)
@@ -231,6 +249,17 @@ def untrained(config: Config) -> ClusterNet:
     return build(model_arguments(config), derive_seed(config.seed, 0, "weights"))
 
 
+def pretrained(config: Config, weights: str) -> dict[str, Tensor]:
+    """The state of `untrained(config)` with the trunk's weights from elsewhere: torchvision's DEFAULT, or a file's.
+
+    Raises:
+        UserError: if they cannot be had, or do not fit.
+    """
+    found = read_trunk(published_name(config.arch), weights)
+    model = untrained(replace(config, k=1))  # whose head is not used
+    return model.state_dict() | {f"features.{key}": value for key, value in found.items()}
+
+
 def fuse_batch_norm(model: ClusterNet) -> ClusterNet:
     """A copy for inference: the same function, faster.
 
@@ -240,8 +269,8 @@ def fuse_batch_norm(model: ClusterNet) -> ClusterNet:
     twin = copy.deepcopy(model).eval()
     layers: list[nn.Module] = []
     for module in twin.features:
-        if isinstance(module, nn.BatchNorm2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], module)  # type: ignore[type-var]
+        if isinstance(module, nn.BatchNorm2d) and layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], module)
             layers.append(nn.Identity())
         else:
             layers.append(module)
