@@ -101,6 +101,35 @@ def test_large_sets_are_merged_from_micro_clusters(monkeypatch):
     assert adjusted_rand_score(truth, clustering.agglomerative(points, 3, 0)) == 1
 
 
+@pytest.mark.parametrize(
+    ("k", "together"), [(5, "0 1 2 3 4"), (4, "01 2 3 4"), (3, "01 23 4"), (2, "01 234"), (1, "01234")]
+)
+def test_an_ensemble_by_hand(k, together, monkeypatch):
+    votes = iter([[0, 0, 1, 1, 1], [0, 0, 1, 1, 2], [0, 0, 0, 1, 2], [3, 3, 1, 1, 2]])
+    monkeypatch.setattr(clustering, "ENSEMBLE", 4)
+    monkeypatch.setattr(clustering, "kmeans", lambda *_: np.array(next(votes)))
+    # apart: 0 and 1 never, 2 and 3 once in four, 4 and 2, 4 and 3 three times; of the rest 0 and 2 alone were together
+    found = clustering.ensemble(np.zeros((5, 2), np.float32), k, 0)
+    assert {"".join(map(str, np.flatnonzero(found == number))) for number in found} == {*together.split()}
+    assert {*found.tolist()} == {*range(k)}  # also where points were never apart, or two merges are alike
+
+
+def test_ensembles_agree_more_than_what_they_are_made_of():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(20, 16))[np.arange(600) % 20] + rng.normal(0, 0.9, (600, 16))
+    points = np.ascontiguousarray(points, np.float32)
+    of_one, of_ten = (
+        adjusted_rand_score(find(points, 20, 1), find(points, 20, 2)) for find in (kmeans, clustering.ensemble)
+    )
+    assert of_ten > of_one + 0.1
+
+
+def test_large_ensembles_vote_on_micro_clusters(monkeypatch):
+    monkeypatch.setattr(clustering, "ENSEMBLE_AT_MOST", 2500)
+    points, truth = blobs(count=3000)
+    assert adjusted_rand_score(truth, clustering.ensemble(points, 3, 0)) == 1
+
+
 def test_an_empty_cluster_has_no_centroid():
     points = np.zeros((2, 3), np.float32)
     assert np.isnan(centroids(points, np.array([0, 2]), 3)[1]).all()
