@@ -244,9 +244,12 @@ def build(arguments: dict[str, Any], seed: int = 0) -> ClusterNet:
         return ClusterNet(**arguments)
 
 
-def untrained(config: Config) -> ClusterNet:
-    """The network before training, the one that baselines and caveats mean; `train` starts from it, but for --init."""
-    return build(model_arguments(config), derive_seed(config.seed, 0, "weights"))
+def untrained(config: Config, draw: int = 0) -> ClusterNet:
+    """The network before training, the one that baselines and caveats mean; `train` starts from it, but for --init.
+
+    `draw`: from 1 on the same network with other random weights.
+    """
+    return build(model_arguments(config), derive_seed(config.seed, draw, "weights"))
 
 
 def pretrained(config: Config, weights: str) -> dict[str, Tensor]:

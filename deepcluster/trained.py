@@ -14,6 +14,7 @@ import runs
 from console import UserError
 from datasets import SOURCES, Dataset, look, open_dataset
 from deepcluster import models
+from deepcluster.by_heart import learn_by_heart, recipe
 from deepcluster.config import Config, read_config
 from deepcluster.descriptors import facts_of
 from deepcluster.expert import given_names as given_names  # explain asks for it here
@@ -84,12 +85,15 @@ def network(run: Run, epoch: int | None = None) -> ClusterNet:
     return model.eval()
 
 
-def untrained(run: Run, trained: ClusterNet) -> ClusterNet:
-    """The network before its training, in eval mode on the CPU, with a head of as many logits as the trained one's."""
-    model = models.untrained(run_config(run))
+def untrained(run: Run, trained: ClusterNet, draw: int = 0) -> ClusterNet:
+    """The network before its training, in eval mode on the CPU, with a head of as many logits as the trained one's.
+
+    `draw`: from 1 on with other random weights.
+    """
+    model = models.untrained(run_config(run), draw)
     k = trained.arguments["k"]
     if model.arguments["k"] != k:
-        model.fresh_head(k, torch.Generator().manual_seed(run.meta.seed))
+        model.fresh_head(k, torch.Generator().manual_seed(run.meta.seed + draw))
     return model.eval()
 
 
@@ -119,6 +123,14 @@ def clustered(run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Features (N, D) of the dataset's images as points of which near ones are alike, (N, d): what is clustered."""
     config = run_config(run)
     return reduce(torch.from_numpy(features), config, facts_of(dataset, config))
+
+
+def taught(
+    run: Run, frames: Frames, labels: np.ndarray, k: int, epochs: int, seed: int, kept: Path, stop_after: int | None
+) -> tuple[ClusterNet, list[float]]:
+    """A network of the run's kind that learnt the labels (N,) of N images: see `by_heart.learn_by_heart`."""
+    config = recipe(run_config(run), len(labels), epochs, seed)
+    return learn_by_heart(config, frames, labels, k, kept, stop_after)
 
 
 class TrainedRun:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from console import command, next_step
 from console.group import MOST_PROCESSES, refuse_many
-from console.options import above_zero, add_machine, add_reading, add_run, not_negative, positive, seed
+from console.options import above_zero, add_machine, add_reading, add_run, natural, not_negative, positive, seed
 from console.parser import Parser
 from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
 
@@ -278,6 +278,13 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
         type=Path,
         metavar="RUN",
         help="runs on the same images, other seeds: do they agree?",
+    )
+    parser.add_argument(
+        "--shuffled",
+        type=natural,
+        default=12,
+        metavar="EPOCHS",
+        help="at most so many to teach another network shuffled clusters (12; 0: leave that out)",
     )
     parser.add_argument("--seed", type=seed, default=1, help="of the choice of images and of all chance (1)")
     add_machine(parser)

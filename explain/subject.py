@@ -64,8 +64,25 @@ class Trainer(Protocol):
     def network(self, run: Run, epoch: int | None = None) -> Any:
         """The network of an epoch, in eval mode on the CPU."""
 
-    def untrained(self, run: Run, trained: Any) -> Any:
-        """The same network before its training."""
+    def untrained(self, run: Run, trained: Any, draw: int = 0) -> Any:
+        """The same network before its training; `draw`: from 1 on with other random weights."""
+
+    def taught(
+        self,
+        run: Run,
+        frames: Frames,
+        labels: np.ndarray,
+        k: int,
+        epochs: int,
+        seed: int,
+        kept: Path,
+        stop_after: int | None,
+    ) -> tuple[Any, list[float]] | None:
+        """Another network, taught labels (N,) in 0..k - 1 of the N images until it knows them by heart.
+
+        And what share of them it knows after each epoch. At most `epochs`, or just `stop_after`; `kept` is a file for
+        what it takes to go on after a stop. None: of such a run there is none.
+        """
 
     def for_inference(self, model: Any) -> Any:
         """The same function, faster."""
@@ -194,7 +211,23 @@ class Subject:
     @cached_property
     def untrained(self) -> MergedLogits:
         """The same network before any training."""
-        return self._merged(self.trainer.untrained(self.run, self._net).to(self.device))
+        return self.with_random_weights(0)
+
+    def with_random_weights(self, draw: int) -> MergedLogits:
+        """The same network with random weights: 0 those that its training started from, from 1 on others."""
+        return self._merged(self.trainer.untrained(self.run, self._net, draw).to(self.device))
+
+    def taught(
+        self, rows: np.ndarray, labels: np.ndarray, epochs: int, seed: int, kept: Path, stop_after: int | None = None
+    ) -> tuple[MergedLogits, list[float]] | None:
+        """A network that learnt columns `labels` (n,) of `model` for images `rows`: as Trainer has it."""
+        k = len(self.clusters.numbers)
+        frames = Frames(self.pictures.frames.pixels.take(self.pictures.position[rows]), self.device)
+        found = self.trainer.taught(self.run, frames, labels, k, epochs, seed, kept, stop_after)
+        if found is None:
+            return None
+        net = self.trainer.for_inference(found[0])
+        return MergedLogits(net, [(j,) for j in range(k)], self.model.neutral), found[1]
 
     def _merged(self, net: Any) -> MergedLogits:
         nothing = neutral_pixel(self.trainer, self.view, self._one)

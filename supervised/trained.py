@@ -53,9 +53,12 @@ def network(run: Run, epoch: int | None = None) -> ClassNet:
     return model.eval()
 
 
-def untrained(run: Run, trained: ClassNet) -> ClassNet:
-    """The network before its training, in eval mode on the CPU: the very weights that it started from."""
-    return build(trained.arguments, derive_seed(run.meta.seed, 0, "weights")).eval()
+def untrained(run: Run, trained: ClassNet, draw: int = 0) -> ClassNet:
+    """The network before its training, in eval mode on the CPU: the very weights that it started from.
+
+    `draw`: from 1 on with other random weights.
+    """
+    return build(trained.arguments, derive_seed(run.meta.seed, draw, "weights")).eval()
 
 
 def for_inference(model: ClassNet) -> ClassNet:
@@ -82,6 +85,12 @@ def clustered(run: Run, features: np.ndarray, dataset: Dataset) -> np.ndarray:
     """Features (N, D) of the dataset's images as points of which near ones are alike, (N, D): their directions."""
     x = features - features.mean(0)
     return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+
+
+def taught(
+    run: Run, frames: Frames, labels: np.ndarray, k: int, epochs: int, seed: int, kept: Path, stop_after: int | None
+) -> None:
+    """Nothing: the run's images are the test set's, and others were learnt."""
 
 
 def training_images(

@@ -11,16 +11,18 @@ from console import UserError
 from datasets.painted import TYPES, paint
 from deepcluster import cluster
 from explain.__main__ import main
-from explain.audit import command, localisation
+from explain.audit import command, findings, localisation
 from explain.audit.controls import partners_of
 from explain.audit.findings import (
     BETTER,
+    BY_LUCK,
     SHARED,
     TOO_FEW,
     Figure,
     Finding,
     Measured,
     compare_with,
+    correct_for_number,
     mean_of,
     share_of,
     what_is_said,
@@ -52,7 +54,10 @@ def audited(trained):
     """What the audit of a small run wrote, beside its gallery."""
     results = trained.parent / "results"
     with pytest.MonkeyPatch.context() as patch:
-        for words in (["--run", trained, "--per-cluster", "2"], ["audit", "--run", trained, "--images", "12"]):
+        for words in (
+            ["--run", trained, "--per-cluster", "2"],
+            ["audit", "--run", trained, "--images", "12", "--shuffled", "1"],
+        ):
             patch.setattr(
                 "sys.argv", ["python -m explain", *map(str, words), "--results", str(results), "--device", "cpu"]
             )
@@ -61,7 +66,9 @@ def audited(trained):
 
 
 def audit(monkeypatch, capsys, *words):
-    return call_main(main, "explain", monkeypatch, capsys, "audit", "--device", "cpu", "--images", "12", *words)
+    return call_main(
+        main, "explain", monkeypatch, capsys, "audit", "--device", "cpu", "--images", "12", "--shuffled", "1", *words
+    )
 
 
 def test_every_part_is_measured_and_told(audited):
@@ -110,7 +117,7 @@ def test_a_damaged_part_is_measured_again(trained, audited, monkeypatch, capsys)
 class StandIn:
     """A part that counts how often it is measured, and can be stopped."""
 
-    about, drawn, leaves = "", (), None
+    about, drawn, leaves, compares = "", (), None, False
 
     def __init__(self, name):
         self.name = self.title = name
@@ -293,6 +300,31 @@ def test_better_means_better_than_each_control_on_the_same_images():
     assert compare_with(far, {"near": near, "noisy": noisy}, 1).verdict == "worse than near"
     few = compare_with(ours[:7], {"near": near[:7]}, 1)
     assert (few.verdict, few.better) == (TOO_FEW, None)
+
+
+def test_verdicts_by_chance_are_counted_and_corrected(monkeypatch):
+    """Audits of maps that are no better than one of their controls: some verdict is luck in many of them."""
+    monkeypatch.setattr(findings, "FLIPS", 1999)
+    rng = np.random.default_rng(5)
+
+    def audit(verdicts=30, lift=0.0):
+        found = []
+        for number in range(verdicts):
+            ours, equal = rng.normal(size=(2, 24)) + rng.normal(size=24)
+            beside = compare_with(ours + lift * (number == 0), {"equal": equal, "far": equal - 9}, number)
+            found.append(Finding("p", "m", str(number), 0.0, p=beside.p, verdict=beside.verdict))
+        return correct_for_number(found)
+
+    lucky = [audit()[1] for _ in range(20)]
+    assert all((one.tests, one.by_chance) == (30, pytest.approx(0.75)) for one in lucky)
+    assert 0.5 < np.mean([one.better for one in lucky]) / 0.75 < 2  # as many as it says
+    assert sum(one.sure > 0 for one in lucky) <= 2  # of 20 audits, at 5 %
+    corrected, luck = audit(lift=2.0)
+    assert corrected[0].verdict == BETTER  # what is there survives
+    assert luck.sure >= 1
+    fallen = [one for found in (audit()[0] for _ in range(3)) for one in found if one.verdict == BY_LUCK]
+    assert all(one.p > 0.05 for one in fallen)
+    assert fallen
 
 
 def test_few_values_have_no_interval_and_ones_and_zeros_one_of_their_own():

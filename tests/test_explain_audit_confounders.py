@@ -29,11 +29,10 @@ from explain.audit.confounders import (
     associate,
     classes_of,
     conclude,
-    holm,
     measure,
 )
 from explain.audit.facts import _ground, _looks, facts_of
-from explain.audit.findings import SHARED, Asked, Sample
+from explain.audit.findings import SHARED, Asked, Sample, holm
 from explain.subject import Pictures
 
 NAMES = {  # prefix, series, pattern, hundred

@@ -1,5 +1,6 @@
 """Maps under random weights and under slight changes of the photograph, on runs that see coins and photographs."""
 
+from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -12,9 +13,16 @@ import runs
 from deepcluster import cluster
 from explain.attribution import parse_all
 from explain.audit import faithfulness, randomisation, stability
-from explain.audit.controls import heats
+from explain.audit.controls import heats, own_targets
 from explain.audit.findings import Asked, Sample
-from explain.audit.randomisation import against_random_weights, cascade, likenesses, structural_similarity
+from explain.audit.randomisation import (
+    against_random_weights,
+    cascade,
+    likeness_by_depth,
+    likenesses,
+    maps_of,
+    structural_similarity,
+)
 from explain.audit.stability import CHANGES, EDGES, drawn, look_at, moved_by
 from explain.choice import target_weights
 from explain.scores import score_images
@@ -61,7 +69,8 @@ def test_weights_become_random_from_the_head_down(unrolled):
     assert all(torch.equal(value, before[key]) for key, value in trained.state_dict().items())
 
 
-def test_likeness_under_random_weights(unrolled):
+def test_likeness_under_random_weights(unrolled, monkeypatch):
+    monkeypatch.setattr(randomisation, "DRAWS", 1)  # those that the training started from, as the gallery has them
     asked = Asked(METHODS, 24, 0)
     found = randomisation.measure(unrolled, asked)
     by = {(one.of, one.measure): one for one in found.findings}
@@ -87,7 +96,29 @@ def test_likeness_under_random_weights(unrolled):
     assert up[0] == 1
     assert up[1] == head.value
     assert up[-1] == everywhere.value
-    assert len(found.missing) == 1
+    assert not found.missing
+
+
+def test_random_weights_are_drawn_several_times(unrolled, monkeypatch):
+    monkeypatch.setattr(randomisation, "DRAWS", 3)
+    subject, rows, (method,) = unrolled.subject, unrolled.rows[:3], parse_all(["guided_backprop"])
+    own = own_targets(subject, rows)
+    learnt = maps_of(subject, subject.model, rows, own, [method])
+    like, depths = likeness_by_depth(subject, rows, [method], learnt)
+    ranks = like["Guided Backprop", "rank correlation, absolute maps"]
+    assert ranks.shape == (3, 6, 3)
+    assert depths[0] == "trained"
+    assert len(depths) == 7
+    everywhere = maps_of(subject, subject.with_random_weights(2), rows, own, [method])
+    by_hand = likenesses(method, learnt[method.key], everywhere[method.key])["rank correlation, absolute maps"]
+    np.testing.assert_allclose(ranks[2, -1], by_hand, atol=1e-5)
+    assert len({float(one) for one in ranks[:, -1, 0]}) == 3  # no two draws alike
+    found = randomisation.measure(replace(unrolled, rows=rows), Asked([method], 3, 0))
+    by = {one.measure: one for one in found.findings}
+    head = "rank correlation, absolute maps, random weights in the head alone"
+    assert by[head].value == pytest.approx(ranks[:, 0].mean(), abs=1e-5)
+    spread = by[f"{head}: standard deviation between draws"]
+    assert (spread.value, spread.n) == (pytest.approx(ranks[:, 0].mean(1).std(ddof=1), abs=1e-5), 3)
 
 
 def test_structural_similarity_by_hand():
@@ -201,7 +232,7 @@ def test_faithfulness_of_a_run(photographs, monkeypatch):
     monkeypatch.setattr(faithfulness, "FEW", 2)
     monkeypatch.setattr(faithfulness, "STEPS", 4)
     found = faithfulness.measure(photographs, Asked(METHODS, 24, 0))
-    assert len(found.findings) == 2 * 9
+    assert len(found.findings) == 2 * 11
     assert all(one.n == 2 and one.verdict for one in found.findings)
 
 

@@ -25,6 +25,7 @@ from explain.audit.findings import (
     Sample,
     join_words,
     mean_of,
+    p_of_sign,
     share_of,
 )
 from explain.audit.localisation import BACKGROUND, RIM_PART
@@ -211,15 +212,6 @@ def by_cluster(values: np.ndarray, assignment: np.ndarray) -> np.ndarray:
 def _mean(values: np.ndarray) -> float:
     known = values[np.isfinite(values)]
     return float(known.mean()) if len(known) else UNKNOWN
-
-
-def p_of_sign(differences: np.ndarray, seed: int) -> float:
-    """How often a mean at least so large comes of differences whose signs are chance (one-sided)."""
-    known = differences[np.isfinite(differences)]
-    if len(known) < ENOUGH:
-        return UNKNOWN
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (PERMUTATIONS, len(known)))
-    return float((1 + ((signs * known).mean(1) >= known.mean() - 1e-12).sum()) / (1 + PERMUTATIONS))
 
 
 @dataclass(frozen=True)

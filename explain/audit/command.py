@@ -5,6 +5,7 @@ import re
 import time
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from explain.audit.findings import (
     Asked,
     Figure,
     Finding,
+    Luck,
     Measured,
     Sample,
+    correct_for_number,
+    say_luck,
     what_is_said,
     write_findings,
 )
@@ -40,7 +44,7 @@ from machine.files import locked, refuse_links, write_json
 from machine.reading import Damaged, read_json, shown, typed
 
 FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
-VERSION = 5  # raise when a part measures otherwise: kept parts are measured again
+VERSION = 6  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:
@@ -60,6 +64,7 @@ def audit_command(options: argparse.Namespace) -> None:
         options.seed,
         options.table,
         tuple(options.against or ()),
+        options.shuffled,
     )
     if asked.table is not None and not asked.table.is_file():
         raise UserError(f"--table {asked.table}: no such file: name a CSV with the column image")
@@ -80,15 +85,17 @@ def audit_command(options: argparse.Namespace) -> None:
     except FileExistsError as error:
         raise UserError(f"{error.filename}: a file is in the way: move it away or choose another --results") from None
     with locked(results, "another explain is writing here: wait for it or choose --results"):
-        sample = draw_sample(subject, results / str(epoch), asked)
-        measured = measure_all(sample, asked, folder)
+        sample = replace(draw_sample(subject, results / str(epoch), asked), folder=folder)
+        measured, luck = correct_all(measure_all(sample, asked, folder))
         findings = [finding for one in measured.values() for finding in one.findings]
         write_findings(folder, findings)
         concluded = {part.title: part.module.conclude(one) for part, one in measured.items()}
-        write_page(sample, asked, measured, concluded, folder)
+        write_page(sample, asked, measured, concluded, luck, folder)
         write_json(folder / SAID, asdict(what_is_said(findings, concluded)))
         refresh_pages(subject, results)
     tell(measured, concluded)
+    if luck.tests:
+        print(say_luck(luck))
     print(f"Open {folder / 'index.html'} in a browser; {folder / 'audit.csv'} has all {len(findings)} figures.")
 
 
@@ -118,9 +125,12 @@ def draw_sample(subject: Subject, folder: Path, asked: Asked) -> Sample:
 def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measured]:
     """Every part, in the order of PARTS; one that was measured with the same is read instead."""
     found, by_all = {}, _identity(sample, asked)
-    others = {"against": [runs.open_run(path).identity for path in asked.against]}
+    own: dict[str, dict[str, Any]] = {
+        "retraining": {"against": [runs.open_run(path).identity for path in asked.against]},
+        "shuffling": {"shuffled": asked.shuffled},
+    }
     for part in PARTS:
-        known = by_all | (others if part.name == "retraining" else {})
+        known = by_all | own.get(part.name, {})
         path = folder / f".{part.name}.json"
         measured = _read(path, known)
         if measured is None:
@@ -132,6 +142,16 @@ def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measur
             write_json(path, {"asked": known, **_to_json(measured)})
         found[part] = measured
     return found
+
+
+def correct_all(measured: dict[Part, Measured]) -> tuple[dict[Part, Measured], Luck]:
+    """Verdicts of all parts that hold methods against controls, corrected for their number, and that number."""
+    compared = {part: one for part, one in measured.items() if part.compares}
+    findings, luck = correct_for_number([row for one in compared.values() for row in one.findings])
+    rows = iter(findings)
+    for part, one in compared.items():
+        compared[part] = replace(one, findings=list(islice(rows, len(one.findings))))
+    return measured | compared, luck
 
 
 def tell(measured: dict[Part, Measured], concluded: dict[str, list[str]]) -> None:

@@ -6,7 +6,7 @@ place of the coin, what the painter knows, and the columns of an own table are e
 beside the same fact dealt out anew), and of each cluster it is told what most of its images share beyond chance.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from sklearn.metrics.cluster import contingency_matrix, expected_mutual_informat
 
 from console import progress
 from explain.audit.facts import KINDS, NO_PREFIX, Values, gather
-from explain.audit.findings import SHARED, UNKNOWN, Asked, Finding, Measured, Sample, join_words
+from explain.audit.findings import SHARED, UNKNOWN, Asked, Finding, Measured, Sample, holm, join_words
 from machine.seeds import derive_seed
 
 PART = "confounders"
@@ -304,19 +304,6 @@ def _jackknife(
         return UNKNOWN, UNKNOWN
     error = np.sqrt((FOLDS - 1) * np.var(without)) * student.ppf(0.975, FOLDS - 1)
     return float(ami - error), float(min(1, ami + error))
-
-
-def holm(p: Sequence[float], tests: int | None = None) -> list[float]:
-    """p-values corrected for as many tests (default: their number), by Holm's step-down method.
-
-    Of more tests than values, those left out count as not better than the ones given.
-    """
-    tests = len(p) if tests is None else tests
-    corrected = np.empty(len(p))
-    order = np.argsort(p, kind="stable")
-    steps = np.asarray(p, np.float64)[order] * (tests - np.arange(len(p)))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(steps)) if len(p) else steps
-    return [float(value) for value in corrected]
 
 
 # --- single clusters ----------------------------------------------------------------------------------------------

@@ -24,8 +24,7 @@ from datasets.painted import BACKGROUNDS, COUNT, SEED, SYMBOLS, Changed, repaint
 from datasets.processes import map_processes
 from datasets.view import look_at
 from deepcluster.views import Frames
-from explain.audit.confounders import holm
-from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, join_words, mean_of, share_of
+from explain.audit.findings import UNKNOWN, Asked, Finding, Measured, Sample, holm, join_words, mean_of, share_of
 from explain.rendering import strip, titled
 from explain.subject import Subject
 from machine.files import write_atomic

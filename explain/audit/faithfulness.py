@@ -5,11 +5,14 @@ nothing of what was learnt (`controls`), are followed the same way. What a metho
 they, image by image.
 """
 
+import io
 import warnings
 from collections.abc import Mapping
 
+import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from console import progress
@@ -37,14 +40,18 @@ STEPS = 16  # of a curve
 IMPUTED = (0.1, 0.3, 0.5)  # shares of the pixels that ROAD takes away; more leave little to fill the gaps from
 FEW_NAMED = 3  # measures that a conclusion names
 NOISE = 0.01  # of ROAD's filling, as pytorch-grad-cam has it
+SHOWN_FIRST = (0.01, 0.03, 0.07, 0.13, 0.25, 0.5)  # of the pixels, for SIC
+SEEN_ANYWAY = 0.01  # of the pixels, from which the rest of an image that nothing is shown of is interpolated
 SHOWN = {"cpu": 64, "cuda": 512}  # images in the network at a time
 BASELINES = {"neutral": "nothing to see", "blur": "a blurred copy", "other": "the image of another cluster"}
 DELETION, INSERTION = "deletion to {}", "insertion out of {}"
 ROAD, DROP, INCREASE = "ROAD, most relevant first", "average drop", "increase of confidence"
+SIC, AIC = "softmax information curve (SIC)", "accuracy information curve (AIC)"
+MORE_IS_BETTER = (INCREASE, SIC, AIC)
 
 
 def measure(sample: Sample, asked: Asked) -> Measured:
-    """Deletion, insertion, ROAD, average drop and increase of confidence of each method, beside the controls."""
+    """Deletion, insertion, SIC, AIC, ROAD, average drop, increase of confidence of each method, beside the controls."""
     subject = sample.subject
     if len(subject.clusters.numbers) < 2:
         return Measured([], missing=["Faithfulness: there is one cluster alone, whose probability is always 1."])
@@ -72,19 +79,24 @@ def measure(sample: Sample, asked: Asked) -> Measured:
         filled = road_probabilities(
             subject.model, image, orders, column, derive_seed(asked.seed, row, "ROAD"), goes_around(subject)
         )
+        shown = information_curves(subject, image, orders, column, derive_seed(asked.seed, row, "SIC"))
         for title in orders:
             measured = {
+                SIC: shown[title][0],
+                AIC: shown[title][1],
                 ROAD: filled[title],
                 DROP: max(0.0, whole - alone[title]) / max(whole, 1e-12),
                 INCREASE: float(alone[title] > whole),
             }
             for what, value in measured.items():
-                if title == UNIFORM and what != ROAD:
+                if title == UNIFORM and what in (DROP, INCREASE):
                     continue  # it leaves the image whole
                 values.setdefault(what, {}).setdefault(title, []).append(value)
     areas = {what: {title: [area(one) for one in of] for title, of in maps.items()} for what, maps in curves.items()}
     findings = [
-        compare(what, one.title, maps, asked.seed, more_is_better=what == INCREASE or what.startswith("insertion"))
+        compare(
+            what, one.title, maps, asked.seed, more_is_better=what in MORE_IS_BETTER or what.startswith("insertion")
+        )
         for one in asked.methods
         for what, maps in (areas | values).items()
         if one.title in maps
@@ -139,14 +151,19 @@ def probabilities_of(
     """(N,) softmax of one logit, of images (N, C, H, W); or of one image where `replaced` (N, 1, H, W) by `fill`."""
     count = len(images) if replaced is None else len(replaced)
     size, found = SHOWN[images.device.type], []
-    with torch.inference_mode(), full_precision():
-        for begin in range(0, count, size):
-            if replaced is None or fill is None:
-                shown = images[begin : begin + size]
-            else:
-                shown = torch.where(replaced[begin : begin + size], fill, images)
-            found.append(model(shown).float().softmax(1)[:, column].cpu().numpy())
+    for begin in range(0, count, size):
+        if replaced is None or fill is None:
+            shown = images[begin : begin + size]
+        else:
+            shown = torch.where(replaced[begin : begin + size], fill, images)
+        found.append(logits_of(model, shown).softmax(1)[:, column].numpy())
     return np.concatenate(found).astype(np.float64)
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """(N, K) float32 on the CPU."""
+    with torch.inference_mode(), full_precision():
+        return torch.cat([model(some).float().cpu() for some in images.split(SHOWN[images.device.type])])
 
 
 def area(curve: np.ndarray) -> float:
@@ -209,6 +226,95 @@ def impute(image: Tensor, gone: np.ndarray, seed: int, around: bool = False) -> 
     return filled[:, :, beside : beside + width]
 
 
+def information_curves(
+    subject: Subject, image: Tensor, orders: Mapping[str, np.ndarray], column: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """How soon the network knows the cluster as the hottest pixels are shown: area of SIC and of AIC, by title.
+
+    Performance information curves (Kapishnikov et al. 2019, section 4.2): of an image only some random pixels are
+    given, then the hottest too, and the rest is interpolated; across is how many bytes more a picture of that takes
+    (0: of the random pixels alone, 1: of the whole image), up the probability (SIC), or whether the network names the
+    cluster (AIC), between the same ends. Bytes are those of PNG rather than of WebP, which takes ten times as long.
+
+    Args:
+        subject: whose network.
+        image: (1, C, H, W).
+        orders: title -> (H, W) `order_of` each map.
+        column: of the cluster among the logits.
+        seed: of the random pixels, the same for all maps.
+
+    Returns:
+        Title -> areas; NaN where the random pixels alone do as well as the image, or take as many bytes.
+    """
+    height, width = image.shape[2:]
+    around, pixels = goes_around(subject), image[0].cpu().numpy().transpose(1, 2, 0)
+    anyway = np.random.default_rng(seed).permutation(height * width) < SEEN_ANYWAY * height * width
+    anyway = anyway.reshape(height, width)
+    anyway[np.ix_([0, -1], [0, -1])] = True  # so that all the rest lies between
+    masks = [anyway, *(anyway | (order < share * order.size) for order in orders.values() for share in SHOWN_FIRST)]
+    filled = np.stack([interpolate(pixels, mask, around) for mask in masks]).transpose(0, 3, 1, 2)
+    shown = torch.cat([torch.from_numpy(filled).to(image), image])
+    logits = logits_of(subject.model, shown)
+    sizes = np.array([bytes_of(picture) for picture in subject.photographs(shown)], np.float64)
+    areas = []
+    for answers in (logits.softmax(1)[:, column].numpy(), (logits.argmax(1) == column).numpy()):
+        ups = answers.astype(np.float64)
+        between = np.arange(1, len(masks)).reshape(len(orders), len(SHOWN_FIRST))
+        areas.append([information_area(sizes[[0, *at, -1]], ups[[0, *at, -1]]) for at in between.tolist()])
+    return dict(zip(orders, zip(*areas, strict=True), strict=True))
+
+
+def information_area(sizes: np.ndarray, answers: np.ndarray) -> float:
+    """Area under an information curve.
+
+    Args:
+        sizes: (n,) bytes, of the least shown first, of the whole image last.
+        answers: (n,) of the network; between the ends each counts as the best so far.
+
+    Returns:
+        0..1; NaN where the last of either is not above the first.
+    """
+    across, up = (values - values[0] for values in (sizes, answers))
+    if across[-1] <= 0 or up[-1] <= 0:
+        return float("nan")
+    across, up = (np.clip(values / values[-1], 0, 1) for values in (across, up))
+    up[1:-1] = np.maximum.accumulate(up[1:-1])
+    order = np.argsort(across, kind="stable")
+    return float(np.trapezoid(up[order], across[order]))
+
+
+def interpolate(pixels: np.ndarray, known: np.ndarray, around: bool = False) -> np.ndarray:
+    """(H, W, C) with what is not `known` (H, W) bool interpolated, linearly in triangles of what is; corners are known.
+
+    Of a strip whose ends meet, its ends are laid on either side first.
+    """
+    from scipy.interpolate import LinearNDInterpolator
+
+    width = known.shape[1]
+    beside = width // 8 if around else 0
+    columns = np.arange(-beside, width + beside) % width
+    wide = known[:, columns].copy()
+    corners = np.zeros_like(wide)
+    corners[np.ix_([0, -1], [0, -1])] = True
+    wide |= corners
+    within = cv2.erode(wide.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0  # no triangle of theirs has a gap in it
+    points = wide & ~within | corners
+    gaps = ~known
+    found = pixels.copy()
+    if gaps.any():
+        down, across = np.nonzero(gaps)
+        values = LinearNDInterpolator(np.argwhere(points), pixels[:, columns][points])
+        found[gaps] = values(np.stack([down, across + beside], 1))
+    return found
+
+
+def bytes_of(picture: np.ndarray) -> int:
+    """How many a picture (H, W, 3) uint8 takes as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "png")
+    return buffer.tell()
+
+
 def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, more_is_better: bool) -> Finding:
     """One method's figure beside the best control's; the verdict is of differences on the same images.
 
@@ -223,7 +329,7 @@ def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, m
     controls = {name: np.array(maps[name]) for name in (f"{title}{UNTRAINED}", *CONTROLS) if name in maps}
     beside = compare_with(own, controls, seed, more_is_better)
     measured = share_of(own) if what == INCREASE else mean_of(own, seed)
-    return Finding(PART, what, title, *measured, beside.name, beside.value, verdict=beside.verdict)
+    return Finding(PART, what, title, *measured, beside.name, beside.value, beside.p, beside.verdict)
 
 
 def conclude(measured: Measured) -> list[str]:

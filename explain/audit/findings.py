@@ -5,7 +5,7 @@ Each part of the audit is a module with `measure(sample: Sample, asked: Asked) -
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,10 @@ ENOUGH = 8  # values for an interval: of fewer a bootstrap knows nothing
 BOOTSTRAPS = 1000
 INTERVAL = (0.025, 0.975)
 UNKNOWN = float("nan")
+LEVEL = 0.05  # of chance, over all verdicts of an audit together
+FLIPS = 9999  # of signs, for a p
 BETTER, TOO_FEW = "better than every control", "too few images to tell"  # verdicts
+BY_LUCK = "better than every control, but perhaps by luck, among so many verdicts"
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Asked:
     seed: int
     table: Path | None = None  # columns of an own table: image, mint, weight, ...
     against: tuple[Path, ...] = ()  # other runs on the same images
+    shuffled: int = 12  # epochs at most in which a network learns shuffled clusters; 0: none does
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Sample:
     subject: Subject
     scores: Scores  # of all images of the run
     rows: np.ndarray  # (n,) of the run, ascending; each has a cluster
+    folder: Path | None = None  # of the audit, for what a part needs to go on after a stop
 
 
 @dataclass(frozen=True)
@@ -169,6 +174,28 @@ def share_of(successes: Sequence[float] | np.ndarray) -> tuple[float, float, flo
     return share, float(max(0, middle - half)), float(min(1, middle + half)), count
 
 
+def p_of_sign(differences: np.ndarray, seed: int) -> float:
+    """How often a mean at least so large comes of differences whose signs are chance (one-sided)."""
+    known = differences[np.isfinite(differences)]
+    if len(known) < ENOUGH:
+        return UNKNOWN
+    signs = np.random.default_rng(seed).choice([-1.0, 1.0], (FLIPS, len(known)))
+    return float((1 + ((signs * known).mean(1) >= known.mean() - 1e-12).sum()) / (1 + FLIPS))
+
+
+def holm(p: Sequence[float], tests: int | None = None) -> list[float]:
+    """p-values corrected for as many tests (default: their number), by Holm's step-down method.
+
+    Of more tests than values, those left out count as not better than the ones given.
+    """
+    tests = len(p) if tests is None else tests
+    corrected = np.empty(len(p))
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p, np.float64)[order] * (tests - np.arange(len(p)))
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps)) if len(p) else steps
+    return [float(value) for value in corrected]
+
+
 @dataclass(frozen=True)
 class Beside:
     """What a figure is held against: the control that decides, and what it says."""
@@ -177,6 +204,7 @@ class Beside:
     value: float
     verdict: str
     better: bool | None  # than every control; None: cannot be told
+    p: float = UNKNOWN  # of the control that is hardest to tell from it: how often chance alone is as far above it
 
 
 def compare_with(
@@ -186,8 +214,8 @@ def compare_with(
 
     It is better than a control if the 95 % interval of the mean difference, over images on which both are known, lies
     above 0 (below, where lower is better). To be better than every control is one test (an intersection of tests, each
-    at its own level); the control that is named is the strongest of those it is worse than, else of those it is not
-    better than, else of all.
+    at its own level, its p the largest of theirs); the control that is named is the strongest of those it is worse
+    than, else of those it is not better than, else of all.
     """
     sign = 1 if higher_is_better else -1
     means = {name: float(np.nanmean(one)) for name, one in controls.items() if np.isfinite(one).any()}
@@ -201,4 +229,41 @@ def compare_with(
     level = [name for name, (_, low, _, _) in sides.items() if low <= 0]
     named = max(worse or level or means, key=lambda name: sign * means[name])
     verdict = f"worse than {named}" if worse else f"no better than {named}" if level else BETTER
-    return Beside(named, means[named], verdict, not level)
+    p = max(p_of_sign(sign * (values - controls[name]), seed) for name in means)
+    return Beside(named, means[named], verdict, not level, p)
+
+
+@dataclass(frozen=True)
+class Luck:
+    """How many verdicts "better than every control" chance alone would give, and how many there are."""
+
+    tests: int
+    by_chance: float  # at most so many come out better where no method is
+    better: int  # by themselves
+    sure: int  # corrected for all
+
+
+def correct_for_number(findings: Sequence[Finding]) -> tuple[list[Finding], Luck]:
+    """The same with every p corrected for the number of them (Holm), and BETTER only where that leaves it.
+
+    Args:
+        findings: whose p, where there is one, is of `compare_with`.
+    """
+    tested = [i for i, one in enumerate(findings) if np.isfinite(one.p)]
+    corrected = list(findings)
+    for i, p in zip(tested, holm([findings[i].p for i in tested]), strict=True):
+        lucky = findings[i].verdict == BETTER and p > LEVEL
+        corrected[i] = replace(findings[i], p=p, verdict=BY_LUCK if lucky else findings[i].verdict)
+    better, sure = (sum(one.verdict == BETTER for one in of) for of in (findings, corrected))
+    return corrected, Luck(len(tested), len(tested) * INTERVAL[0], better, sure)
+
+
+def say_luck(luck: Luck) -> str:
+    """In a sentence; "" where nothing was held against controls."""
+    if not luck.tests:
+        return ""
+    return (
+        f"Of {luck.tests} times that a method was held against every control it came out better {luck.better} times; "
+        f"chance alone gives at most {luck.by_chance:.1f}. Corrected for their number (Holm, {LEVEL:.0%} for all "
+        f"together) {luck.sure} are left, and only those are called {BETTER}."
+    )

@@ -149,7 +149,7 @@ def list_findings(found: Shares, methods: Sequence[str], seed: int) -> list[Find
                     controls = {one: found.density(one, part) for one in (*CONTROLS, name + UNTRAINED, name + ANOTHERS)}
                     beside = compare_with(values, controls, seed)
             listed.append(
-                Finding(PART, title, name, *mean_of(values, seed), beside.name, beside.value, verdict=beside.verdict)
+                Finding(PART, title, name, *mean_of(values, seed), beside.name, beside.value, beside.p, beside.verdict)
             )
             if part == COIN or part in TOLD or not coins:
                 for what, words in ((1, "maximum lies on the"), (2, "rank accuracy on the")):

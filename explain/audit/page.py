@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure as Picture
 
-from explain.audit.findings import Asked, Figure, Finding, Measured, Sample
+from explain.audit.findings import Asked, Figure, Finding, Luck, Measured, Sample, say_luck
 from explain.audit.parts import Part
 from explain.gallery.pages import PAGES
 from machine.files import write_atomic
@@ -21,7 +21,12 @@ MOST_LETTERS = 60  # of a name in it
 
 
 def write_page(
-    sample: Sample, asked: Asked, measured: dict[Part, Measured], concluded: dict[str, list[str]], folder: Path
+    sample: Sample,
+    asked: Asked,
+    measured: dict[Part, Measured],
+    concluded: dict[str, list[str]],
+    luck: Luck,
+    folder: Path,
 ) -> None:
     """The page and its pictures, PNG each; `concluded`: title of a part -> sentences."""
     subject = sample.subject
@@ -57,6 +62,7 @@ def write_page(
         seed=asked.seed,
         methods=methods,
         device=subject.run.meta.stamp.device,
+        luck=say_luck(luck),
         sections=sections,
     )
     write_atomic(folder / "index.html", html.encode("utf-8", "replace"), durable=False)

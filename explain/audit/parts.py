@@ -14,6 +14,7 @@ class Part:
     about: str  # how to read its figures
     drawn: tuple[str, ...] = ()  # measures that are drawn beside their controls, if they were measured
     leaves: tuple[str, str] | None = None  # a file that its module's `write_beside` writes, and what that is
+    compares: bool = False  # methods with controls: how many come out better by luck is told, and corrected
 
     @property
     def module(self) -> Any:
@@ -43,14 +44,15 @@ PARTS = (
             "heat on the symbols over its share of the coin",
             "heat on the deciding symbol over its share of the coin",
         ),
+        compares=True,
     ),
     Part(
         "faithfulness",
         "Does the network need what the maps show?",
         "Pixels are taken away (deletion: lower is better) or brought back (insertion: higher is better) in the "
         "order of the heat; the area is under the curve of the cluster's probability. Pairs of the same image "
-        "decide whether a method surpasses every control. Of nine measures one may do so by luck: the number "
-        "counts, not the single one.",
+        "decide whether a method surpasses every control.",
+        compares=True,
     ),
     Part(
         "randomisation",
@@ -59,6 +61,15 @@ PARTS = (
         "map that stays as it was shows the photograph and not what was learnt (Adebayo et al. 2018). Rank "
         "correlation with the maps of the trained network: 1 is the same, 0 unrelated. Maps of two images of "
         "different clusters tell how alike maps are anyway.",
+    ),
+    Part(
+        "shuffling",
+        "Would a network that learnt nonsense show the same?",
+        "A network of the same kind learns by heart clusters that were dealt out anew among a hundred images, so that "
+        "there is nothing in the pictures to learn; another one, its twin in everything else, learns the true ones. "
+        "Maps of the network that is audited, beside those of the two: where the first are as alike as the second, a "
+        "map shows the photograph and not the reason (Adebayo et al. 2018).",
+        ("rank correlation, absolute maps of a network taught other clusters",),
     ),
     Part(
         "stability",
@@ -74,6 +85,7 @@ PARTS = (
         "explaining its own clusters, their maps of the same image. A reason that changes with the seed of the "
         "training is one of many that would do.",
         ("maps of another training (rank correlation)",),
+        compares=True,
     ),
     Part(
         "claims",

@@ -4,7 +4,7 @@ The gallery shows one figure of it for each method; the audit gives random weigh
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 import cv2
@@ -26,18 +26,16 @@ from machine.reading import Between, Damaged, read_json, typed
 from machine.seeds import derive_seed
 
 SAMPLE = 32  # images
+DRAWS = 5  # of random weights: those that the training started from, and others
 PART = "randomisation"
 RANK, STRUCTURE = "rank correlation", "SSIM"
 HEAD, ALL = "random weights in the head alone", "random weights everywhere"
 DOWN_TO = "random weights from the head down to {}"
+SPREAD = "standard deviation between draws"
 OF_ANOTHER = "maps of two images"  # of two clusters: what likeness is held against
 LEAST = 0.1  # of a likeness above that, from which a map is said not to ask the weights
 LAST = "head"
 WINDOW, SIGMA, STEADY = (11, 11), 1.5, (0.01, 0.03)  # of SSIM, as in Wang et al. 2004
-NO_TRAINING = (
-    "Sanity: maps of a network trained on shuffled clusters, since it would have to learn them by heart first: longer "
-    "than an audit may take."
-)
 
 
 def random_weights_correlation(explanation: Explanation) -> dict[str, float]:
@@ -104,8 +102,9 @@ def _spearman(a: torch.Tensor, b: torch.Tensor) -> float:
 def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
     """Likeness of each method's maps to those of the network with random weights from the head down to each layer.
 
-    Cascading randomisation (Adebayo et al. 2018, section 3), with the weights that the training started from. Held
-    against how alike the maps of two different images are anyway.
+    Cascading randomisation (Adebayo et al. 2018, section 3), with the weights that the training started from and
+    others drawn anew; a figure is the mean over these draws. Held against how alike the maps of two different images
+    are anyway.
     """
     subject = sample.subject
     methods = [one for one in asked.methods if one.name != PHOTOGRAPH]
@@ -113,15 +112,8 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
     rows = np.sort(rng.permutation(sample.rows)[:SAMPLE])
     if not len(rows) or not methods:
         return Measured([], missing=["Sanity: there is no image in a cluster, or no method, to measure."])
-    learnt = _maps_of(subject, subject.model, rows, methods)
-    depths = ["trained"]
-    like: dict[tuple[str, str], list[np.ndarray]] = {}  # title, likeness -> of each depth (B,)
-    for name, model in progress(cascade(subject.model, subject.untrained), "randomising layers", unit="layers"):
-        depths.append(name)
-        changed = _maps_of(subject, model, rows, methods)
-        for one in methods:
-            for what, values in likenesses(one, learnt[one.key], changed[one.key]).items():
-                like.setdefault((one.title, what), []).append(values)
+    learnt = maps_of(subject, subject.model, rows, own_targets(subject, rows), methods)
+    like, depths = likeness_by_depth(subject, rows, methods, learnt)
     found: list[Finding] = []
     partner = partners_of(subject.clusters.assignment[rows], rng)
     for one in methods:
@@ -129,23 +121,70 @@ def measure(sample: findings.Sample, asked: findings.Asked) -> Measured:
         for what, floor in other.items():
             of = like[one.title, what]
             floor = floor if len(rows) > 1 else np.full(1, np.nan)
-            for depth, (name, values) in enumerate(zip(depths[1:], of, strict=True)):
-                where = ALL if depth == len(of) - 1 else HEAD if name == LAST else DOWN_TO.format(name)
+            for depth, name in enumerate(depths[1:]):
+                where = ALL if depth == len(depths) - 2 else HEAD if name == LAST else DOWN_TO.format(name)
                 if where in (HEAD, ALL) or what == f"{RANK}, absolute maps":
-                    found.append(_held(f"{what}, {where}", one.title, values, floor, asked.seed))
+                    measure = f"{what}, {where}"
+                    found.append(_held(measure, one.title, _mean_of_draws(of[:, depth]), floor, asked.seed))
+                    found.append(_spread(measure, one.title, of[:, depth]))
     across = "layers with random weights, counted from the head down"
     figures = {}
     for file, kind in (("sanity-rank", RANK), ("sanity-ssim", STRUCTURE)):
         lines = {
             f"{title}{what.removeprefix(kind)}": (
                 list(map(float, range(len(depths)))),
-                [1.0, *(mean_of(values, asked.seed)[0] for values in of)],
+                [1.0, *(mean_of(_mean_of_draws(values), asked.seed)[0] for values in of.swapaxes(0, 1))],
             )
             for (title, what), of in like.items()
             if what.startswith(kind)
         }
         figures[file] = Figure("How much of a map is there without what was learnt", across, kind, lines)
-    return Measured(found, figures, [NO_TRAINING])
+    return Measured(found, figures)
+
+
+def likeness_by_depth(
+    subject: Subject, rows: np.ndarray, methods: Sequence[Asked], learnt: Mapping[str, np.ndarray]
+) -> tuple[dict[tuple[str, str], np.ndarray], list[str]]:
+    """Likeness to maps of the trained network, by how many layers of it have random weights, DRAWS times drawn.
+
+    Args:
+        subject: whose network.
+        rows: (B,) images.
+        methods: whose maps.
+        learnt: key of each method -> (B, C, H, W) its maps of the trained network.
+
+    Returns:
+        (title of the method, likeness) -> (DRAWS, layers, B); "trained" and the name of each layer, head first.
+    """
+    drawn: dict[tuple[str, str], list[list[np.ndarray]]] = {}
+    targets = own_targets(subject, rows)
+    depths: list[str] = []
+    for draw in progress(range(DRAWS), "randomising layers", unit="draws"):
+        first, depths = depths, ["trained"]
+        for name, model in cascade(subject.model, subject.with_random_weights(draw)):
+            if draw and name not in first:
+                continue  # training left this layer as it was, which other weights do not
+            depths.append(name)
+            changed = maps_of(subject, model, rows, targets, methods)
+            for one in methods:
+                for what, values in likenesses(one, learnt[one.key], changed[one.key]).items():
+                    of = drawn.setdefault((one.title, what), [[] for _ in range(DRAWS)])
+                    of[draw].append(values)
+    return {key: np.array(of) for key, of in drawn.items()}, depths
+
+
+def _mean_of_draws(values: np.ndarray) -> np.ndarray:
+    """(DRAWS, B) -> (B,) mean over the draws in which both maps say something; NaN where none does."""
+    known = np.isfinite(values)
+    return np.where(known, values, 0).sum(0) / np.where(known.any(0), known.sum(0), np.nan)
+
+
+def _spread(measure: str, title: str, values: np.ndarray) -> Finding:
+    """How far the figure of one draw of random weights is from that of another: standard deviation over the draws."""
+    means = [one[np.isfinite(one)].mean() if np.isfinite(one).any() else np.nan for one in values]
+    known = [one for one in means if np.isfinite(one)]
+    value = float(np.std(known, ddof=1)) if len(known) > 1 else np.nan
+    return Finding(PART, f"{measure}: {SPREAD}", title, value, n=len(known))
 
 
 def cascade(trained: nn.Module, untrained: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -182,13 +221,15 @@ def _is_convolution(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d)
 
 
-def _maps_of(subject: Subject, model: nn.Module, rows: np.ndarray, methods: Sequence[Asked]) -> dict[str, np.ndarray]:
-    """Key of each method -> (B, C, H, W) float32 maps for the own cluster's logit."""
+def maps_of(
+    subject: Subject, model: nn.Module, rows: np.ndarray, targets: Tensor, methods: Sequence[Asked]
+) -> dict[str, np.ndarray]:
+    """Key of each method -> (B, C, H, W) float32 maps of images `rows` (B,) for a network's logits `targets` (B,)."""
     size = BATCH_OF_MANY_PASSES if any(one.method.passes == "many" for one in methods) else BATCH
     parts = []
     for begin in range(0, len(rows), size):
-        some = rows[begin : begin + size]
-        maps = attribute(model, subject.images(some), own_targets(subject, some), methods)
+        some = slice(begin, begin + size)
+        maps = attribute(model, subject.images(rows[some]), targets[some], methods)
         parts.append({key: values.detach().float().cpu().numpy() for key, values in maps.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 

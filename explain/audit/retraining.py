@@ -85,7 +85,7 @@ def measure(sample: Sample, asked: Asked) -> Measured:
         beside = compare_with(values, controls, asked.seed)
         found.append(
             Finding(
-                PART, MAPS, one.title, *mean_of(values, asked.seed), beside.name, beside.value, verdict=beside.verdict
+                PART, MAPS, one.title, *mean_of(values, asked.seed), beside.name, beside.value, beside.p, beside.verdict
             )
         )
         for name, control in controls.items():
