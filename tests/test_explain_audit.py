@@ -9,9 +9,9 @@ from conftest import call_main
 
 from console import UserError
 from datasets.painted import TYPES, paint
-from deepcluster import cluster
+from deepcluster import by_heart, cluster
 from explain.__main__ import main
-from explain.audit import command, findings, localisation
+from explain.audit import command, findings, localisation, randomisation
 from explain.audit.controls import partners_of
 from explain.audit.findings import (
     BETTER,
@@ -54,6 +54,8 @@ def audited(trained):
     """What the audit of a small run wrote, beside its gallery."""
     results = trained.parent / "results"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(by_heart, "SHOWN", 32)
+        patch.setattr(randomisation, "DRAWS", 2)
         for words in (
             ["--run", trained, "--per-cluster", "2"],
             ["audit", "--run", trained, "--images", "12", "--shuffled", "1"],
@@ -82,6 +84,7 @@ def test_every_part_is_measured_and_told(audited):
     page = (audited / "1" / "audit" / "index.html").read_text()
     for part in PARTS:
         assert part.title in page
+    assert "times that a method was held against every control" in page
     said = json.loads((audited / "1" / "audit" / "said.json").read_text())
     assert list(said["parts"]) == [part.title for part in PARTS]
     assert "Guided Backprop" in said["methods"]
@@ -102,6 +105,7 @@ def test_measured_once(trained, audited, monkeypatch, capsys):
     code, said, _ = audit(monkeypatch, capsys, "--run", trained, "--results", audited)
     assert code == 0
     assert "Where the heat is:" in said
+    assert "chance alone gives at most" in said
     assert (audited / "1" / "audit" / "audit.csv").read_bytes() == before
 
 

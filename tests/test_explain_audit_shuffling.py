@@ -1,6 +1,7 @@
 """Label randomisation: what is learnt by heart, whose maps follow it, and what happens after a stop."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from deepcluster.trained import run_config
 from deepcluster.views import Frames
 from explain.attribution import parse_all
 from explain.audit import shuffling
-from explain.audit.findings import Asked, Sample
+from explain.audit.findings import DECIDES, TAUGHT_OTHERS, Asked, Sample, what_is_said
 from explain.audit.shuffling import KNOWN, SHUFFLED, TRUE, draw_rows, judge, measure
 from explain.subject import Subject, find_pictures
 
@@ -116,7 +117,8 @@ def test_only_maps_that_ask_for_the_clusters_change(sample, monkeypatch, asks, v
     shuffled, own = subject.labels
     assert sorted(shuffled) == sorted(own)
     assert (shuffled != own).any()
-    (row,) = [one for one in found.findings if one.verdict and one.measure.startswith("rank correlation, absolute")]
+    (row,) = [one for one in found.findings if one.verdict and one.measure == TAUGHT_OTHERS.format(DECIDES)]
+    assert what_is_said(found.findings, {}).methods["Saliency"][0].endswith(row.verdict)
     assert row.verdict.startswith(verdict), row
     assert row.control_value == pytest.approx(1, abs=0.01)  # its twin's
 
@@ -150,6 +152,12 @@ def test_images_are_of_clusters_that_have_enough(sample):
     assert len({*rows.tolist()}) == len(rows) <= 40
     _, sizes = np.unique(subject.clusters.assignment[rows], return_counts=True)
     assert sizes.max() <= 10
+    clusters = SimpleNamespace(assignment=np.array([0] * 30 + [1] * 4 + [2] + [-1] * 5))
+    small = SimpleNamespace(clusters=clusters, pictures=SimpleNamespace(present=np.arange(40)))
+    chosen = clusters.assignment[draw_rows(small, np.random.default_rng(0))]
+    assert np.bincount(chosen).tolist() == [10, 4]  # of a single image there is nothing to learn
+    small.pictures.present = np.array([0, 34])
+    assert not len(draw_rows(small, np.random.default_rng(0)))
 
 
 def test_it_can_be_left_out_and_one_cluster_has_nothing_to_shuffle(sample, monkeypatch):

@@ -19,6 +19,8 @@ from machine.files import harmless, write_csv
 from machine.reading import Damaged, read_json, typed
 
 SHARED = "share of the cluster's images"  # the measure of what ties a single cluster together
+TAUGHT_OTHERS = "{} of a network taught other clusters"  # a measure, by likeness
+DECIDES = "rank correlation, absolute maps"  # the likeness that the gallery repeats
 FOLDER, TABLE, SAID = "audit", "audit.csv", "said.json"  # in an epoch's results
 ENOUGH = 8  # values for an interval: of fewer a bootstrap knows nothing
 BOOTSTRAPS = 1000
@@ -106,7 +108,9 @@ def what_is_said(findings: Sequence[Finding], concluded: dict[str, list[str]]) -
         kind, _, number = one.of.rpartition(" ")
         if one.measure == SHARED and kind and number.isdecimal() and one.verdict:  # an own column may be "find 7"
             groups.setdefault(number, []).append(one.verdict)
-        elif one.part in ("localisation", "faithfulness") and one.verdict:
+        elif one.verdict and (
+            one.part in ("localisation", "faithfulness") or one.measure == TAUGHT_OTHERS.format(DECIDES)
+        ):
             methods.setdefault(one.of, []).append(f"{one.measure}: {one.verdict}")
     return Said(concluded, groups, methods)
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from explain.audit.findings import DECIDES, TAUGHT_OTHERS
+
 
 @dataclass(frozen=True)
 class Part:
@@ -69,7 +71,7 @@ PARTS = (
         "there is nothing in the pictures to learn; another one, its twin in everything else, learns the true ones. "
         "Maps of the network that is audited, beside those of the two: where the first are as alike as the second, a "
         "map shows the photograph and not the reason (Adebayo et al. 2018).",
-        ("rank correlation, absolute maps of a network taught other clusters",),
+        (TAUGHT_OTHERS.format(DECIDES),),
     ),
     Part(
         "stability",

@@ -13,7 +13,18 @@ from torch import as_tensor
 
 from explain.attribution.registry import PHOTOGRAPH
 from explain.audit.controls import partners_of
-from explain.audit.findings import ENOUGH, Asked, Finding, Measured, Sample, join_words, mean_of, share_of
+from explain.audit.findings import (
+    DECIDES,
+    ENOUGH,
+    TAUGHT_OTHERS,
+    Asked,
+    Finding,
+    Measured,
+    Sample,
+    join_words,
+    mean_of,
+    share_of,
+)
 from explain.audit.randomisation import LEAST, OF_ANOTHER, likenesses, maps_of
 from explain.subject import MergedLogits, Subject
 from machine.seeds import derive_seed
@@ -23,7 +34,6 @@ LEARNT, EACH = 100, 10  # images to learn, so many of a cluster
 BY_HEART = 0.95  # share of the shuffled clusters from which they count as learnt
 KNOWN = "share of the images whose cluster it learnt"
 OWN, SHUFFLED, TRUE = "the audited network", "shuffled clusters", "the true clusters"
-MAPS = "{} of a network taught other clusters"
 TAUGHT_TRUE, OF_TWO = "{}: taught " + TRUE, "{}: " + OF_ANOTHER
 ASKS, IN_PART = "asks what was learnt", "asks in part what was learnt"  # verdicts
 HARDLY, UNDECIDED = "hardly asks what was learnt", "undecided"
@@ -41,21 +51,22 @@ def measure(sample: Sample, asked: Asked) -> Measured:
     rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
     rows = draw_rows(subject, rng)
     own = subject.clusters.column_of(subject.clusters.assignment[rows])
-    if len(np.unique(own)) < 2 or len(rows) < 2 * len(np.unique(own)):
+    if len(np.unique(own)) < 2:
         return Measured([], missing=[NOT_TWO])
     shuffled = rng.permutation(own)
     with TemporaryDirectory() as spare:  # where nothing is to be kept
-        first = teach(subject, rows, shuffled, asked, sample.folder or Path(spare))
+        folder = sample.folder or Path(spare)
+        first = teach(subject, rows, shuffled, asked, folder)
         if first is None:
             return Measured([], missing=[OTHER_IMAGES])
-        twin = teach(subject, rows, own, asked, sample.folder or Path(spare), len(first[1]))
+        twin = teach(subject, rows, own, asked, folder, len(first[1]))
         assert twin is not None
         told = {OWN: (subject.model, own), SHUFFLED: (first[0], shuffled), TRUE: (twin[0], own)}
         maps = {
             what: maps_of(subject, model, rows, as_tensor(targets, device=subject.device), methods)
             for what, (model, targets) in told.items()
         }
-        for path in (sample.folder or Path(spare)).glob(".by-heart-*.pt"):
+        for path in folder.glob(".by-heart-*.pt"):
             path.unlink()
     chance = float(np.bincount(own).max() / len(own))
     found = []
@@ -71,7 +82,7 @@ def measure(sample: Sample, asked: Asked) -> Measured:
             values, ceiling = like[SHUFFLED][what], like[TRUE][what]
             verdict = judge(values, ceiling, floor, first[1][-1], asked.seed)
             control = mean_of(ceiling, asked.seed)
-            title = MAPS.format(what)
+            title = TAUGHT_OTHERS.format(what)
             beside = f"taught {TRUE}", control[0]
             found.append(Finding(PART, title, one.title, *mean_of(values, asked.seed), *beside, verdict=verdict))
             found.append(Finding(PART, title, TAUGHT_TRUE.format(one.title), *control))
@@ -80,13 +91,16 @@ def measure(sample: Sample, asked: Asked) -> Measured:
 
 
 def draw_rows(subject: Subject, rng: np.random.Generator) -> np.ndarray:
-    """(n,) images to learn: EACH of clusters that have so many, chosen by chance, then of the largest of the others."""
+    """(n,) images to learn: EACH of clusters that have so many, chosen by chance, then of the largest of the others.
+
+    None of a cluster that has a single one.
+    """
     there = rng.permutation(subject.pictures.present)
     clusters = subject.clusters.assignment[there]
     numbers, sizes = np.unique(clusters[clusters >= 0], return_counts=True)
     order = np.lexsort((rng.random(len(numbers)), -np.minimum(sizes, EACH)))
-    chosen = np.concatenate([there[clusters == number][:EACH] for number in numbers[order]])
-    return np.sort(chosen[:LEARNT])
+    chosen = [there[clusters == number][:EACH] for number in numbers[order][sizes[order] > 1]]
+    return np.sort(np.concatenate([*chosen, there[:0]])[:LEARNT])
 
 
 def teach(
@@ -125,7 +139,7 @@ def conclude(measured: Measured) -> list[str]:
     if not known:
         return []
     said = [f"A network learnt {known[SHUFFLED]:.0%} of {SHUFFLED} by heart, its twin {known[TRUE]:.0%} of {TRUE}."]
-    rows = [one for one in measured.findings if one.verdict and one.measure.startswith("rank correlation, absolute")]
+    rows = [one for one in measured.findings if one.verdict and one.measure == TAUGHT_OTHERS.format(DECIDES)]
     kinds = {
         ASKS: "ask what was learnt",
         IN_PART: "ask it in part",
