@@ -82,8 +82,9 @@ def learn_by_heart(
 def resume(config: Config, device: torch.device, k: int, kept: Path) -> State:
     """The network where it was left; before its first epoch if nothing, or nothing sound, was kept."""
     try:
+        saved = load_tensors(kept)
         state = start(config, device)
-        restore(state, load_tensors(kept))
+        restore(state, saved)
     except (Damaged, KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, FileNotFoundError):
         state = start(config, device)
         state.model.fresh_head(k, torch.Generator().manual_seed(config.seed))
