@@ -31,6 +31,7 @@ from deepcluster.launch import train_command  # noqa: F401
 
 KILLED = 99
 TIMES = ("seconds", "begun", "created", "date", "when")  # what a value is called that is another each time
+MEASURED = "milliseconds"  # in what is said of one
 SHEET = """
 [all]
 data = "{data}"
@@ -180,11 +181,16 @@ def _timeless(path: Path) -> Any:
     if path.suffix == ".pt":
         return _without_times(torch.load(io.BytesIO(path.read_bytes()), weights_only=True))
     content = path.read_bytes()
+    if path.suffix == ".html":
+        return re.sub(rb"\(\d+\.\d s\)|milliseconds.*?</table>", b"", content, flags=re.DOTALL)
     return re.sub(rb"/(Creation|Mod)Date ?\(.*?\)", b"", content) if path.suffix == ".pdf" else content
 
 
 def _without_times(value: Any) -> Any:
+    """None in the place of a row or an object that is about a time."""
     if isinstance(value, dict):
+        if any(isinstance(one, str) and MEASURED in one for one in value.values()):
+            return None
         return {key: _without_times(one) for key, one in value.items() if not str(key).startswith(TIMES)}
     if isinstance(value, list | tuple):
         return [_without_times(one) for one in value]
