@@ -1,7 +1,8 @@
 """What each stage takes at any number of images, and by arithmetic at many: memory, seconds, bytes, files, open files.
 
-Each stage is the command that a user gives, in a process of its own that is watched through /proc (Linux). The ratio is
-seconds per image at the largest number, against the smallest: 1 is linear, below it a start that is shared by more.
+Each stage is the command that a user gives, in a process of its own that is watched through /proc (Linux). CPU is
+the time of one core, which other jobs on the machine do not change as they do the clock's. The ratio is CPU seconds
+per image at the largest number, against the smallest: 1 is linear, below it a start that is shared by more.
 """
 
 import argparse
@@ -11,19 +12,26 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 import runs
 from benchmarks.setting import CHECKOUT, Ratio, conditions
 from console import UserError
 from console.options import add_machine, positive
+from datasets.mnist import SPLITS, load_mnist
+from datasets.view import PHOTOGRAPH
 from deepcluster.launch import PACKAGES
 from machine.device import use_device
 
+FIRST = "check (coins: paints first)"
 EVERY = 0.05  # seconds between two looks
 MANY = 70_000
+SETS = ("coins", "digits")
 LAST_WORDS = 15  # lines of a stage that failed which are shown
 
 
@@ -34,6 +42,7 @@ class Taken:
     stage: str
     images: int
     seconds: float
+    worked: float  # seconds of one core, of the process and of those that it started and waited for
     peak: float  # MiB, VmHWM of the process itself: with pixels that are mapped from disk
     own: float  # MiB, the most RssAnon of the process and those that it starts, together
     opened: int  # files open at once in the process, at most
@@ -89,7 +98,10 @@ def family(pid: int) -> list[int]:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--images", type=positive, nargs="+", default=[300, 1500], metavar="N", help="how many painted coins (300 1500)"
+        "--images", type=positive, nargs="+", default=[300, 1500], metavar="N", help="how many (300 1500)"
+    )
+    parser.add_argument(
+        "--of", choices=SETS, default="coins", help="painted coins, or MNIST's digits as files in one folder (coins)"
     )
     parser.add_argument("--size", type=positive, default=64, metavar="PX", help="--size of the training (64)")
     parser.add_argument("--per-cluster", type=positive, default=4, metavar="N", help="explained of each cluster (4)")
@@ -105,33 +117,54 @@ def run(options: argparse.Namespace) -> None:
     taken: list[Taken] = []
     for images in sorted(set(options.images)):
         with tempfile.TemporaryDirectory() as scratch:
-            taken += measure(images, Path(scratch), options)
-        print("\n".join(table([one for one in taken if one.images == images])), flush=True)
+            for one in measure(images, Path(scratch), options):
+                print("\n".join(table([one])[0 if one.stage == FIRST else 2 :]), flush=True)
+                taken.append(one)
     counts = sorted(set(options.images))
     if len(counts) > 1:
         print(f"\nby arithmetic (the line through {counts[0]} and {counts[-1]} images):")
         print("\n".join(table([at_many(taken, stage, options.many) for stage in stages_of(taken)])))
         first, last = ([one for one in taken if one.images == count] for count in (counts[0], counts[-1]))
         for small, large in zip(first, last, strict=True):
-            value = (large.seconds / large.images) / (small.seconds / small.images)
-            print(Ratio(f"{counts[0]} images", value, f"{small.stage}, seconds an image"))
+            value = (large.worked / large.images) / (small.worked / small.images)
+            print(Ratio(f"{counts[0]} images", value, f"{small.stage}, CPU seconds an image"))
 
 
-def measure(images: int, scratch: Path, options: argparse.Namespace) -> list[Taken]:
-    """All stages on so many painted coins, in a new cache."""
+def measure(images: int, scratch: Path, options: argparse.Namespace) -> Iterator[Taken]:
+    """All stages on so many images, in a new cache."""
     data, exp, results = f"painted:{images}", scratch / "exp", scratch / "results"
-    device = ["--device", options.device]
-    train = ["deepcluster", "train", data, "--exp", exp, "--size", options.size, "--epochs", 2, *device]
-    explain = ["explain", "draw", "--run", exp, "--results", results, "--per-cluster", options.per_cluster, *device]
+    view, net, device = [], [], ["--device", options.device]
+    if options.of == "digits":
+        data, view, net = str(scratch / "digits"), ["--view", PHOTOGRAPH], ["--arch", "alexnet_fine"]
+        write_digits(Path(data), images)
+    train = ["deepcluster", "train", data, "--exp", exp, "--size", options.size, "--epochs", 2, *view, *net, *device]
+    every = ["explain", "draw", "--run", exp, "--results", results, *device]
+    explain = [*every, "--per-cluster", options.per_cluster]
     stages: list[tuple[str, Sequence[object]]] = [
-        ("check (paints first)", ["datasets", "check", data, "--sheet", scratch / "sheet.jpg"]),
-        ("prepare", ["datasets", "prepare", data, "--size", options.size]),
+        (FIRST, ["datasets", "check", data, "--sheet", scratch / "sheet.jpg"]),
+        ("prepare", ["datasets", "prepare", data, "--size", options.size, *view]),
         ("train, 2 epochs", train),
         (f"explain, {options.per_cluster} a cluster", explain),
         ("gallery alone, again", explain),
         ("map: t-SNE", [*explain, "--map", "tsne"]),
+        ("explain, all", every),
     ]
-    return [watch(stage, images, words, scratch) for stage, words in stages]
+    for stage, words in stages:
+        yield watch(stage, images, words, scratch)
+
+
+def write_digits(folder: Path, count: int) -> None:
+    """The first `count` of MNIST's 70,000 digits as PNG files in one folder.
+
+    Raises:
+        UserError: if there are not so many, or MNIST is not found.
+    """
+    digits = np.concatenate([load_mnist(split)[0] for split in SPLITS])
+    if count > len(digits):
+        raise UserError(f"--images {count}: MNIST has {len(digits)} digits")
+    folder.mkdir()
+    for number, digit in enumerate(digits[:count]):
+        Image.fromarray(digit).save(folder / f"{number:05d}.png")
 
 
 def watch(stage: str, images: int, words: Sequence[object], scratch: Path) -> Taken:
@@ -152,11 +185,12 @@ def watch(stage: str, images: int, words: Sequence[object], scratch: Path) -> Ta
         looking = threading.Thread(target=watched.until_done)
         looking.start()
         try:
-            code = child.wait()
+            _, status, used = os.wait4(child.pid, 0)
+            code = child.returncode = os.waitstatus_to_exitcode(status)
         finally:
             watched.done = True
             looking.join()
-            if child.poll() is None:
+            if child.returncode is None:
                 child.kill()
         seconds = time.perf_counter() - begin
         if code:
@@ -165,8 +199,9 @@ def watch(stage: str, images: int, words: Sequence[object], scratch: Path) -> Ta
             raise UserError(f"scale: {stage} with {images} images ended with {code}: {' / '.join(lines)}")
     after = on_disk(scratch)
     return Taken(
-        stage, images, seconds, watched.peak, watched.own, watched.opened, after[0] - before[0], after[1] - before[1]
-    )
+        stage, images, seconds, used.ru_utime + used.ru_stime, watched.peak, watched.own, watched.opened,
+        after[0] - before[0], after[1] - before[1],
+    )  # fmt: skip
 
 
 def on_disk(folder: Path) -> tuple[int, int]:
@@ -189,19 +224,29 @@ def at_many(taken: Sequence[Taken], stage: str, images: int) -> Taken:
         return max(low, high, low + (high - low) / (large.images - small.images) * (images - small.images))
 
     return Taken(
-        stage, images, line("seconds"), line("peak"), line("own"), round(line("opened")), round(line("size")),
-        round(line("files")),
+        stage, images, line("seconds"), line("worked"), line("peak"), line("own"), round(line("opened")),
+        round(line("size")), round(line("files")),
     )  # fmt: skip
 
 
 def table(taken: Sequence[Taken]) -> list[str]:
     """Lines of Markdown."""
-    heads = ("images", "seconds", "ms an image", "peak MiB", "own MiB", "open files", "MB on disk", "files")
+    heads = (
+        "images",
+        "seconds",
+        "CPU s",
+        "CPU ms an image",
+        "peak MiB",
+        "own MiB",
+        "open files",
+        "MB on disk",
+        "files",
+    )
     lines = ["| stage | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for one in taken:
         cells = [
-            f"{one.images:,}", f"{one.seconds:,.1f}", f"{1000 * one.seconds / one.images:,.1f}", f"{one.peak:,.0f}",
-            f"{one.own:,.0f}", str(one.opened), f"{one.size / 1e6:,.1f}", f"{one.files:,}",
+            f"{one.images:,}", f"{one.seconds:,.1f}", f"{one.worked:,.1f}", f"{1000 * one.worked / one.images:,.1f}",
+            f"{one.peak:,.0f}", f"{one.own:,.0f}", str(one.opened), f"{one.size / 1e6:,.1f}", f"{one.files:,}",
         ]  # fmt: skip
         lines.append(f"| {one.stage} | " + " | ".join(cells) + " |")
     return lines

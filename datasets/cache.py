@@ -1,7 +1,7 @@
 """Decoded pixels on local disk: decoded once, in parallel, then memory-mapped by every run and epoch.
 
-A cache entry is a folder of shards, each the pixels of up to 1,024 images end to end. Shards are renamed into
-place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
+A cache entry is a folder of shards, each the pixels of 1,024 images or of a 256th of all, end to end. Shards are
+renamed into place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
 """
 
 import hashlib
@@ -24,7 +24,8 @@ from datasets.decoding import MOST_BYTES, BadImage
 from machine.files import cache_root, waiting_for, write_atomic
 from machine.reading import Damaged, open_regular, read_json, typed
 
-SHARD = 1024
+SHARD = 1024  # images in a file, at least
+MOST_SHARDS = 256  # files of an entry, which are open as long as it is used
 Result = TypeVar("Result")
 
 VERSION = 2  # raise when decoding.py gives other pixels for the same file
@@ -169,12 +170,17 @@ def decode_all(
     return pixels, kept, skipped
 
 
+def shard_size(images: int) -> int:
+    """How many of so many images are in a file."""
+    return max(SHARD, -(-images // MOST_SHARDS))
+
+
 def _whole(home: Path, images: int) -> list[Shard] | None:
     """What the shards of an entry of so many images hold, or None if it is not there or damaged."""
     found: list[Shard] = []
     seen: list[int] = []
     try:
-        for number in range(-(-images // SHARD)):
+        for number in range(-(-images // shard_size(images))):
             path = home / f"{number:05d}.json"
             part: Shard = typed(Shard, read_json(path, ""), path, "")
             rows = np.array(part.images or np.zeros((0, 3), np.int64))
@@ -193,7 +199,8 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
     partial = home.with_name(home.name + ".partial")
     partial.mkdir(parents=True, exist_ok=True)
     done = next(n for n in count() if not (partial / f"{n:05d}.json").exists())
-    starts = range(done * SHARD, len(names), SHARD)
+    size = shard_size(len(names))
+    starts = range(done * size, len(names), size)
 
     def load_or_reason(index: int) -> np.ndarray | str:
         try:
@@ -202,13 +209,13 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
             return str(bad)
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        todo = range(done * SHARD, len(names))
+        todo = range(done * size, len(names))
         results = progress(_bounded_map(pool, load_or_reason, todo), what, total=len(todo))
         for start in starts:
             images, skipped = [], []
-            scratch = partial / f"{start // SHARD:05d}.tmp"
+            scratch = partial / f"{start // size:05d}.tmp"
             with scratch.open("wb") as file:
-                for index in range(start, min(start + SHARD, len(names))):
+                for index in range(start, min(start + size, len(names))):
                     result = next(results)
                     if isinstance(result, str):
                         skipped.append((index, result))
@@ -217,9 +224,9 @@ def _build(home: Path, names: Sequence[str], load: Callable[[int], np.ndarray], 
                         images.append((index, *result.shape[:2]))
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(scratch, partial / f"{start // SHARD:05d}.bin")
+            os.replace(scratch, partial / f"{start // size:05d}.bin")
             vouching = json.dumps({"images": images, "skipped": skipped}).encode()
-            write_atomic(partial / f"{start // SHARD:05d}.json", vouching)  # written last: it vouches for the .bin
+            write_atomic(partial / f"{start // size:05d}.json", vouching)  # written last: it vouches for the .bin
     os.rename(partial, home)
 
 

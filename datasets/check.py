@@ -34,6 +34,7 @@ USUAL = 4.0  # ... unless that is usual: times the median share
 ODD = 2.0  # times smaller or larger than the median: an odd size
 NEAR = 0.95  # correlation of local contrast from which two pictures are nearly the same
 SMALL, LOCAL = 32, 2.0  # side of the pictures that are compared so, and sigma of what is taken away as ground
+FEW = 5  # pictures before it that one is said to be nearly the same as, at most
 BLOCK = 2048  # pictures compared at a time
 INSIDE = 0.85  # of the radius: the coin without its edge
 OUTLINE = (0, 200, 0)
@@ -102,10 +103,11 @@ def examine(dataset: Dataset, coins: Sequence[Sequence[Coin]] = (), pairs: bool 
             small[i] = _local_contrast(grey)
         same[_thumbprint(grey)].append(dataset.ids[i])
     groups = [group for group in same.values() if len(group) > 1]
+    group_of = {name: number for number, group in enumerate(groups) for name in group}
     near = [
         (dataset.ids[a], dataset.ids[b], value)
         for a, b, value in (_alike(small) if pairs else [])
-        if not any({dataset.ids[a], dataset.ids[b]} <= set(group) for group in groups)
+        if group_of.get(dataset.ids[a], -1) != group_of.get(dataset.ids[b], -2)
     ]
     burnt = clipped > max(BURNT, USUAL * float(np.median(clipped)))
 
@@ -166,18 +168,27 @@ def _local_contrast(grey: np.ndarray) -> np.ndarray:
 
 
 def _alike(vectors: np.ndarray) -> list[tuple[int, int, float]]:
-    """Pairs of rows that correlate by NEAR or more, the most alike first; block by block, so memory stays small."""
+    """Pairs of rows that correlate by NEAR or more, the most alike first; of each row the FEW most alike before it.
+
+    Block by block, so that memory stays small however many there are, and be all of them alike.
+    """
     found = []
     starts = range(0, len(vectors), BLOCK)
     for begin in progress(starts, "comparing", unit="blocks") if len(starts) > 1 else starts:
-        for other in range(begin, len(vectors), BLOCK):
-            alike = vectors[begin : begin + BLOCK] @ vectors[other : other + BLOCK].T
-            rows, columns = np.nonzero(alike >= NEAR)
-            found += [
-                (begin + a, other + b, float(alike[a, b]))
-                for a, b in zip(rows.tolist(), columns.tolist(), strict=True)
-                if begin + a < other + b
-            ]
+        later = vectors[begin : begin + BLOCK]
+        best, which = np.full((2, len(later), FEW), -1.0)
+        for other in range(0, begin + 1, BLOCK):
+            alike = later @ vectors[other : other + BLOCK].T
+            if other == begin:
+                alike[np.triu_indices(len(alike))] = -1
+            rows = np.flatnonzero(alike.max(1) >= NEAR)
+            values = np.concatenate([best[rows], alike[rows]], 1)
+            columns = np.concatenate([which[rows], np.tile(np.arange(alike.shape[1]) + other, (len(rows), 1))], 1)
+            order = np.argsort(-values, 1, kind="stable")[:, :FEW]
+            best[rows], which[rows] = np.take_along_axis(values, order, 1), np.take_along_axis(columns, order, 1)
+        rows, ranks = np.nonzero(best >= NEAR)
+        places = zip(rows.tolist(), ranks.tolist(), strict=True)
+        found += [(int(which[a, i]), begin + a, float(best[a, i])) for a, i in places]
     return sorted(found, key=lambda pair: -pair[2])
 
 

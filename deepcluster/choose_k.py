@@ -14,7 +14,7 @@ from deepcluster.config import Config
 from deepcluster.descriptors import facts_of
 from deepcluster.epoch import train_epoch
 from deepcluster.features import embed_together
-from deepcluster.train import cluster, reduce, start
+from deepcluster.train import cluster, reduce_together, start
 from deepcluster.views import Frames
 from machine.processes import decided
 from machine.seeds import derive_seed
@@ -39,11 +39,12 @@ def choose_k(
     state, frames, facts = start(pilot, device, initial), Frames(dataset.pixels, device), facts_of(dataset, config)
     embedding = embed_together(state.model, frames, pilot, "pilot embedding")
     for epoch in range(1, PILOT_EPOCHS + 1):
-        x = reduce(embedding.features, pilot, facts)
+        x = reduce_together(embedding, pilot, facts)
         found = decided(partial(cluster, x, pilot, epoch, device))
         train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, pilot)
         embedding = embed_together(state.model, frames, pilot, f"pilot embedding {epoch}")
-    return decided(lambda: recommend(reduce(embedding.features, pilot, facts), config.seed, device))
+    x = reduce_together(embedding, pilot, facts)
+    return decided(lambda: recommend(x, config.seed, device))
 
 
 def recommend(x: np.ndarray, seed: int, device: torch.device | None = None) -> tuple[int, list[dict[str, float]]]:

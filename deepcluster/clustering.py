@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 KMEANS_ITERATIONS = 20
+SPLIT = 1 / 1024  # how far the halves of a cluster are moved apart that is split to fill an empty one
 POWER_ITERATIONS = 200
 PLACED = 2**24  # distances in memory at a time while points are placed
 MICRO_CLUSTERS_ABOVE = 20_000  # images; Ward's linkage needs a distance for every pair
@@ -62,12 +63,84 @@ def kmeans(x: np.ndarray, k: int, seed: int, device: torch.device | None = None,
         min_points_per_centroid=1,
         max_points_per_centroid=len(x),
     )
-    if device is not None and device.type == "cuda" and getattr(faiss, "get_num_gpus", lambda: 0)() > 0:
-        # this one GPU: of Kmeans' own gpu=1 and gpu=True both mean all that are there
-        resources = faiss.StandardGpuResources()
-        model.index = faiss.index_cpu_to_gpu(resources, device.index or 0, model.index)
+    # this one GPU: of Kmeans' own gpu=1 and gpu=True both mean all that are there
+    model.index = _where_the_run_is(model.index, device)
     model.train(x)
     return model.index.search(x, 1)[1][:, 0].astype(np.int64)
+
+
+def kmeans_together(x: np.ndarray, total: int, k: int, seed: int, device: torch.device | None = None) -> Clustering:
+    """k-means of points that several processes hold: sums and sizes of clusters are what is sent, never points.
+
+    Lloyd's iterations as faiss's: from the points that it begins with at this seed, as many, and empty clusters filled
+    alike. So the centres are those of `kmeans` on all points, but for rounding.
+
+    Args:
+        x: (n, d) float32, this process's share of the points, in order.
+        total: points of all processes, more than k.
+        k: clusters.
+        seed: of the beginning.
+        device: as for `kmeans`.
+
+    Returns:
+        The clustering of all points, in every process.
+    """
+    import torch
+
+    from machine.processes import gathered, share, summed
+
+    faiss = _faiss()
+    index = _where_the_run_is(faiss.IndexFlatL2(x.shape[1]), device)
+    order = np.empty(total, np.int32)
+    faiss.rand_perm(faiss.swig_ptr(order), total, seed + 1)
+    begin = order[:k] - share(total).start
+    here = (begin >= 0) & (begin < len(x))
+    means = np.zeros((k, x.shape[1]), np.float32)
+    means[here] = x[begin[here]]
+    means = summed(torch.from_numpy(means)).numpy()
+
+    def placed() -> np.ndarray:
+        index.reset()
+        index.add(means)
+        return index.search(x, 1)[1][:, 0].astype(np.int64)
+
+    def means_of(assignment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        sums = np.zeros((k, x.shape[1] + 1))
+        np.add.at(sums[:, :-1], assignment, x)
+        sums[:, -1] = np.bincount(assignment, minlength=k)
+        sums = summed(torch.from_numpy(sums)).numpy()
+        sizes = sums[:, -1].astype(np.int64)
+        return (sums[:, :-1] / np.maximum(sizes, 1)[:, None]).astype(np.float32), sizes
+
+    for _ in range(KMEANS_ITERATIONS):
+        means, sizes = means_of(placed())
+        _fill_empty(faiss, means, sizes)
+    assignment = placed()
+    means, _ = means_of(assignment)
+    distance = np.linalg.norm(x.astype(np.float64) - means[assignment], axis=1)
+    assignment, distance = (gathered(torch.from_numpy(values), total).numpy() for values in (assignment, distance))
+    return Clustering(assignment, k, distance, float((distance**2).sum()))
+
+
+def _fill_empty(faiss: Any, means: np.ndarray, sizes: np.ndarray) -> None:
+    """Give each empty cluster half of another, in place: the larger, the likelier, drawn as faiss draws it."""
+    chance, spare = faiss.RandomGenerator(1234), sizes.sum() - len(sizes)
+    apart = np.where(np.arange(means.shape[1]) % 2, 1 - SPLIT, 1 + SPLIT).astype(np.float32)
+    for empty in np.flatnonzero(sizes == 0).tolist():
+        other = 0
+        while chance.rand_float() >= (sizes[other] - 1) / spare:
+            other = (other + 1) % len(sizes)
+        means[empty], means[other] = means[other] * apart, means[other] * (2 - apart)
+        sizes[empty] = sizes[other] // 2
+        sizes[other] -= sizes[empty]
+
+
+def _where_the_run_is(index: Any, device: torch.device | None) -> Any:
+    """The index, on the GPU if the run is and faiss can."""
+    faiss = _faiss()
+    if device is None or device.type != "cuda" or getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
+        return index
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, index)
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,14 @@ from datasets import Dataset, Pixels
 from datasets.places import Place, find_places
 from datasets.view import relief, unroll
 from deepcluster.config import Config
-from deepcluster.features import pca_whiten
+from deepcluster.features import pca_whiten, pca_whiten_together
 from deepcluster.lift import nearest
+from machine.processes import share
 
 CENTRE, RING, GROUND = 0.6, (0.75, 0.95), 1.1  # in radii: the inlay of a bimetallic coin ends at .7
 ENOUGH = 20  # pixels that a colour is the mean of, at least
 STEPS, ANGLES, FREQUENCIES = 48, 256, 39  # of the unrolled coin; of the transform along the angle, from 1
+SPECTRUM = 3 * STEPS * FREQUENCIES  # numbers of a coin
 DESIGN_PCA, DESIGN_POWER = 64, -0.25  # of the spectra: half whitened
 FACTS = {"size": (0,), "colour": (1, 2, 3, 4)}  # name -> which of the five numbers
 SAMPLE = 5000  # images that the agreement of facts is measured on, at most
@@ -92,6 +94,14 @@ def design_features(images: Pixels, key: str) -> np.ndarray:
     return pca_whiten(spectra, DESIGN_PCA, DESIGN_POWER)
 
 
+@lru_cache(maxsize=1)
+def design_features_together(images: Pixels, key: str) -> np.ndarray:
+    """As `design_features`, the rows of this process's share alone, which is all that it unrolls."""
+    own = share(len(images))
+    spectra = unrolled_spectra(images.take(np.arange(len(images))[own]), find_places(images, key)[own])
+    return pca_whiten_together(torch.from_numpy(spectra), DESIGN_PCA, DESIGN_POWER)
+
+
 def facts_of_design(images: Pixels, key: str, families: np.ndarray) -> dict[str, float]:
     """How well coins of like design agree in each fact: of FACTS, the correlation with the coin nearest in design.
 
@@ -123,7 +133,13 @@ def facts_of_design(images: Pixels, key: str, families: np.ndarray) -> dict[str,
 
 def unrolled_spectra(images: Pixels, places: list[Place]) -> np.ndarray:
     """`unrolled_spectrum` of each image, flat: (N, 48 * 3 * 39) float32."""
-    return np.stack(_each(lambda i: unrolled_spectrum(images[i], places[i]).ravel(), len(images), "unrolling coins"))
+    found = np.empty((len(images), SPECTRUM), np.float32)
+
+    def fill(i: int) -> None:
+        found[i] = unrolled_spectrum(images[i], places[i]).ravel()
+
+    _each(fill, len(images), "unrolling coins")
+    return found
 
 
 def unrolled_spectrum(pixels: np.ndarray, place: Place) -> np.ndarray:

@@ -149,12 +149,32 @@ def learning_rate_factor(time_in_epochs: float, config: Config) -> float:
 
 
 def start_head_at_centroids(model: ClusterNet, features: Tensor, assignment: np.ndarray) -> None:
-    """Point each non-empty cluster's weights at its mean standardised embedding."""
+    """Point each non-empty cluster's weights at its mean standardised embedding.
+
+    Args:
+        model: whose head.
+        features: (N, D), or of each process the rows of its share.
+        assignment: (N,).
+    """
+    spread = len(features) < len(assignment)
     with torch.no_grad():
-        x = (features - features.mean(0)) / features.std(0).clamp_min(1e-6)
+        x = (
+            _standardised_together(features, len(assignment))
+            if spread
+            else ((features - features.mean(0)) / features.std(0).clamp_min(1e-6))
+        )
+        own = assignment[share(len(assignment))] if spread else assignment
         for number in np.unique(assignment):
-            mean = x[torch.as_tensor(assignment == number, device=x.device)].mean(0)
+            members = x[torch.as_tensor(own == number, device=x.device)]
+            mean = summed(members.sum(0)) / int((assignment == number).sum()) if spread else members.mean(0)
             model.head.weight[number] = HEAD_NORM * mean / mean.norm().clamp_min(1e-6)
+
+
+def _standardised_together(own: Tensor, total: int) -> Tensor:
+    """Of `total` features the rows of this process's share, each number to mean 0 and deviation 1 over all."""
+    mean = summed(own.double().sum(0)) / total
+    deviation = (summed(((own - mean) ** 2).sum(0)) / (total - 1)).sqrt()
+    return ((own - mean) / deviation.clamp_min(1e-6)).float()
 
 
 def calibrate(model: ClusterNet, embedding: Embedding, assignment: np.ndarray) -> Embedding:

@@ -1,5 +1,9 @@
-"""Images -> what is clustered: one pass of the network over all of them, then PCA with partial whitening."""
+"""Images -> what is clustered: one pass of the network over all of them, then PCA with partial whitening.
 
+Of many images and several processes no process holds all rows: each reduces its share, by sums over all of them.
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +16,24 @@ from deepcluster.config import Config
 from deepcluster.models import ClusterNet, fuse_batch_norm
 from deepcluster.views import Frames, fixed_view
 from machine.device import full_precision
-from machine.processes import gathered, share, world_size
+from machine.processes import gathered, share, summed, told, world_size
 
 EMBED_BATCH = 128
+LARGE = 2**28  # numbers, 47,000 unrolled spectra or 520,000 features of 512: of more, PCA never copies all rows
+CHUNK = 4096  # rows at a time then
 
 
 @dataclass(frozen=True)
 class Embedding:
     """One pass over all N images with one network."""
 
-    features: Tensor  # (N, D) float32, what is clustered
+    features: Tensor  # (N, D) float32, what is clustered; where they are spread, the rows of this process's share
     logits: Tensor  # (N, k) float32, the head's
+
+    @property
+    def spread(self) -> bool:
+        """Whether each process holds the features of its share alone."""
+        return len(self.features) < len(self.logits)
 
     @property
     def best_two(self) -> tuple[np.ndarray, np.ndarray]:
@@ -54,12 +65,21 @@ def embed(model: ClusterNet, frames: Frames, config: Config, what: str, rows: sl
 
 
 def embed_together(model: ClusterNet, frames: Frames, config: Config, what: str) -> Embedding:
-    """As `embed`, each process its share of the images; every process then has all of them."""
+    """As `embed`, each process its share of the images.
+
+    Every process then has all logits, and all features too, unless they are many.
+    """
     total = len(frames.shape)
     if total < world_size():
         raise UserError(f"{world_size()} processes for {total} images: start fewer (torchrun --nproc-per-node)")
     own = embed(model, frames, config, what, share(total))
-    return Embedding(gathered(own.features, total), gathered(own.logits, total))
+    many = is_many(total, own.features.shape[1])
+    return Embedding(own.features if many else gathered(own.features, total), gathered(own.logits, total))
+
+
+def is_many(total: int, columns: int) -> bool:
+    """Whether so many rows stay spread over the processes."""
+    return world_size() > 1 and total * columns > LARGE
 
 
 def pca_whiten(features: Tensor, dimension: int, power: float) -> np.ndarray:
@@ -76,8 +96,10 @@ def pca_whiten(features: Tensor, dimension: int, power: float) -> np.ndarray:
     Returns:
         (N, d) float32, C-contiguous, rows of length 1 (a row of zeros stays).
     """
-    x = features.double()
-    x = x - x.mean(0)
+    if features.numel() > LARGE:
+        return _whiten_by_sums(features, dimension, power, lambda sums: sums)
+    x = features.to(torch.float64, copy=True)
+    x -= x.mean(0)
     n, d = x.shape
     keep = min(dimension, n - 1, d)
     gram = n < d
@@ -85,10 +107,44 @@ def pca_whiten(features: Tensor, dimension: int, power: float) -> np.ndarray:
     values, vectors = _largest_eigenpairs(matrix / (n - 1), keep)
     if gram:
         vectors = torch.nn.functional.normalize(x.T @ vectors, dim=0)
+    return _project(x, values, vectors, power).numpy()
+
+
+def pca_whiten_together(own: Tensor, dimension: int, power: float) -> np.ndarray:
+    """As `pca_whiten`, of rows (n, D) that are this process's share: a mean and a covariance are what is sent.
+
+    Returns:
+        (n, d) float32: this process's rows of what one process would find, but for rounding.
+    """
+    return _whiten_by_sums(own, dimension, power, summed)
+
+
+def _whiten_by_sums(own: Tensor, dimension: int, power: float, add: Callable[[Tensor], Tensor]) -> np.ndarray:
+    """PCA of which no more than CHUNK rows are in float64 at a time; `add` adds up over all who hold rows."""
+    chunks = own.split(CHUNK)
+    sums = torch.zeros(own.shape[1] + 1, dtype=torch.float64, device=own.device)
+    for chunk in chunks:
+        sums[:-1] += chunk.double().sum(0)
+    sums[-1] = len(own)
+    sums = add(sums)
+    n, mean = int(sums[-1]), sums[:-1] / sums[-1]
+    matrix = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=own.device)
+    for chunk in chunks:
+        x = chunk.double() - mean
+        matrix.addmm_(x.T, x)
+    keep = min(dimension, n - 1, len(mean))
+    values, vectors = _largest_eigenpairs(add(matrix) / (n - 1), keep)
+    if add is summed:  # the same directions everywhere, where variances are equal
+        values, vectors = told(values.contiguous()), told(vectors.contiguous())
+    return torch.cat([_project(chunk.double() - mean, values, vectors, power) for chunk in chunks]).numpy()
+
+
+def _project(x: Tensor, values: Tensor, vectors: Tensor, power: float) -> Tensor:
+    """Centred rows (n, D) float64 -> (n, d) float32 of length 1, on the CPU."""
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     projected = x @ (vectors * torch.sign(largest)) * (values + 1e-12) ** power
     projected[:, values <= 1e-10 * values[0]] = 0  # a direction without variance holds rounding alone
-    return torch.nn.functional.normalize(projected, dim=1).float().cpu().contiguous().numpy()
+    return torch.nn.functional.normalize(projected, dim=1).float().cpu().contiguous()
 
 
 def _largest_eigenpairs(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:

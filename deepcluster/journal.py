@@ -73,8 +73,8 @@ class Journal:
 
     def ended(self, state: State) -> None:
         """The training is over; a process that was killed behind its last save still owed the figures."""
-        newest = self.run.path / "figures" / "curves.png"
-        if self.writes and not is_younger(newest, self.run.path / "latest.pt"):
+        drawn = [self.run.path / "figures" / name for name in ("curves.png", "flow.png")]
+        if self.writes and not all(is_younger(path, self.run.path / "latest.pt") for path in drawn):
             self.run.write_log(state.log)
             figures.draw(self.run, state.log)
             draw_flow(self.run)

@@ -5,7 +5,6 @@ By one process or by several, which share the embedding and each batch; what is 
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,16 @@ from tqdm import tqdm
 
 from console import UserError, bar_settings
 from datasets import Dataset
-from deepcluster.clustering import Clustering, partition
+from deepcluster.clustering import Clustering, kmeans_together, partition
 from deepcluster.config import Config
-from deepcluster.descriptors import design_features, facts_of, set_beside
+from deepcluster.descriptors import SPECTRUM, design_features, design_features_together, facts_of, set_beside
 from deepcluster.epoch import State, calibrate, train_epoch
 from deepcluster.expert import Expert, cluster_with
-from deepcluster.features import Embedding, embed_together, pca_whiten
+from deepcluster.features import Embedding, embed_together, is_many, pca_whiten, pca_whiten_together
 from deepcluster.journal import Clock, Journal, restore
 from deepcluster.models import untrained
 from deepcluster.views import Frames
-from machine.processes import decided, is_first
+from machine.processes import decided, gathered, share
 from machine.seeds import derive_seed
 
 
@@ -49,7 +48,7 @@ def train(
         expert: whose clusters it starts from, and keeps to.
     """
     run, frames = journal.run, Frames(dataset.pixels, device)
-    facts = facts_of(dataset, config) if is_first() else None
+    facts = decided(lambda: facts_of(dataset, config))
     state = start(config, device, initial)
     resumed = decided(run.latest)
     if resumed is not None:
@@ -66,8 +65,7 @@ def train(
         journal.begun(state)
         for epoch in range(state.epoch + 1, config.epochs + 1):
             clock = Clock(device)
-            now = partial(cluster_epoch, embedding, dataset, facts, config, epoch, device, expert, previous)
-            found = decided(now)
+            found = cluster_epoch(embedding, dataset, facts, config, epoch, device, expert, previous)
             journal.clustered(epoch, found)
             clock.lap("cluster")
             loss = train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
@@ -113,13 +111,39 @@ def cluster_epoch(
 ) -> Clustering:
     """The epoch's clustering: in the first epochs of the unrolled spectrum, then of what the network sees.
 
-    With an expert it keeps to the edits and begins with the `previous` assignment (N,).
+    With an expert it keeps to the edits and begins with the `previous` assignment (N,). The first process finds it for
+    all; but of many images each reduces its share, and where it is k-means clusters it, too.
     """
-    if epoch <= config.spectrum_epochs:
-        x = set_beside(design_features(dataset.decoded, dataset.pixels_key), facts)
+    spectrum = epoch <= config.spectrum_epochs
+
+    def found_from(x: np.ndarray) -> Clustering:
+        return cluster(x, config, epoch, device) if expert is None else cluster_with(expert, x, previous)
+
+    def found_by_one() -> Clustering:
+        if spectrum:
+            return found_from(set_beside(design_features(dataset.decoded, dataset.pixels_key), facts))
+        return found_from(reduce(embedding.features, config, facts))
+
+    if not (is_many(len(dataset), SPECTRUM) if spectrum else embedding.spread):
+        return decided(found_by_one)
+    if spectrum:
+        own = design_features_together(dataset.decoded, dataset.pixels_key)
     else:
-        x = reduce(embedding.features, config, facts)
-    return cluster(x, config, epoch, device) if expert is None else cluster_with(expert, x, previous)
+        own = pca_whiten_together(embedding.features, config.pca, config.whiten_power)
+    own = set_beside(own, None if facts is None else facts[share(len(dataset))])
+    if expert is None and config.clustering_of(epoch) == "kmeans":
+        return kmeans_together(own, len(dataset), config.k, _seed_of(config, epoch), device)
+    whole = gathered(torch.from_numpy(own), len(dataset)).numpy()
+    return decided(lambda: found_from(whole))
+
+
+def reduce_together(embedding: Embedding, config: Config, facts: np.ndarray | None = None) -> np.ndarray:
+    """As `reduce`, all rows in every process, also where their features are spread over the processes."""
+    if not embedding.spread:
+        return reduce(embedding.features, config, facts)
+    own = pca_whiten_together(embedding.features, config.pca, config.whiten_power)
+    whole = gathered(torch.from_numpy(own), len(embedding.logits)).numpy()
+    return set_beside(whole, facts)
 
 
 def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) -> np.ndarray:
@@ -129,7 +153,11 @@ def reduce(features: Tensor, config: Config, facts: np.ndarray | None = None) ->
 
 def cluster(x: np.ndarray, config: Config, epoch: int, device: torch.device) -> Clustering:
     """The epoch's clustering of what `reduce` gave, (N, D)."""
-    return partition(x, config.clustering_of(epoch), config.k, derive_seed(config.seed, epoch, "clustering"), device)
+    return partition(x, config.clustering_of(epoch), config.k, _seed_of(config, epoch), device)
+
+
+def _seed_of(config: Config, epoch: int) -> int:
+    return derive_seed(config.seed, epoch, "clustering")
 
 
 def in_short(row: dict[str, Any]) -> str:

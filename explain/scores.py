@@ -14,7 +14,8 @@ from machine.reading import Damaged, Shape, read_npz
 COMPONENTS_BEFORE_TSNE = 50
 PERPLEXITY = 30
 ALIKE = 6  # most similar images of each
-COMPARED = 1024  # images that are held against all others at a time
+COMPARED = 1024  # images that are held against all others at a time, fewer where there are many
+DISTANCES = 2**26  # at a time
 
 
 @dataclass(frozen=True)
@@ -102,12 +103,13 @@ def most_similar(x: np.ndarray, count: int) -> np.ndarray:
     square = (points**2).sum(1)
     found = np.full((len(x), count), -1, np.int64)
     kept = min(count, len(x) - 1)
-    for begin in range(0, len(x), COMPARED):
-        part = points[begin : begin + COMPARED]
+    together = max(1, min(COMPARED, DISTANCES // max(1, len(x))))
+    for begin in range(0, len(x), together):
+        part = points[begin : begin + together]
         distance = square - 2 * part @ points.T  # and the part's own squares, which order nothing
         at = torch.arange(len(part))
         distance[at, begin + at] = torch.inf
-        found[begin : begin + COMPARED, :kept] = distance.topk(kept, largest=False).indices.numpy()
+        found[begin : begin + together, :kept] = distance.topk(kept, largest=False).indices.numpy()
     return found
 
 

@@ -5,9 +5,11 @@ processes of a group trust each other: what one decides reaches the others throu
 """
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -18,6 +20,7 @@ from console import UserError
 from console.group import hush, started
 
 LONGEST_WAIT = timedelta(days=2)  # for the first process, which clusters alone; of one that is gone torchrun tells
+SILENCE = 120  # seconds after which a machine that does not even acknowledge is lost
 LOST = ("gloo", "NCCL", "Store", "Connection")  # in what torch says of a lost process
 
 Found = TypeVar("Found")
@@ -39,6 +42,7 @@ def joined() -> Iterator[None]:
     hush()
     try:
         _join(number, count)
+        notice_silence()
         with _left():
             yield
     except RuntimeError as error:
@@ -59,6 +63,27 @@ def _join(number: int, count: int) -> None:
     attempt = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}-of-{count}", store)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=LONGEST_WAIT, store=attempt, rank=number, world_size=count)
+
+
+def notice_silence() -> None:
+    """Have the system ask whether the others' machines are still there: of one without power nobody would tell.
+
+    A process that waits for another's answer sends nothing, and so would wait for LONGEST_WAIT; gloo does not ask.
+    Where there is no /proc it waits so long.
+    """
+    options = {"TCP_KEEPIDLE": SILENCE // 2, "TCP_KEEPINTVL": SILENCE // 12, "TCP_KEEPCNT": 6}
+    options["TCP_USER_TIMEOUT"] = 1000 * SILENCE
+    for link in Path("/proc/self/fd").glob("*"):
+        try:
+            if not os.readlink(link).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(link.name))) as one:
+                if one.family in (socket.AF_INET, socket.AF_INET6) and one.type == socket.SOCK_STREAM:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    for option, value in options.items():
+                        one.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        except OSError:  # closed by now
+            continue
 
 
 @contextmanager
@@ -150,6 +175,13 @@ def gathered(rows: Tensor, total: int) -> Tensor:
     for one in range(world_size()):
         dist.broadcast(whole[share(total, one)], one)
     return whole
+
+
+def told(values: Tensor) -> Tensor:
+    """The first process's values, in every process, in place."""
+    if world_size() > 1:
+        dist.broadcast(values, 0)
+    return values
 
 
 def stacked(values: Tensor) -> Tensor:

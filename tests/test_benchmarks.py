@@ -1,6 +1,8 @@
 """The benchmarks, small: that they run, name their reference and say what they were measured with."""
 
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from importlib import import_module
 
@@ -8,10 +10,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import photograph, refused, run_module
+from PIL import Image
 
 from benchmarks.__main__ import COMMANDS
 from benchmarks.agreement import OURS, TITLES, Trained, markdown, ratios, read_table
-from benchmarks.scale import Taken, at_many, family, on_disk, table, watch
+from benchmarks.machines import ADDRESSES, NAMES, PORT, in_namespace, two_machines
+from benchmarks.scale import Taken, at_many, family, on_disk, table, watch, write_digits
 from benchmarks.setting import Ratio
 from benchmarks.training import Seconds, Task, cold_cache, fastest, paper_config, reference_batches, reference_features
 from console import UserError
@@ -167,11 +171,14 @@ def test_a_stage_is_watched_with_what_it_starts(tmp_path):
         "kept = bytearray(b'x' * (80 << 20))\n"
         "opened = [open(__file__) for _ in range(30)]\n"
         "open('left.bin', 'wb').write(b'y' * 1000)\n"
+        "begin = time.process_time()\n"
+        "while time.process_time() < begin + 0.2: pass\n"
         "if len(sys.argv) == 1: subprocess.run([sys.executable, __file__, 'child'])\n"
         "time.sleep(1)\n"
     )
     taken = watch("eating", 10, ["hungry"], work)
     assert 80 < taken.peak < 400
+    assert taken.worked > 0.4  # it and its child
     assert taken.own > 160  # it and its child
     assert taken.opened >= 30
     assert (taken.size, taken.files) == (1000, 1)
@@ -181,9 +188,41 @@ def test_a_stage_is_watched_with_what_it_starts(tmp_path):
     assert on_disk(work)[1] == 2
 
 
+def test_digits_are_files_of_one_folder(tmp_path, monkeypatch):
+    digits = np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28)
+    splits = {"train": digits[:3], "test": digits[3:]}
+    monkeypatch.setattr("benchmarks.scale.load_mnist", lambda split: (splits[split], None))
+    write_digits(tmp_path / "digits", 4)
+    found = sorted((tmp_path / "digits").iterdir())
+    assert [path.name for path in found] == ["00000.png", "00001.png", "00002.png", "00003.png"]
+    np.testing.assert_array_equal([np.asarray(Image.open(path)) for path in found], digits)
+    with pytest.raises(UserError, match="MNIST has 4 digits"):
+        write_digits(tmp_path / "more", 5)
+
+
+def test_two_machines_are_joined_by_a_cable(monkeypatch):
+    ask = f"import socket; socket.create_connection(('{ADDRESSES[1]}', {PORT}), 3).sendall(b'heard')"
+    answer = "import socket, sys; s = socket.create_server(('', %d)); print(flush=True); print(s.accept()[0].recv(9))"
+    try:
+        with two_machines():
+            there = ["ip", "netns", "exec", NAMES[1], sys.executable, "-c", answer % PORT]
+            server = subprocess.Popen(there, stdout=subprocess.PIPE, text=True)
+            assert server.stdout.readline() == "\n"
+            in_namespace(NAMES[0], sys.executable, "-c", ask)
+            assert server.communicate(timeout=20)[0] == "b'heard'\n"
+    except UserError as refusal:
+        pytest.skip(f"about network namespaces, which need Linux, iproute2 and root: {refusal}")
+    names = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True).stdout
+    assert NAMES[0] not in names
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(UserError, match="needs the command ip"), two_machines():
+        pass
+
+
 def test_the_line_through_two_numbers_is_drawn_to_many():
-    small = Taken("train", 100, 10.0, 500, 400, 20, 1000, 30)
-    large = Taken("train", 300, 20.0, 500, 390, 20, 3000, 30)
+    small = Taken("train", 100, 20.0, 10.0, 500, 400, 20, 1000, 30)
+    large = Taken("train", 300, 35.0, 20.0, 500, 390, 20, 3000, 30)
     many = at_many([large, small], "train", 1100)
-    assert (many.seconds, many.peak, many.own, many.opened, many.size, many.files) == (60, 500, 400, 20, 11000, 30)
-    assert table([many])[2] == "| train | 1,100 | 60.0 | 54.5 | 500 | 400 | 20 | 0.0 | 30 |"
+    assert (many.seconds, many.worked) == (95, 60)
+    assert (many.peak, many.own, many.opened, many.size, many.files) == (500, 400, 20, 11000, 30)
+    assert table([many])[2] == "| train | 1,100 | 95.0 | 60.0 | 54.5 | 500 | 400 | 20 | 0.0 | 30 |"

@@ -36,3 +36,16 @@ def test_an_interrupted_decoding_goes_on(monkeypatch):
     assert loaded[before:] == [4, 5, 6, 7, 8, 9]  # the first shard was whole
     assert kept == list(range(10))
     assert [int(pixels[i][0, 0, 0]) for i in range(10)] == list(range(10))
+
+
+def test_many_images_open_few_files(monkeypatch, cache):
+    """Each shard stays open while it is mapped, and a process may have 1,024 files open."""
+    monkeypatch.setattr("datasets.cache.SHARD", 2)
+    monkeypatch.setattr("datasets.cache.MOST_SHARDS", 3)
+    names = [str(i) for i in range(10)]
+    pixels, kept, _ = decode_all("few", names, lambda index: np.full((2, 3, 3), index, np.uint8), "decoding", 1)
+    assert kept == list(range(10))
+    assert [int(pixels[i][1, 2, 0]) for i in range(10)] == list(range(10))
+    assert len(list(cache.glob("pixels/v*-few/*.bin"))) == 3
+    again, _, _ = decode_all("few", names, lambda _: pytest.fail("decoded again"), "decoding", 1)
+    assert len(again) == 10

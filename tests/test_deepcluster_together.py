@@ -22,10 +22,11 @@ from console.group import refuse_many, started
 from datasets.__main__ import main as datasets_main
 from deepcluster.__main__ import main
 from machine.files import read_csv
-from machine.processes import share
+from machine.processes import SILENCE, notice_silence, share
 from runs.__main__ import main as runs_main
 
 TRAIN = "--view photograph --arch alexnet --size 64 --limit 30 --k 3 --epochs 3 --batch 15 --device cpu".split()
+KEEPALIVE = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SETTING = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
@@ -39,10 +40,10 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def as_one(program: str, ends: int = 0) -> list[str]:
-    """What each of two processes said, that ran the same program as a group; both must end with this exit code."""
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    both = [
+def as_one(program: str, ends: int = 0, count: int = 2) -> list[str]:
+    """What each of `count` processes said, that ran the same program as a group; all must end with this exit code."""
+    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    group = [
         subprocess.Popen(
             [sys.executable, "-c", program],
             env=SETTING | place | {"RANK": str(i), "LOCAL_RANK": str(i)},
@@ -51,10 +52,14 @@ def as_one(program: str, ends: int = 0) -> list[str]:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for i in range(2)
+        for i in range(count)
     ]
-    said = [process.communicate(timeout=120)[0] for process in both]
-    assert [process.returncode for process in both] == [ends] * 2, said
+    try:
+        said = [process.communicate(timeout=300)[0] for process in group]
+    finally:
+        for process in group:
+            process.kill()
+    assert [process.returncode for process in group] == [ends] * count, said
     return said
 
 
@@ -123,6 +128,70 @@ def test_two_processes_train_as_one_does(coins, undisturbed, tmp_path, monkeypat
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
 
 
+THREE_HOLD_THE_ROWS = """
+import os
+import numpy as np
+import torch
+from datasets import Pixels
+from datasets.places import Place
+from deepcluster import descriptors, features
+from deepcluster.__main__ import build_parser
+from deepcluster.clustering import Clustering, kmeans, kmeans_together
+from deepcluster.epoch import start_head_at_centroids
+from deepcluster.features import is_many, pca_whiten, pca_whiten_together
+from deepcluster.launch import begin_or_continue
+from deepcluster.models import ClusterNet
+from machine.processes import joined, share
+
+def check():
+    rng = np.random.default_rng(5)
+    kinds = rng.integers(0, 9, 1100)
+    cloud = rng.normal(size=(1100, 24)).astype(np.float32)
+    own = share(1100)
+    blobs = pca_whiten(torch.from_numpy(rng.normal(size=(9, 24))[kinds] * 3 + cloud).float(), 12, -0.25)
+    for rows in (torch.from_numpy(cloud), torch.from_numpy(cloud[:, :1].repeat(24, 1) + 1e-3 * cloud)):
+        whole = pca_whiten(rows, 8, -0.25)
+        np.testing.assert_allclose(pca_whiten_together(rows[own], 8, -0.25), whole[own], atol=2e-6)
+    pictures = Pixels.of(list(rng.integers(0, 256, (13, 40, 44, 3), np.uint8)))
+    descriptors.find_places = lambda *_: [Place(22, 20, 15, 22, 20, 1, np.zeros((8, 2), np.float32)) for _ in range(13)]
+    spectra = descriptors.design_features(pictures, "key")
+    np.testing.assert_allclose(descriptors.design_features_together(pictures, "key"), spectra[share(13)], atol=2e-6)
+    copies = np.concatenate([cloud[:8].repeat(100, 0), cloud[:300]])  # of which one is taken twice: the other is empty
+    for x, k in ((blobs, 9), (cloud, 30), (blobs, 2), (copies, 20)):
+        one = Clustering.of(x, kmeans(x, k, 77), k)
+        many = kmeans_together(x[own], 1100, k, 77)
+        assert abs(many.objective - one.objective) <= 1e-5 * one.objective
+        if x is not copies:  # which are as near to one as to another
+            np.testing.assert_array_equal(many.assignment, one.assignment)
+            np.testing.assert_allclose(many.distance, one.distance, atol=1e-5)
+    torch.manual_seed(0)
+    heads = [ClusterNet("alexnet", 64, 9, False, "mlp", "photograph").double() for _ in range(2)]
+    seen = torch.from_numpy(rng.normal(size=(1100, heads[0].head.in_features)))
+    for net, rows in zip(heads, (seen, seen[own]), strict=True):
+        torch.nn.init.zeros_(net.head.weight)
+        start_head_at_centroids(net, rows, kinds)
+    torch.testing.assert_close(heads[1].head.weight, heads[0].head.weight, rtol=0, atol=1e-6)
+
+features.LARGE = 0  # all that follows is many
+with joined():
+    assert is_many(1, 1)
+    check()
+    begin_or_continue(build_parser().parse_args(["train", *os.environ["TRAIN"].split(chr(10))]))
+"""
+
+
+def test_three_processes_that_hold_a_share_of_the_rows_each_find_what_one_finds(
+    coins, undisturbed, tmp_path, monkeypatch
+):
+    """PCA, k-means (also where clusters are left empty) and the head's beginning: the same but for rounding."""
+    two, three = undisturbed[0], tmp_path / "three"
+    monkeypatch.setitem(SETTING, "TRAIN", "\n".join([str(coins), "--exp", str(three), *TRAIN, "--epochs", "1"]))
+    as_one(THREE_HOLD_THE_ROWS, count=3)
+    assert runs.open_run(three).meta.stamp.processes == 3
+    assert len(read_csv(three / "log.csv")) == 1
+    np.testing.assert_array_equal(*[runs.open_run(exp).clusters(1).assignment for exp in (two, three)])
+
+
 def test_a_killed_process_and_all_come_back_to_the_same_bytes(coins, undisturbed, tmp_path):
     exp = tmp_path / "exp"
     command = [*TORCHRUN, "--max-restarts", "1", "-m", "deepcluster", "train", str(coins), "--exp", str(exp), *TRAIN]
@@ -189,6 +258,24 @@ def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch, capsys):
         monkeypatch.setenv("RANK", wrong)
         with pytest.raises(UserError, match=f"RANK={wrong} of WORLD_SIZE=3"):
             started()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="about Linux's list of open files")
+def test_the_system_asks_whether_the_others_are_there(tmp_path):
+    """Of a machine without power nobody would tell (`python -m benchmarks machines` pulls a cable)."""
+    with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "file").open("w") as file:
+        with socket.create_connection(server.getsockname()) as one, server.accept()[0] as other:
+            before = len(list(Path("/proc/self/fd").iterdir()))
+            notice_silence()
+            assert len(list(Path("/proc/self/fd").iterdir())) == before
+            for end in (one, other):
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                asked = [end.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEEPALIVE]
+                assert asked[0] + asked[1] * asked[2] == SILENCE
+                assert asked[3] == 1000 * SILENCE
+            one.sendall(b"still open")
+            assert other.recv(20) == b"still open"
+        file.write("still open")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from conftest import ROOT, photograph, run_module
 from console import UserError
 from machine.files import read_csv
 
+EVERY_COMMAND = "train,supervised,prepare,explain,apply,audit,sheet,split,paint,export,predict"
 FEW = {"pickles": 1500, "tensors": 600, "zips": 300, "runs": 40}
 
 
@@ -72,6 +73,19 @@ def test_damaged_files_end_in_one_sentence(attacks, kind):
 
 def test_damaged_runs_and_results_end_in_one_sentence(attacks, folder):
     assert attacks("runs", folder, share=0.02)["unclean"] == []
+
+
+def test_commands_killed_at_a_rename_end_as_the_undisturbed(request, folder):
+    """One instant of some; with --fuzz all instants of all."""
+    names, kills = ("prepare,split,apply", 1) if request.config.getoption("--fuzz") is None else (EVERY_COMMAND, 0)
+    command = [sys.executable, ROOT / "tests" / "killed.py", folder, names, kills, 1]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, command)], env=environment, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    table = json.loads(done.stdout.splitlines()[-1])
+    print(table)
+    assert {name: one["unlike"] for name, one in table.items()} == {name: [] for name in names.split(",")}
+    assert all(one["kills"] >= 1 for one in table.values())
 
 
 # --- a run, its results and its photographs, after something happened to them ---
@@ -195,9 +209,10 @@ def test_what_lies_beside_the_runs_never_keeps_one_from_ending(received, content
         assert json.loads(best.read_text())["run"] == "sup"
 
 
-def test_figures_that_a_kill_left_undrawn_are_drawn(received):
+@pytest.mark.parametrize("name", ["curves.png", "flow.png"])
+def test_figures_that_a_kill_left_undrawn_are_drawn(received, name):
     home, call = received
-    figure = home / "exp" / "figures" / "curves.png"
+    figure = home / "exp" / "figures" / name
     figure.unlink()
     settings = ["--size", "64", "--k", "3", "--epochs", "2", "--save-every", "1", "--batch", "16"]
     call("deepcluster", "train", str(home / "data"), "--exp", "exp", *settings)
