@@ -56,6 +56,14 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
 
+    what.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="what you know of the coins: a column image (or the first), and others (mint, weight, find), to filter, "
+        "sort and colour by; kept in the run for later calls",
+    )
+
     why = parser.add_argument_group("what is explained")
     why.add_argument(
         "--target",

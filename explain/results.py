@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import runs
-from console import UserError, megabytes
+from console import UserError, megabytes, plain
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
@@ -19,6 +19,8 @@ from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.estimate import tell_plan
+from explain.own import FILE as OWN
+from explain.own import Values, keep_columns, kept_columns, read_table
 from explain.packing import check_zip, pack
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
@@ -67,6 +69,7 @@ def draw_command(options: argparse.Namespace) -> None:
         map=options.map,
         colours=options.colours,
     )
+    columns = tell_columns(run, options.table)
     shard = shard_of(options.shard)
     device = use_device(device_here(options.device), run.meta.stamp.threads)
     check_results(results, run)
@@ -74,6 +77,8 @@ def draw_command(options: argparse.Namespace) -> None:
         check_zip(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
+    if options.table is not None and not options.dry_run:
+        keep_columns(run, columns)
     in_shards: list[Subject] = []
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
@@ -107,6 +112,17 @@ def draw_command(options: argparse.Namespace) -> None:
             packed = pack(results)
         print(f"{packed}: {megabytes(packed.stat().st_size)}, all of it in one file")
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
+
+
+def tell_columns(run: Run, table: Path | None) -> dict[str, Values]:
+    """The user's own columns, of `table` or of an earlier call's; says which, and what found no match."""
+    columns, missing = (kept_columns(run), []) if table is None else read_table(table, run.ids)
+    for sentence in missing:
+        print(plain(sentence))
+    if columns:
+        kept = "kept in" if table is not None else "from an earlier --table; to go without remove"
+        print(f"your own columns, {kept} {run.path / OWN}: {', '.join(columns)}")
+    return columns
 
 
 def choose_format(results: Path, run: Run, per_cluster: int | None) -> str:

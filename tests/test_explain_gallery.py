@@ -52,9 +52,24 @@ def gallery(tmp_path_factory) -> Path:
     ]
     trained = run_module("deepcluster", "train", root / "coins", *arguments)
     assert trained.returncode == 0, trained.stderr
-    explained = run_module("explain", "--run", root / "exp", "--epoch", "all")
+    ids = runs.open_run(root / "exp").ids
+    write_csv(root / "coins.csv", [own_row(i, name) for i, name in enumerate(ids) if i % 7])
+    explained = run_module("explain", "--run", root / "exp", "--epoch", "all", "--table", root / "coins.csv")
     assert explained.returncode == 0, explained.stderr
+    assert "12 of 84 images have no row in coins.csv" in explained.stdout
     return root / "results"
+
+
+MINTS = ["Tolosa", "<svg onload=alert(3)>", '=HYPERLINK("x")']
+
+
+def own_row(i: int, name: str) -> dict[str, str]:
+    """What a user's own table says of an image: the weight as a French spreadsheet writes it."""
+    return {
+        "photo": name,
+        "mint": MINTS[i % 3] if i % 5 else "?",
+        "weight": f"{3 + (i * 37 % 84) / 100:.2f}".replace(".", ","),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -786,6 +801,86 @@ def test_the_most_similar_coins_lie_beside_the_enlarged_one(page, gallery):
     assert broken_images(page) == []
     page.keyboard.press("4")  # back to a map
     assert "-grad_cam.png" in page.locator("#zoom-image").get_attribute("src")
+
+
+def test_own_columns_filter_sort_and_stand_in_the_zoom(page, gallery):
+    ids = runs.open_run(gallery.parent / "exp").ids
+    known = {name: own_row(i, name) for i, name in enumerate(ids) if i % 7}
+    number = largest(gallery)
+    inside = [row["image"] for row in rows_of(gallery) if row["cluster"] == number]
+    open_page(page, gallery / "2" / number / "index.html")
+    page.select_option("#own-column", label="mint")
+    mints = [known[name]["mint"] for name in inside if name in known]
+    options = page.locator("#own-word option").all_text_contents()
+    assert f"{MINTS[1]} ({mints.count(MINTS[1])})" in options
+    page.select_option("#own-word", label=f"{MINTS[2]} ({mints.count(MINTS[2])})")
+    shown = sorted(page.evaluate("page.coins.map(coin => coin.id)"))
+    assert shown == sorted(name for name in inside if known.get(name, {}).get("mint") == MINTS[2])
+    assert f"mint {MINTS[2]}" in page.locator(".coin .caption").first.text_content()
+    page.select_option("#own-column", label="weight")  # a second filter, on top
+    page.fill("#own-most", "3.4")
+    light = [name for name in shown if float(known[name]["weight"].replace(",", ".")) <= 3.4]
+    assert sorted(page.evaluate("page.coins.map(coin => coin.id)")) == light
+    page.keyboard.press("w")  # typed into the field: no edit
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    for _ in range(2):
+        page.locator("#own-filters button").first.click()
+    assert page.evaluate("page.coins.length") == len(inside)
+    page.select_option("#sort", label="weight, highest first")
+    weights = page.evaluate("page.coins.map(coin => coin.own[1])")
+    there = [weight for weight in weights if weight is not None]
+    assert there == sorted(there, reverse=True)
+    assert weights[len(there) :] == [None] * (len(inside) - len(there))  # what is not known comes last
+    page.locator(".coin").first.click()
+    first = page.locator("#zoom-title").text_content()
+    facts = page.locator("#zoom-own").locator("dt, dd").all_text_contents()
+    assert facts[-2:] == ["weight", str(there[0]).removesuffix(".0")]
+    assert ("mint" in facts) == (known[first]["mint"] != "?")
+    page.select_option("#zoom-move", index=0)
+    open_page(page, gallery / "2" / "doubtful.html")
+    assert page.locator("#own-column option").count() == 3
+
+
+def test_own_columns_colour_the_map_and_are_searched(page, gallery, doubtful_gallery):
+    ids = runs.open_run(gallery.parent / "exp").ids
+    mints = ["" if not i % 7 or not i % 5 else MINTS[i % 3] for i in range(len(ids))]
+    for results in (gallery, doubtful_gallery):  # the second was explained without the option, in other clusters
+        open_page(page, results / "2" / "map.html")
+        page.select_option("#colour-by", label="mint")
+        lines = page.locator("#colours li").all_inner_texts()
+        count = {mint or "not known": mints.count(mint) for mint in {*mints}}
+        assert {line.rsplit(maxsplit=1)[0].strip(): int(line.split()[-1]) for line in lines} == count
+    tints = page.evaluate("[...new Set(map.tints.values())].length")
+    assert tints == 4
+    line = page.locator("#colours button", has_text="HYPERLINK")
+    line.click()
+    assert page.evaluate("map.found.size") == mints.count(MINTS[2])
+    page.locator("#colours button", has_text="HYPERLINK").click()
+    assert page.evaluate("map.found.size") == len(ids)
+    page.fill("#q", "mint: tolosa")
+    assert page.evaluate("map.found.size") == mints.count(MINTS[0])
+    page.select_option("#list-by", label="weight, lowest first")
+    listed = page.locator("#found li").all_inner_texts()
+    weights = [float(text.rsplit("weight ", 1)[1]) for text in listed]
+    assert weights == sorted(weights)
+    assert len(weights) == mints.count(MINTS[0])
+    page.fill("#q", "")
+    page.select_option("#colour-by", label="weight")
+    assert page.locator("#colours .ramp").is_visible()
+    known = page.evaluate(
+        "spots.filter(spot => map.coin(spot).own[1] !== null).map(spot => [map.coin(spot).own[1], map.tints.get(spot)])"
+    )
+    dark = [colour for weight, colour in known if weight <= sorted(weight for weight, _ in known)[0]]
+    assert dark == ["rgb(68 1 84)"]  # viridis begins so
+    page.select_option("#colour-by", label="label")
+    assert page.locator("#colours li").all_inner_texts() == ["a\n44", "b\n40"]
+    page.locator("#colours button").first.click()
+    assert page.evaluate("map.found.size") == 44
+
+    rows = {row["image"]: row for row in rows_of(gallery)}
+    at = next(i for i, mint in enumerate(mints) if mint == MINTS[2])
+    assert rows[ids[at]]["own.mint"] == "'" + MINTS[2]  # a spreadsheet computes nothing
+    assert float(rows[ids[at]]["own.weight"]) == float(own_row(at, "")["weight"].replace(",", "."))
 
 
 def test_what_the_browser_kept_may_be_damaged_or_too_much(page, gallery):

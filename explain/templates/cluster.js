@@ -26,8 +26,9 @@ const page = {
       name: (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }),
     };
     const apart = $("apart").value; // a doubt's flag, or "right": of labelled digits those that are predicted rightly
-    const kept = data.coins.filter((coin) => !apart || (apart === "right" ? !coin.wrong : coin.doubts.includes(apart)));
-    this.coins = kept.sort(order[by]);
+    const kept = data.coins.filter((coin) => own.passes(coin) && (!apart || (apart === "right" ? !coin.wrong : coin.doubts.includes(apart))));
+    this.coins = kept.sort(order[by] ?? own.orderOf(by));
+    $("none").hidden = kept.length > 0 || !data.coins.length;
     this.draw();
   },
   draw(until = 0) {
@@ -98,6 +99,8 @@ const page = {
     const mark = !edit ? "" : edit.move !== "" ? `→ ${group} ${edit.move} ` : edit.wrong ? "does not belong here " : "noted ";
     const label = coin.label === undefined ? "" : ` · ${labelWords(coin.label)}`;
     const place = placeWords(coin);
+    const [asked, sorting] = [new Set(own.filters.keys()), $("sort").value.split(":")];
+    if (sorting[0] === "own") asked.add(+sorting[1]);
     card.classList.toggle("wrong", hand.isOut(coin));
     card.classList.toggle("chosen", hand.chosen.has(coin.id));
     card.querySelector(".choose").checked = hand.chosen.has(coin.id);
@@ -105,6 +108,7 @@ const page = {
       make("span", { className: "edit-mark" }, mark),
       make("span", {}, `no. ${coin.rank}${label}${place && ` · ${place}`}`),
       make("span", { className: "figures id" }, coin.id),
+      make("span", { className: "figures own-said" }, own.words(coin, asked)),
     );
   },
   refresh() {
@@ -188,6 +192,8 @@ const page = {
     if (coin.score !== null) facts.push(`logit ${coin.score.toFixed(2)}`);
     if (coin.distance !== null) facts.push(`distance ${coin.distance.toFixed(3)}`);
     $("zoom-facts").textContent = facts.join(" · ");
+    $("zoom-own").hidden = !own.facts(coin).length;
+    $("zoom-own").replaceChildren(...own.facts(coin).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
     $("zoom-original").replaceChildren(originalOf(coin));
     for (const button of document.querySelectorAll("[data-zoom-method]")) {
       button.setAttribute("aria-pressed", String(button.dataset.zoomMethod === this.zoomed));
@@ -445,6 +451,9 @@ $("half-close").addEventListener("click", () => $("halves").close());
 page.common = recall("scale", false) && Boolean($("scale"));
 if ($("scale")) $("scale").checked = page.common;
 page.sayScale();
+$("sort").append(...own.orders());
+own.start(data.coins);
+document.addEventListener("own", () => page.sort());
 const sorting = recall("sort", "rank");
 if ([...$("sort").options].some((option) => option.value === sorting)) $("sort").value = sorting;
 const remembered = recall("method", "");

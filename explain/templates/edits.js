@@ -249,7 +249,7 @@ function startEdits() {
   $("edit-list-close").addEventListener("click", () => $("edit-list").close());
   $("undo-edit").addEventListener("click", () => edits.undo());
   document.addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=text], input[type=search]")) return;
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=text], input[type=search], input[type=number]")) return;
     event.preventDefault();
     edits.undo();
   });

@@ -70,7 +70,7 @@ const hand = {
     return true;
   },
   // Whether keys belong to what is typed in, or to a list that lies over the page.
-  keysTaken: (event) => event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text], input[type=search], input[type=range], select") || $("pick").open || $("edit-list").open,
+  keysTaken: (event) => event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input[type=text], input[type=search], input[type=range], input[type=number], select") || $("pick").open || $("edit-list").open,
   // A coin that was moved into a cluster, seen there: to be looked at, selected and moved on.
   guest(coin, position = null) {
     const link = make("a", { href: `${epochFolder}/${coin.cluster}/index.html${coin.file ? `#image=${encodeURIComponent(coin.file)}` : ""}` });

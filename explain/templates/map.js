@@ -13,6 +13,10 @@ const MOST_PICTURES = 3000; // in view; more are dots
 const OWN_PICTURE = 1.4; // times a thumbnail's side: from there an image's own file is drawn ...
 const MOST_OWN = 80; // ... where no more than so many are in view
 const STILL = 4; // pixels that a click may move
+const MOST_WORDS = 30; // values with a colour of their own; the rarer ones share one
+const RAMP = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]; // viridis
+const SHADES = 32;
+const STRAY = 0.02; // share of numbers at either end that the ramp ends before, lest one stray leave all else one colour
 
 // A spot's place -> 0..1, from the first to the last: the map fills its frame.
 const spread = (axis) => {
@@ -35,19 +39,21 @@ const map = {
   sheets: [], // of thumbnails, decoded
   cell: spots.length > MANY ? thumbnails.side / 2 : thumbnails.side, // pixels of a thumbnail on them
   own: new Map(), // spot -> its own picture
+  tints: new Map(), // spot -> its colour
+  label: null, // the one that is shown alone
   drawn: { pictures: 0, own: 0, dots: 0 }, // by the last frame
 
   colour: (number) => (number === null ? "hsl(0 0% 55%)" : `hsl(${(number * 137.508) % 360} 70% ${number % 2 ? 45 : 58}%)`),
   href: (spot) => `${spot[1]}/index.html#image=${encodeURIComponent(spot[4])}`,
-  coins: new Map(spots.map(([id, cluster, , , file, drawn, label, rival]) => [id, { id, cluster, file, rival, label, has: drawn ? ["original"] : [] }])),
+  coins: new Map(spots.map(([id, cluster, , , file, drawn, label, rival, row]) => [id, { id, cluster, file, rival, label, own: ownValues.map((values) => values[row]), has: drawn ? ["original"] : [] }])),
   coin(spot) {
     return this.coins.get(spot[0]);
   },
 
   matches(spot) {
     const text = $("q").value.trim().toLowerCase();
-    const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(this.places.get(spot))}\n${edits.coins.get(spot[0])?.note ?? ""}`.toLowerCase();
-    return (!text || said().includes(text)) && ($("only").value === "" || this.places.get(spot) === +$("only").value);
+    const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(this.places.get(spot))}\n${edits.coins.get(spot[0])?.note ?? ""}\n${own.said(this.coin(spot))}`.toLowerCase();
+    return own.passes(this.coin(spot)) && (this.label === null || spot[6] === this.label) && (!text || said().includes(text)) && ($("only").value === "" || this.places.get(spot) === +$("only").value);
   },
 
   // --- where what is ---
@@ -124,14 +130,14 @@ const map = {
     this.trace(pen);
   },
   dots(pen, part, radius) {
-    const byPlace = new Map();
+    const byTint = new Map();
     for (const one of part) {
-      const place = this.places.get(one[0]);
-      if (!byPlace.has(place)) byPlace.set(place, []);
-      byPlace.get(place).push(one);
+      const tint = this.tints.get(one[0]);
+      if (!byTint.has(tint)) byTint.set(tint, []);
+      byTint.get(tint).push(one);
     }
-    for (const [place, ones] of byPlace) {
-      pen.fillStyle = this.colour(place);
+    for (const [tint, ones] of byTint) {
+      pen.fillStyle = tint;
       pen.beginPath();
       for (const [, x, y] of ones) {
         if (part.length > MOST_ROUND) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
@@ -155,9 +161,9 @@ const map = {
     }
     const pixels = new Uint32Array(this.picture.data.buffer); // opacity, blue, green, red
     pixels.fill(0);
-    const colours = new Map([...new Set(this.places.values())].map((place) => [place, this.pixel(pen, place)]));
+    const colours = new Map([...new Set(this.tints.values())].map((tint) => [tint, this.pixel(pen, tint)]));
     for (const [spot, x, y] of part) {
-      const colour = colours.get(this.places.get(spot));
+      const colour = colours.get(this.tints.get(spot));
       const [left, top] = [Math.round(x * ratio - across / 2), Math.round(y * ratio - across / 2)];
       const [right, bottom] = [Math.min(width, left + across), Math.min(height, top + across)];
       for (let row = Math.max(0, top); row < bottom; row++)
@@ -167,8 +173,8 @@ const map = {
     pen.drawImage(this.layer, 0, 0, this.width, this.height);
     this.drawn.dots += part.length;
   },
-  pixel(pen, place) {
-    pen.fillStyle = this.colour(place); // read back as #rrggbb
+  pixel(pen, tint) {
+    pen.fillStyle = tint; // read back as #rrggbb
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(pen.fillStyle.slice(at, at + 2), 16));
     return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   },
@@ -178,7 +184,7 @@ const map = {
     for (const [spot, x, y] of part) {
       const chosen = hand.chosen.has(spot[0]);
       const edge = (side > 40 ? 3 : 2) + (chosen ? 2 : 0);
-      pen.fillStyle = chosen ? this.ink : this.colour(this.places.get(spot));
+      pen.fillStyle = chosen ? this.ink : this.tints.get(spot);
       pen.fillRect(x - side / 2 - edge, y - side / 2 - edge, side + 2 * edge, side + 2 * edge);
       const own = few && side > OWN_PICTURE * thumbnails.side && spot[5] ? this.ownPicture(spot) : null;
       const sheet = own?.naturalWidth ? null : this.sheet(Math.floor(spot[8] / across ** 2));
@@ -248,7 +254,7 @@ const map = {
   // --- what follows from search, edits and selection ---
   refresh() {
     const style = getComputedStyle(document.body);
-    [this.ink, this.ground] = [style.color, style.backgroundColor];
+    [this.ink, this.ground, this.faint] = [style.color, style.backgroundColor, style.getPropertyValue("--line").trim()];
     for (const spot of spots) this.places.set(spot, hand.placeOf(this.coin(spot)));
     this.found = new Set(spots.filter((spot) => this.matches(spot)));
     const members = new Map();
@@ -258,41 +264,101 @@ const map = {
       members.get(place).push(spot);
     }
     this.middles = [...members].filter(([place]) => place !== null).map(([place, ones]) => [place, middleOf(ones)]);
-    this.explain(members);
+    this.offer(members);
+    $("colours").replaceChildren(...this.paint(members));
     this.list();
     this.redraw();
   },
-  explain(members) {
+  offer(members) {
     const numbers = [...members.keys()].filter((place) => place !== null).sort((a, b) => a - b);
     const chosen = $("only").value;
     const words = (number) => `${number}${edits.nameOf(number) && ` ${edits.nameOf(number)}`}`;
     $("only").replaceChildren(make("option", { value: "" }, "all"), ...numbers.map((number) => make("option", { value: number }, words(number))));
     $("only").value = numbers.includes(+chosen) ? chosen : "";
-    $("colours").replaceChildren(
-      ...numbers.map((number) => {
-        const swatch = make("span", { className: "swatch" });
-        swatch.style.background = this.colour(number);
-        const count = make("span", { className: "figures" }, String(members.get(number).length));
-        const button = make("button", { type: "button" }, swatch, make("b", {}, String(number)), ` ${edits.nameOf(number)} `, count);
-        button.setAttribute("aria-pressed", String(String(number) === $("only").value));
-        button.addEventListener("click", () => {
-          $("only").value = $("only").value === String(number) ? "" : number;
+  },
+  // Give each spot its colour; the lines of the legend that tells them.
+  paint(members) {
+    const by = $("colour-by").value;
+    if (by === "") {
+      for (const [place, ones] of members) for (const spot of ones) this.tints.set(spot, this.colour(place));
+      const numbers = [...members.keys()].filter((place) => place !== null).sort((a, b) => a - b);
+      return numbers.map((number) =>
+        this.line(this.colour(number), [make("b", {}, String(number)), ` ${edits.nameOf(number)}`], members.get(number).length, String(number) === $("only").value, (chosen) => {
+          $("only").value = chosen ? number : "";
           this.refresh();
-        });
-        return make("li", {}, button);
-      }),
+        }),
+      );
+    }
+    if (by === "label")
+      return this.paintWords(
+        (spot) => spot[6] || null,
+        (word) => this.label === (word ?? ""),
+        (word) => {
+          this.label = word === undefined ? null : (word ?? "");
+          this.refresh();
+        },
+      );
+    if (columns[by].numbers) return this.paintNumbers((spot) => this.coin(spot).own[by]);
+    return this.paintWords(
+      (spot) => this.coin(spot).own[by],
+      (word) => own.filters.get(+by)?.word === word,
+      (word) => own.filter(+by, word === undefined ? null : { word }),
     );
+  },
+  // By a value that is a word (null: not known), the most frequent first; a click calls `choose` with it, or with nothing.
+  paintWords(wordOf, isChosen, choose) {
+    const counts = new Map();
+    for (const spot of spots) counts.set(wordOf(spot), (counts.get(wordOf(spot)) ?? 0) + 1);
+    const words = [...counts.keys()].filter((word) => word !== null).sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
+    const tints = new Map(words.map((word, at) => [word, at < MOST_WORDS ? this.colour(at) : this.colour(null)]));
+    tints.set(null, this.faint);
+    for (const spot of spots) this.tints.set(spot, tints.get(wordOf(spot)));
+    return [...words, ...(counts.has(null) ? [null] : [])].map((word) =>
+      this.line(tints.get(word), [word ?? make("i", {}, NOT_KNOWN)], counts.get(word), isChosen(word), (chosen) => choose(chosen ? word : undefined)),
+    );
+  },
+  paintNumbers(numberOf) {
+    const numbers = spots.map(numberOf).filter((number) => number !== null).sort((a, b) => a - b);
+    const end = Math.floor(STRAY * numbers.length);
+    let [low, high] = [numbers[end], numbers.at(-1 - end)];
+    if (low === high) [low, high] = [numbers[0], numbers.at(-1)];
+    for (const spot of spots) {
+      const number = numberOf(spot);
+      const share = high > low ? (number - low) / (high - low) : 0.5;
+      this.tints.set(spot, number === null ? this.faint : shadeOf(Math.round(Math.max(0, Math.min(1, share)) * (SHADES - 1)) / (SHADES - 1)));
+    }
+    const bar = make("span", { className: "ramp" });
+    bar.style.background = `linear-gradient(90deg, ${RAMP.join(", ")})`;
+    const ends = make("span", { className: "ramp-ends" }, make("span", {}, `${low}${low > numbers[0] ? " or less" : ""}`), make("span", {}, `${high}${high < numbers.at(-1) ? " or more" : ""}`));
+    const unknown = spots.length - numbers.length;
+    return [make("li", {}, bar, ends), ...(unknown ? [this.line(this.faint, [make("i", {}, NOT_KNOWN)], unknown)] : [])];
+  },
+  // Of the legend: a colour, words, a count; with `choose` a switch.
+  line(tint, words, count, chosen = false, choose = null) {
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = tint;
+    const parts = [swatch, make("span", {}, ...words), make("span", { className: "figures" }, String(count))];
+    if (!choose) return make("li", { className: "line" }, ...parts);
+    const button = make("button", { type: "button" }, ...parts);
+    button.setAttribute("aria-pressed", String(chosen));
+    button.addEventListener("click", () => choose(!chosen));
+    return make("li", {}, button);
   },
   list() {
     const some = this.found.size < spots.length;
     const found = [...this.found];
+    if ($("list-by")?.value) {
+      const order = own.orderOf($("list-by").value);
+      found.sort((a, b) => order(this.coin(a), this.coin(b)));
+    }
     const more = found.length > LISTED ? `, the first ${LISTED} listed` : "";
     $("found-title").textContent = some ? `${found.length} found${more}` : `${found.length} images: type part of a name to list some`;
     $("select-found").hidden = !some || !found.length;
     $("found").replaceChildren(
       ...(some ? found.slice(0, LISTED) : []).map((spot) => {
         const link = make("a", { href: this.href(spot) }, ...this.picture(spot), make("span", {}, spot[0]));
-        return make("li", {}, link, make("span", { className: "figures" }, `${group} ${spot[1]}${spot[6] && ` · ${labelWords(spot[6])}`}`));
+        const known = own.words(this.coin(spot));
+        return make("li", {}, link, ...[`${group} ${spot[1]}${spot[6] && ` · ${labelWords(spot[6])}`}`, known].map((words) => make("span", { className: "figures" }, words)));
       }),
     );
   },
@@ -377,7 +443,7 @@ const map = {
     $("tip").style.top = `${Math.max(0, Math.min(y + 12, this.height - 170))}px`;
     const now = this.places.get(spot);
     const where = now === spot[1] ? `${group} ${now}` : `${group} ${spot[1]} → ${now ?? "none"}`;
-    $("tip").replaceChildren(...this.picture(spot), `${spot[0]} · ${where}`);
+    $("tip").replaceChildren(...this.picture(spot), [spot[0], where, own.words(this.coin(spot))].filter(Boolean).join(" · "));
   },
   drags(lasso) {
     this.lasso = lasso;
@@ -399,6 +465,14 @@ const map = {
   },
 };
 
+// The ramp's colour at 0..1.
+function shadeOf(share) {
+  const at = Math.min(RAMP.length - 2, Math.floor(share * (RAMP.length - 1)));
+  const [from, to] = [RAMP[at], RAMP[at + 1]].map((colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
+  const part = share * (RAMP.length - 1) - at;
+  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * part)).join(" ")})`;
+}
+
 // The one of some spots that is nearest to their middle.
 function middleOf(some) {
   const mean = [2, 3].map((at) => some.reduce((sum, spot) => sum + spot[at], 0) / some.length);
@@ -418,6 +492,16 @@ function isInside([x, y], way) {
 
 $("q").value = new URLSearchParams(location.search).get("q") ?? "";
 $("find").addEventListener("submit", (event) => event.preventDefault());
+own.start([...map.coins.values()]);
+if (spots.some((spot) => spot[6])) $("colour-by").append(make("option", { value: "label" }, data.hasTruth ? "truth" : "label"));
+$("colour-by").append(...columns.map(({ name }, at) => make("option", { value: at }, name)));
+$("list-by")?.append(...own.orders());
+$("list-by")?.addEventListener("change", () => map.list());
+$("colour-by").addEventListener("change", () => {
+  map.label = null;
+  map.refresh();
+});
+document.addEventListener("own", () => map.refresh());
 for (const id of ["q", "only"]) $(id).addEventListener("input", () => map.refresh());
 $("names").addEventListener("change", () => map.redraw());
 $("drag-pan").addEventListener("click", () => map.drags(false));
