@@ -378,8 +378,9 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
     """The command to type when this one has done its work."""
     explain, run = ("python", "-m", "explain"), options.run
     if options.command == "apply":
-        edited = ("--assignments", run / "clusters-edited.csv", "--results", "results-edited")
-        return (*explain, "--run", run, *edited)
+        names = ("results-edited", *(f"results-edited-{n}" for n in range(2, 100)))
+        free = next((name for name in names if not Path(name).exists()), names[0])  # a gallery is of one table
+        return (*explain, "--run", run, "--assignments", run / "clusters-edited.csv", "--results", free)
     if options.command == "draw" and options.dry_run:
         return (*explain, *(word for word in sys.argv[1:] if word != "--dry-run"))
     if options.command == "draw" and options.shard is not None and options.shard[0] < options.shard[1]:

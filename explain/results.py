@@ -32,6 +32,7 @@ from machine.files import locked, write_json
 from machine.processes import device_here
 from machine.reading import Damaged, read_json, shown, typed, whole_number
 from runs import Run
+from runs.edits import keep_start
 
 SCHEMA = 2
 LOSSLESS = 2000  # images of a run up to which pictures are kept without loss by default
@@ -87,6 +88,8 @@ def draw_command(options: argparse.Namespace) -> None:
             check_results(results, run)
             tell_plan(subject, choice, results, shard)
             continue
+        if options.assignments is not None:
+            keep_start(run, options.assignments)
         results.mkdir(parents=True, exist_ok=True)
         if shard is not None:
             draw_shard(subject, choice, results, shard)

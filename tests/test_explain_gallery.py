@@ -298,6 +298,31 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     page.wait_for_function("$('edit-count').textContent === '3 edits'")
     open_page(page, tmp_path / "edited" / "index.html")  # where they are done already
     assert page.locator("#edit-count").text_content() == "no edits"
+    page.set_input_files("#load-edits", saved)
+    page.wait_for_function("$('message').textContent.includes('here they are edited')")
+
+    again = next(row["image"] for row in rows if row["image"] not in (moved, wrong) and row["cluster"] != target)
+    open_page(page, tmp_path / "edited" / "2" / table[again]["cluster"] / "index.html")  # a second round
+    page.evaluate("([name, to]) => hand.move([page.coins.find(coin => coin.id === name)], to)", [again, int(target)])
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    second = tmp_path / "second.csv"
+    download.value.save_as(second)
+    digest = page.evaluate("BASE")
+    assert second.read_text().splitlines()[1:] == [
+        f"2,,,of,{digest},",
+        f"2,{again},{table[again]['cluster']},move,{target},",
+    ]
+    page.click("#clear-edits")
+    page.set_input_files("#load-edits", second)
+    page.wait_for_function("$('edit-count').textContent === '1 edit'")
+    open_page(page, gallery / "index.html")
+    page.set_input_files("#load-edits", second)
+    page.wait_for_function("$('message').textContent.includes('a gallery of edited clusters')")
+    both, _ = apply_edits(runs.open_run(exp), read_edits(second))
+    after = {row["image"]: row for row in both}
+    assert [after[name]["cluster"] for name in (moved, again, wrong)] == [int(target), int(target), ""]
+    assert "tête, gauche" in {row["name"] for row in both}
 
 
 def test_dark_and_small_screens_are_legible(browser, gallery):
@@ -645,6 +670,48 @@ def test_a_new_cluster_of_a_selection_is_named_seen_replayed_and_taken_back(page
     assert page.locator("#edit-count").inner_text() == "no edits"
     page.click("#undo-edit")
     assert page.locator(".guest").count() == 3
+
+
+def test_what_was_moved_to_has_a_key_and_clusters_merge(page, gallery):
+    number = largest(gallery)
+    [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
+    size = {one: sum(row["cluster"] == one for row in rows_of(gallery)) for one in (number, other)}
+    open_page(page, gallery / "2" / number / "index.html")
+    cards = page.locator(".coin")
+    cards.nth(0).click(modifiers=["Control"])
+    page.keyboard.press("m")
+    page.fill("#pick-text", other)
+    page.keyboard.press("Enter")
+    assert page.locator("#hand-targets button").all_inner_texts() == [f"→ {other} A"]
+    cards.nth(1).click(modifiers=["Control"])  # the first is done: a new selection
+    assert page.locator("#hand-count").inner_text() == "1 selected"
+    cards.nth(2).click(modifiers=["Control"])
+    page.keyboard.press("a")
+    assert page.locator("#edit-count").inner_text() == "3 edits"
+    cards.nth(3).click(modifiers=["Control"])
+    page.keyboard.press("+")
+    made = str(page.evaluate("outputs"))
+    page.reload()  # keys stay with their clusters
+    cards.nth(4).focus()
+    page.keyboard.press("d")
+    assert f"→ cluster {made}" in cards.nth(4).inner_text()
+    assert page.evaluate("edits.sizeOf(+edits.made()[0])") == 2
+
+    page.select_option("#cluster-merge", made)  # one of the network's into a new one
+    assert page.evaluate("made => edits.sizeOf(made)", int(made)) == size[number] - 3
+    open_page(page, gallery / "2" / "map.html")
+    shown = [text.split() for text in page.locator("#colours button").all_inner_texts()]
+    assert shown == [[other, str(size[other] + 3)], [made, str(size[number] - 3)]]
+    page.click("#undo-edit")
+    open_page(page, gallery / "2" / "made.html")
+    page.select_option(f"#merge-{made}", other)  # and a new one into one of the network's
+    open_page(page, gallery / "2" / other / "index.html")
+    assert page.locator(".facts [data-cluster-size]").first.inner_text() == f"{size[other] + 5} images"
+    assert page.locator("#merged-here a").inner_text() == f"cluster {made}"
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    rows, _ = apply_edits(runs.open_run(gallery.parent / "exp"), read_edits(Path(download.value.path())))
+    assert sum(row["cluster"] == int(other) for row in rows) == size[other] + 5
 
 
 def page_outputs(page, gallery: Path) -> int:

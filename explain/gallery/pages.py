@@ -146,6 +146,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "run_name": run.path.resolve().name,
         "run_id": f"{run.identity}-{digest}" if digest else run.identity,
         "former_id": former,
+        "base": digest or "",
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,

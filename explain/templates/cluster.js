@@ -115,11 +115,21 @@ const page = {
     for (const card of $("coins").children) this.caption(card, this.coins[card.dataset.position]);
     const edit = edits.clusters.get(data.cluster);
     if (document.activeElement !== $("cluster-name")) $("cluster-name").value = edit && edit.name !== null ? edit.name : $("cluster-name").defaultValue;
+    this.offerTargets();
     $("cluster-merge").value = edit ? edit.merge : "";
-    for (const option of [...$("cluster-merge").options, ...$("zoom-move").options])
-      if (option.value) option.textContent = clusterWords(+option.value);
     $("split").disabled = this.movable().length < 2;
     if (this.open !== null) this.showEdit();
+  },
+  // The lists of other clusters, those that were made by now among them.
+  offerTargets() {
+    const made = edits.made();
+    for (const id of ["cluster-merge", "zoom-move"]) {
+      for (const option of [...$(id).options].filter((one) => one.value))
+        if (clusterOf.has(+option.value) || made.includes(+option.value)) option.textContent = clusterWords(+option.value);
+        else option.remove();
+      const there = new Set([...$(id).options].map((option) => +option.value));
+      $(id).append(...made.filter((number) => !there.has(number)).map((number) => make("option", { value: number }, clusterWords(number))));
+    }
   },
   show(method) {
     this.method = data.methods.some((one) => one.key === method) ? method : "";
@@ -259,15 +269,15 @@ const page = {
   showEdit() {
     const edit = edits.coins.get(this.coins[this.open].id) ?? { wrong: false, move: "", note: "" };
     $("zoom-wrong").checked = edit.wrong || edit.move !== "";
-    if (edit.move && ![...$("zoom-move").options].some((option) => option.value === edit.move))
-      $("zoom-move").append(make("option", { value: edit.move }, clusterWords(+edit.move)));
     $("zoom-move").value = edit.move;
     if (document.activeElement !== $("zoom-note")) $("zoom-note").value = edit.note;
   },
 
   welcome() {
     const guests = edits.movedTo(data.cluster);
-    $("moved-here").hidden = !guests.length;
+    const parts = [...edits.clusters].filter(([number, edit]) => edit.merge !== "" && number !== data.cluster && edits.endOf(number) === data.cluster).map(([number]) => number);
+    $("moved-here").hidden = !guests.length && !parts.length;
+    $("merged-here").replaceChildren(...(parts.length ? ["Merged into it: "] : []), ...parts.map((number) => clusterChip(number, `${group} `)));
     $("moved-list").replaceChildren(...guests.map((coin) => hand.guest(coin)));
   },
   // The coins of the page that are still in its cluster.

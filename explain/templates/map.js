@@ -50,6 +50,10 @@ const map = {
     return this.coins.get(spot[0]);
   },
 
+  placeOf(coin) {
+    const place = hand.placeOf(coin);
+    return place === null ? null : edits.endOf(place);
+  },
   matches(spot) {
     const text = $("q").value.trim().toLowerCase();
     const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(this.places.get(spot))}\n${edits.coins.get(spot[0])?.note ?? ""}\n${own.said(this.coin(spot))}`.toLowerCase();
@@ -255,7 +259,7 @@ const map = {
   refresh() {
     const style = getComputedStyle(document.body);
     [this.ink, this.ground, this.faint] = [style.color, style.backgroundColor, style.getPropertyValue("--line").trim()];
-    for (const spot of spots) this.places.set(spot, hand.placeOf(this.coin(spot)));
+    for (const spot of spots) this.places.set(spot, this.placeOf(this.coin(spot)));
     this.found = new Set(spots.filter((spot) => this.matches(spot)));
     const members = new Map();
     for (const spot of spots) {
@@ -371,7 +375,7 @@ const map = {
     this.redraw();
   },
   select(some, added) {
-    if (!added) hand.chosen.clear();
+    if (!added || hand.done) hand.begin();
     for (const spot of some) hand.chosen.set(spot[0], this.coin(spot));
     hand.show();
   },
