@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | invariance | explain | scale | pixelflip"""
+"""python -m benchmarks training | agreement | invariance | explain | scale | hand | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -28,6 +28,7 @@ COMMANDS = {
     ),
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
     "scale": Benchmark("benchmarks.scale", "memory, time and bytes of every stage at any number of images"),
+    "hand": Benchmark("benchmarks.hand", "clicks and keys that correcting a gallery takes, against slower ways"),
     "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),
 }
 

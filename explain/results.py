@@ -21,7 +21,7 @@ from explain.drawing import draw_missing
 from explain.estimate import tell_plan
 from explain.own import FILE as OWN
 from explain.own import Values, keep_columns, kept_columns, read_table
-from explain.packing import check_zip, pack
+from explain.packing import check_packed, check_zip, files_of, pack, pack_pictures
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
@@ -76,6 +76,8 @@ def draw_command(options: argparse.Namespace) -> None:
     check_results(results, run)
     if options.zip:
         check_zip(results)
+    if options.pack:
+        check_packed(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     if options.table is not None and not options.dry_run:
@@ -110,6 +112,11 @@ def draw_command(options: argparse.Namespace) -> None:
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]
         print(f"{gone} of {len(run.ids)} images are not there any more (the first: {first!r}); skipped.csv names them")
+    if options.pack:
+        with locked(results, "another explain is writing here: wait for it, then give --pack again"):
+            folder = pack_pictures(results, run.identity)
+        inside = [path.stat().st_size for path in files_of(folder)]
+        print(f"{folder}: {megabytes(sum(inside))}, all of it in {len(inside)} files; open {folder / 'index.html'}")
     if options.zip:
         with locked(results, "another explain is writing here: wait for it, then give --zip again"):
             packed = pack(results)

@@ -1,5 +1,6 @@
 """The gallery in a real browser, opened from disk: it works, asks the network for nothing, and file names stay text."""
 
+import base64
 import csv
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ from conftest import photograph, run_module
 from playwright.sync_api import sync_playwright
 
 import runs
+from benchmarks.hand import correct
+from console import UserError
 from deepcluster.baselines import verdict
+from explain import packing
 from explain.rendering import OPAQUE
 from machine.files import read_csv, write_csv
 from runs.edits import apply_edits, read_edits
@@ -991,3 +995,51 @@ def test_numbers_are_numbers_and_any_name_has_an_address(page, gallery):
         page.evaluate("() => inAddress('m\\udcfcnze \\u00e9 \\ud83e\\ude99.jpg')")
         == "m%fcnze%20%C3%A9%20%F0%9F%AA%99.jpg"
     )
+
+
+def test_a_gallery_in_few_files_shows_the_same(page, gallery, monkeypatch):
+    monkeypatch.setattr(packing, "EACH", 10)
+    before = {path: path.stat().st_mtime_ns for path in gallery.rglob("*")}
+    out = packing.pack_pictures(gallery, "a run")
+    (out / "2" / "0" / "_pictures-old-0000.js").write_text("of an earlier packing")
+    assert packing.pack_pictures(gallery, "a run") == out
+    assert {path: path.stat().st_mtime_ns for path in gallery.rglob("*")} == before
+    assert not [*out.rglob("*-original.png"), *out.rglob("*old*"), *out.rglob("results.json")]
+    number = largest(gallery)
+    there = [row for row in rows_of(gallery) if row["cluster"] == number]
+    assert len([*(out / "2" / number).glob("_pictures-grad_cam-*.js")]) == -(-len(there) // 10)
+
+    open_page(page, out / "2" / number / "index.html")
+    page.wait_for_function("document.querySelector('.coin img').naturalWidth > 0")
+    page.evaluate("page.more(1e6)")
+    for at in (0, len(there) - 1):  # the last is in another script
+        image = page.locator(".coin").nth(at).locator("img").last
+        image.scroll_into_view_if_needed()
+        page.wait_for_function("image => image.src && image.naturalWidth > 0", arg=image.element_handle())
+        name = page.evaluate("at => page.coins[at].id", at)
+        row = next(row for row in there if row["image"] == name)
+        content = base64.b64decode(image.get_attribute("src").partition("base64,")[2])
+        assert content == (gallery / "2" / row["grad_cam"]).read_bytes()
+    page.locator(".coin").nth(3).click()
+    page.keyboard.press("4")
+    page.wait_for_function("['zoom-image', 'zoom-photograph'].every(id => $(id).naturalWidth > 0)")
+    for path, images in (("index.html", ".card img"), ("2/map.html?q=b%2F0", "#found img")):
+        page.goto(f"{out.as_uri()}/{path}")
+        page.wait_for_function("some => [...document.querySelectorAll(some)].some(one => one.naturalWidth)", arg=images)
+        assert broken_images(page) == []
+    packing.check_packed(gallery)
+    (out / "packed.json").unlink()
+    with pytest.raises(UserError, match="holds no packed gallery"):
+        packing.check_packed(gallery)
+    shutil.rmtree(out)
+
+
+def test_correcting_takes_less_than_two_actions_an_image(browser, doubtful_gallery):
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    rows = read_csv(doubtful_gallery / "2" / "explanations.csv")
+    work = correct(context.new_page(), doubtful_gallery / "2", "all that there is")
+    context.close()
+    assert 2 < work.moved < len(rows) / 2
+    assert work.right == work.images == len(rows)
+    assert work.actions["click"] >= 2
+    assert work.actions.total() < 2 * work.moved

@@ -13,7 +13,6 @@ const page = {
   common: false, // maps on one scale
   anchor: -1, // position of the coin that stays where it is when the others change
 
-  src: (coin, method) => `${encodeURIComponent(coin.file)}-${method}${suffix}`,
   shown() {
     return data.methods.filter((method) => !this.method || method.key === this.method);
   },
@@ -79,8 +78,8 @@ const page = {
     return card;
   },
   picture(coin, method, alt) {
-    if (!this.redrawn(coin, method.key)) return make("img", { loading: "lazy", decoding: "async", alt, src: this.src(coin, method.key) });
-    const below = make("img", { loading: "lazy", decoding: "async", alt, src: this.src(coin, "original"), className: "grey" });
+    if (!this.redrawn(coin, method.key)) return drawnPicture(coin, method.key, { alt });
+    const below = drawnPicture(coin, "original", { alt, className: "grey" });
     return make("span", { className: "over" }, below, heatOver(coin, peakOf(coin) / this.most()));
   },
   // Whether the page itself draws a map: on the common scale, where the record has what it takes.
@@ -183,12 +182,12 @@ const page = {
     $("zoom-over").querySelector("canvas")?.remove();
     const redrawn = this.redrawn(coin, this.zoomed);
     image.classList.toggle("grey", redrawn);
-    image.src = this.src(coin, redrawn ? "original" : this.zoomed);
+    showPicture(image, coin, redrawn ? "original" : this.zoomed);
     if (redrawn) $("zoom-over").append(heatOver(coin, peakOf(coin) / this.most()));
     image.alt = `${asked.title} of ${coin.id}`;
     const alone = this.zoomed === "original" || !coin.has.includes("original") || asked.panels > 1;
     $("zoom-pictures").classList.toggle("alone", alone);
-    if (!alone) photograph.src = this.src(coin, "original");
+    if (!alone) showPicture(photograph, coin, "original");
     photograph.alt = alone ? "" : `Photograph of ${coin.id}`;
     $("zoom-photograph-caption").textContent = "Photograph";
     const empty = coin.empty.includes(this.zoomed);
@@ -220,7 +219,7 @@ const page = {
   },
   alike(other, at) {
     const title = `${other.id}, ${group} ${other.cluster}`;
-    const button = make("button", { type: "button", title }, make("img", { loading: "lazy", alt: title, src: pictureOf(other, "original") }), String(other.cluster));
+    const button = make("button", { type: "button", title }, drawnPicture(other, "original", { alt: title }), String(other.cluster));
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => this.compare(at));
     return button;
@@ -234,12 +233,13 @@ const page = {
     $("zoom-over").querySelector("canvas")?.remove();
     $("zoom-image").classList.remove("grey");
     for (const [image, one] of [[$("zoom-photograph"), coin], [$("zoom-image"), other]]) {
-      const drawn = pictureOf(one, "original");
       image.onerror = () => {
         image.onerror = null;
-        image.src = drawn;
+        showPicture(image, one, "original");
       };
-      image.src = fileOf(one) ?? drawn;
+      image.dataset.wanted = "";
+      if (fileOf(one)) image.src = fileOf(one);
+      else showPicture(image, one, "original");
       image.alt = `Photograph of ${one.id}`;
     }
     $("zoom-photograph-caption").textContent = coin.id;
@@ -291,7 +291,7 @@ const page = {
       const half = coins.filter((coin) => coin.half === side).sort((a, b) => a.rank - b.rank);
       const pictures = half.slice(0, HALF_SHOWN).filter((coin) => coin.has.includes("original"));
       $(`half-title-${side}`).textContent = `${half.length} image${half.length === 1 ? "" : "s"}`;
-      $(`half-list-${side}`).replaceChildren(...pictures.map((coin) => make("img", { alt: coin.id, title: coin.id, src: this.src(coin, "original") })));
+      $(`half-list-${side}`).replaceChildren(...pictures.map((coin) => drawnPicture(coin, "original", { alt: coin.id, title: coin.id })));
       $(`half-make-${side}`).disabled = !half.length || half.length === coins.length;
       $(`half-make-${side}`).onclick = () => {
         $("halves").close();

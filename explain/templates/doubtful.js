@@ -24,7 +24,7 @@ const page = {
       if (!coin.has.includes(key)) return make("span", { className: "absent" }, "not drawn");
       const alt = `${key === "original" ? "Photograph" : "Map"} of ${coin.id}`;
       const href = `${clusterHref(coin.cluster)}#image=${encodeURIComponent(coin.file)}`;
-      return make("a", { href }, make("img", { loading: "lazy", decoding: "async", alt, src: pictureOf(coin, key) }));
+      return make("a", { href }, drawnPicture(coin, key, { alt }));
     });
     const reasons = coin.doubts.map((flag) => make("span", { className: "chip warn", title: data.doubts[flag].says }, data.doubts[flag].title));
     const between = make("div", { className: "between" }, this.place(coin, coin.cluster, coin.probability, "is in"));

@@ -108,7 +108,7 @@ const edits = {
   faceOf(number) {
     if (clusterOf.has(number)) return [typicalOf(number)];
     const first = this.movedTo(number).find((coin) => coin.file);
-    return first ? [make("img", { loading: "lazy", alt: "", src: pictureOf(first, "original") })] : [];
+    return first ? [drawnPicture(first, "original")] : [];
   },
   // Of a cluster by its number: what it is called now, and how many images it has.
   nameOf(number) {

@@ -112,7 +112,7 @@ const hand = {
   // A coin that was moved into a cluster, seen there: to be looked at, selected and moved on.
   guest(coin, position = null) {
     const link = make("a", { href: `${epochFolder}/${coin.cluster}/index.html${coin.file ? `#image=${encodeURIComponent(coin.file)}` : ""}` });
-    if (coin.file) link.append(make("img", { loading: "lazy", alt: `Photograph of ${coin.id}`, src: pictureOf(coin, "original") }));
+    if (coin.file) link.append(drawnPicture(coin, "original", { alt: `Photograph of ${coin.id}` }));
     link.append(`${coin.id}, from ${coin.cluster}`);
     const box = make("input", { type: "checkbox", className: "choose", tabIndex: -1 });
     box.setAttribute("aria-label", `select ${coin.id}`);

@@ -7,8 +7,7 @@ const MOST_ZOOM = 80;
 const MANY = 20000; // images whose thumbnails are kept at half their side, for memory's sake
 const LEAST_PICTURE = 12; // pixels, side from which images are pictures and no longer dots
 const MOST_PICTURE = 160;
-const MOST_ROUND = 3000; // dots in view; more are squares ...
-const MOST_DOTS = 15000; // ... and still more are set pixel by pixel
+const MOST_ROUND = 3000; // dots in view; more are squares, set pixel by pixel
 const MOST_PICTURES = 3000; // in view; more are dots
 const OWN_PICTURE = 1.4; // times a thumbnail's side: from there an image's own file is drawn ...
 const MOST_OWN = 80; // ... where no more than so many are in view
@@ -25,6 +24,11 @@ const spread = (axis) => {
   return (spot) => (high > low ? (spot[axis] - low) / (high - low) : 0.5);
 };
 const [leftToRight, belowToAbove] = [spread(2), spread(3)];
+const toRight = Float64Array.from(spots, leftToRight);
+const toBelow = Float64Array.from(spots, (spot) => 1 - belowToAbove(spot));
+const foundAt = new Uint8Array(spots.length); // whether the search finds it
+const shadeAt = new Uint32Array(spots.length); // its colour as a pixel
+const inView = new Float64Array(3 * spots.length); // of this frame: position in `spots`, and where on the canvas
 
 const map = {
   zoom: 1,
@@ -94,13 +98,19 @@ const map = {
   side(zoom = this.zoom) {
     return Math.min(MOST_PICTURE, 0.9 * Math.sqrt((this.width * this.height) / spots.length) * zoom ** 0.75);
   },
+  // Positions in `spots` of those in view. Of 70,000 each frame: plain numbers, and nothing is made anew for each.
   visible(edge) {
-    const found = [];
-    for (const spot of spots) {
-      const [x, y] = this.at(spot);
-      if (x > -edge && y > -edge && x < this.width + edge && y < this.height + edge) found.push([spot, x, y]);
+    const [across, down] = [(this.width - 2 * this.edge) * this.zoom, (this.height - 2 * this.edge) * this.zoom];
+    const [left, top] = [this.edge * this.zoom + this.x, this.edge * this.zoom + this.y];
+    let count = 0;
+    for (let i = 0; i < spots.length; i++) {
+      const [x, y] = [left + toRight[i] * across, top + toBelow[i] * down];
+      inView[3 * count] = i;
+      inView[3 * count + 1] = x;
+      inView[3 * count + 2] = y;
+      if (x > -edge && y > -edge && x < this.width + edge && y < this.height + edge) count += 1;
     }
-    return found;
+    return count;
   },
 
   // --- what is drawn ---
@@ -116,20 +126,22 @@ const map = {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, this.width, this.height);
     const side = this.side();
-    const seen = this.visible(side);
-    const some = this.found.size < spots.length;
-    const back = some ? seen.filter(([spot]) => !this.found.has(spot)) : [];
-    const front = some ? seen.filter(([spot]) => this.found.has(spot)) : seen;
-    const asPictures = side >= LEAST_PICTURE && seen.length <= MOST_PICTURES;
+    const count = this.visible(side);
+    const asPictures = side >= LEAST_PICTURE && count <= MOST_PICTURES;
+    const many = !asPictures && count > MOST_ROUND;
+    const radius = Math.max(1.5, Math.min(5, side / 3));
     this.drawn = { pictures: 0, own: 0, dots: 0 };
-    for (const [part, opacity] of [[back, 0.12], [front, 1]]) {
+    for (const [found, opacity] of [[0, 0.12], [1, 1]]) {
+      const part = [];
+      for (let at = 0; at < 3 * count && !many; at += 3)
+        if (foundAt[inView[at]] === found) part.push([spots[inView[at]], inView[at + 1], inView[at + 2]]);
       pen.globalAlpha = asPictures ? opacity : opacity * 0.85;
-      if (asPictures) this.pictures(pen, part, side, seen.length <= MOST_OWN);
-      else if (part.length > MOST_DOTS) this.specks(pen, part, Math.max(1.5, side / 3));
-      else this.dots(pen, part, Math.max(1.5, Math.min(5, side / 3)));
+      if (asPictures) this.pictures(pen, part, side, count <= MOST_OWN);
+      else if (many) this.specks(pen, count, found, radius);
+      else this.dots(pen, part, radius);
     }
     pen.globalAlpha = 1;
-    if (!asPictures) this.rings(pen, seen);
+    if (!asPictures) this.rings(pen);
     if ($("names").checked) this.write(pen);
     this.trace(pen);
   },
@@ -144,18 +156,16 @@ const map = {
       pen.fillStyle = tint;
       pen.beginPath();
       for (const [, x, y] of ones) {
-        if (part.length > MOST_ROUND) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
-        else {
-          pen.moveTo(x + radius, y);
-          pen.arc(x, y, radius, 0, 7);
-        }
+        pen.moveTo(x + radius, y);
+        pen.arc(x, y, radius, 0, 7);
       }
       pen.fill();
     }
     this.drawn.dots += part.length;
   },
   // Of 70,000 three times as fast as paths.
-  specks(pen, part, radius) {
+  specks(pen, count, found, radius) {
+    if (!found && this.found.size === spots.length) return;
     const { width, height } = $("map");
     const ratio = width / this.width;
     const across = Math.max(2, Math.round(2 * radius * ratio));
@@ -165,17 +175,18 @@ const map = {
     }
     const pixels = new Uint32Array(this.picture.data.buffer); // opacity, blue, green, red
     pixels.fill(0);
-    const colours = new Map([...new Set(this.tints.values())].map((tint) => [tint, this.pixel(pen, tint)]));
-    for (const [spot, x, y] of part) {
-      const colour = colours.get(this.tints.get(spot));
-      const [left, top] = [Math.round(x * ratio - across / 2), Math.round(y * ratio - across / 2)];
+    for (let at = 0; at < 3 * count; at += 3) {
+      const i = inView[at];
+      if (foundAt[i] !== found) continue;
+      const colour = shadeAt[i];
+      const [left, top] = [Math.round(inView[at + 1] * ratio - across / 2), Math.round(inView[at + 2] * ratio - across / 2)];
       const [right, bottom] = [Math.min(width, left + across), Math.min(height, top + across)];
       for (let row = Math.max(0, top); row < bottom; row++)
         for (let column = Math.max(0, left); column < right; column++) pixels[row * width + column] = colour;
     }
     this.layer.getContext("2d").putImageData(this.picture, 0, 0);
     pen.drawImage(this.layer, 0, 0, this.width, this.height);
-    this.drawn.dots += part.length;
+    this.drawn.dots += count;
   },
   pixel(pen, tint) {
     pen.fillStyle = tint; // read back as #rrggbb
@@ -216,13 +227,20 @@ const map = {
     return this.sheets[number];
   },
   ownPicture(spot) {
-    if (!this.own.has(spot)) this.own.set(spot, make("img", { src: pictureOf(this.coin(spot), "original"), onload: () => this.redraw() }));
+    if (!this.own.has(spot)) {
+      const image = make("img", { onload: () => this.redraw() });
+      this.own.set(spot, image);
+      showPicture(image, this.coin(spot), "original");
+    }
     return this.own.get(spot);
   },
-  rings(pen, seen) {
+  rings(pen) {
     pen.strokeStyle = this.ink;
     pen.lineWidth = 2;
-    for (const [spot, x, y] of hand.chosen.size ? seen : []) if (hand.chosen.has(spot[0])) pen.strokeRect(x - 5, y - 5, 10, 10);
+    for (const spot of hand.chosen.size ? spots : []) {
+      const [x, y] = this.at(spot);
+      if (hand.chosen.has(spot[0])) pen.strokeRect(x - 5, y - 5, 10, 10);
+    }
   },
   // The number and name of each cluster, at the image nearest to its middle.
   write(pen) {
@@ -270,6 +288,9 @@ const map = {
     this.middles = [...members].filter(([place]) => place !== null).map(([place, ones]) => [place, middleOf(ones)]);
     this.offer(members);
     $("colours").replaceChildren(...this.paint(members));
+    const pen = $("map").getContext("2d");
+    const pixels = new Map([...new Set(this.tints.values())].map((tint) => [tint, this.pixel(pen, tint)]));
+    for (const [i, spot] of spots.entries()) [foundAt[i], shadeAt[i]] = [+this.found.has(spot), pixels.get(this.tints.get(spot))];
     this.list();
     this.redraw();
   },
@@ -366,8 +387,9 @@ const map = {
       }),
     );
   },
-  picture: (spot) =>
-    spot[5] ? [make("img", { loading: "lazy", alt: "", src: `${spot[1]}/${encodeURIComponent(spot[4])}-original${suffix}` })] : [],
+  picture(spot) {
+    return spot[5] ? [drawnPicture(this.coin(spot), "original")] : [];
+  },
   showSelection() {
     const coins = [...hand.chosen.values()].slice(0, LISTED);
     $("selected").hidden = !coins.length;
