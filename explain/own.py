@@ -14,6 +14,7 @@ from runs import Run
 FILE = "own.csv"  # in the run directory: the columns by the run's own ids, kept for every later call
 PREFIX = "own."  # of the columns in explanations.csv, which may be called like one of its own
 IMAGE = "image"
+ODD = re.compile("[\udc80-\udcff]")  # what bytes that are no UTF-8 are read as
 UNKNOWN = {"", "-", "–", "?", "n/a", "nan"}  # cells that say that a thing is not known
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")  # "1,234" may be either: no guess where all cells are so
@@ -40,11 +41,13 @@ def read_table(path: Path, ids: list[str], option: str = "--table") -> tuple[dic
     where = f"{option} {path}"
     try:
         rows = read_csv(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{where}: no such file: name a CSV with a column image and others") from None
     names = [name for name in (rows[0] if rows else {}) if name.strip()]
     named_by = next((name for name in names if name.strip() == IMAGE), next(iter(names), IMAGE))
     columns = [name for name in names if name != named_by]
+    if not columns and any(";" in name for name in names):
+        raise UserError(f"{where}: its columns are separated by semicolons: save it as CSV with commas")
     if not columns:
         raise UserError(
             f"{where}: needs a row of names, image (or else the photographs' names first) and at least one other, and "
@@ -72,6 +75,8 @@ def read_table(path: Path, ids: list[str], option: str = "--table") -> tuple[dic
     if len(found) < len(ids):
         first = next(name for i, name in enumerate(ids) if i not in found)
         missing.append(f"{len(ids) - len(found)} of {len(ids)} images have no row in {path.name} (the first: {first}).")
+    if any(ODD.search(text) for name in columns for text in [name, *(row[name] for row in found.values())]):
+        missing.append(f"{path.name} is not UTF-8: some of its letters are shown as codes; save it as CSV UTF-8.")
     cells = {name: [plain(found[i][name].strip()) if i in found else "" for i in range(len(ids))] for name in columns}
     return {plain(name).strip(): as_values(values) for name, values in cells.items()}, missing
 

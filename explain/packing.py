@@ -14,7 +14,7 @@ from typing import IO
 from console import UserError, progress
 from explain.gallery.pages import CLUSTERS
 from explain.rendering import SUFFIX
-from machine.files import write_atomic
+from machine.files import refuse_links, write_atomic
 from machine.reading import Damaged, open_regular, read_csv, read_json, whole_number
 
 TEXT = (".html", ".js", ".css", ".csv", ".json", ".svg", ".md")  # what a zip makes smaller; pictures are packed already
@@ -100,6 +100,7 @@ def pack_pictures(results: Path, run: str) -> Path:
     """
     home, out = results.resolve(), packed_folder(results)
     out.mkdir(exist_ok=True)
+    refuse_links(out)
     write_atomic(out / MARK, json.dumps({"run": run}).encode())
     epochs = [path.parent for path in home.glob("*/explanations.csv") if whole_number(path.parent.name) is not None]
     held: set[Path] = set()  # pictures that are in scripts

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from console import UserError
-from machine.files import harmless, spared, write_atomic
+from machine.files import harmless, refuse_links, spared, write_atomic
 from machine.reading import open_regular, read_csv, shown, whole_number
 from runs import Run
 
@@ -168,6 +168,7 @@ def keep_start(run: Run, path: Path) -> None:
         content = file.read()
     kept = run.path / TABLES / f"{digest_of(content)}.csv"
     if not kept.exists():
+        refuse_links(run.path)
         kept.parent.mkdir(exist_ok=True)
         write_atomic(kept, content)
 

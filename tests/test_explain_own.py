@@ -28,6 +28,15 @@ def test_images_are_found_by_id_file_name_and_name_without_ending(tmp_path):
     ]
 
 
+def test_a_spreadsheet_of_another_kind_is_told_so(tmp_path):
+    with pytest.raises(UserError, match="separated by semicolons: save it as CSV with commas"):
+        read_table(table(tmp_path, "image;mint\n1.jpg;Paris\n"), IDS)
+    with pytest.raises(UserError, match="no such file"):
+        read_table(tmp_path, IDS)
+    (tmp_path / "old.csv").write_bytes("image,mint\n1.jpg,Orléans\n".encode("latin-1"))
+    assert read_table(tmp_path / "old.csv", IDS)[1][-1].startswith("old.csv is not UTF-8")
+
+
 @pytest.mark.parametrize(
     ("cells", "values"),
     [
