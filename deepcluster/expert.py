@@ -61,11 +61,10 @@ def follow(edited: Edited, digest: str, ids: Sequence[str]) -> Expert:
     start = np.where(final >= 0, np.searchsorted(numbers, final), -1)
 
     fixed = np.where(known & np.isin(rows, pinned_images(edited)), start, -1)
-    former = {row: edited.became(int(edited.before[row])) for row in edited.wrong if edited.after[row] < 0}
+    became = {row: edited.became(int(edited.before[row])) for row in edited.wrong if edited.after[row] < 0}
+    former = {row: cluster for row, cluster in became.items() if cluster is not None and cluster in numbers}
     barred = [
-        (image, int(np.searchsorted(numbers, former[row])))
-        for image, row in enumerate(rows.tolist())
-        if row in former and former[row] in numbers
+        (image, int(np.searchsorted(numbers, former[row]))) for image, row in enumerate(rows.tolist()) if row in former
     ]
     sizes = np.bincount(start[start >= 0], minlength=len(numbers))
     table: list[dict[str, object]] = [

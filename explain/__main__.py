@@ -87,7 +87,9 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     )
     running.add_argument("--zip", action="store_true", help="put all of it into one zip beside the folder, too")
     running.add_argument(
-        "--pack", action="store_true", help="a copy in few files, too, which opens as it is: NAME-packed/ beside it"
+        "--few-files",
+        action="store_true",
+        help="a copy in few files, too, which opens as it is: NAME-packed/ beside it",
     )
     add_machine(running)
     add_reading(running)

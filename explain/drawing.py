@@ -174,7 +174,7 @@ def say_beforehand(explanation: Explanation, images: int, files: int, size: floa
     needed, free = size * images, shutil.disk_usage(explanation.folder).free
     smaller = "" if explanation.choice.format == "webp" else "; --format webp takes a fraction"
     told = f"{images} images: about {megabytes(needed)} of pictures in {files} files"
-    fewer = "; --pack makes a copy in few files" if files > MANY_FILES else ""
+    fewer = "; --few-files makes a copy in few" if files > MANY_FILES else ""
     tqdm.write(f"{told} ({explanation.choice.format}{smaller}{fewer}), by the first that are drawn")
     if needed > free:
         raise UserError(

@@ -87,7 +87,7 @@ def check_packed(results: Path) -> None:
         ours = False
     if not ours or path.is_symlink():
         raise UserError(
-            f"--pack: {path} is there already and holds no packed gallery: move it, or choose another --results"
+            f"--few-files: {path} is there already and holds no packed gallery: move it, or choose another --results"
         )
 
 

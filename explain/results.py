@@ -76,7 +76,7 @@ def draw_command(options: argparse.Namespace) -> None:
     check_results(results, run)
     if options.zip:
         check_zip(results)
-    if options.pack:
+    if options.few_files:
         check_packed(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
@@ -112,8 +112,8 @@ def draw_command(options: argparse.Namespace) -> None:
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]
         print(f"{gone} of {len(run.ids)} images are not there any more (the first: {first!r}); skipped.csv names them")
-    if options.pack:
-        with locked(results, "another explain is writing here: wait for it, then give --pack again"):
+    if options.few_files:
+        with locked(results, "another explain is writing here: wait for it, then give --few-files again"):
             folder = pack_pictures(results, run.identity)
         inside = [path.stat().st_size for path in files_of(folder)]
         print(f"{folder}: {megabytes(sum(inside))}, all of it in {len(inside)} files; open {folder / 'index.html'}")

@@ -43,7 +43,7 @@ const epochFolder = `${root}/${epoch}`;
 const clusterHref = (number) => (clusterOf.has(number) ? `${epochFolder}/${number}/index.html` : `${epochFolder}/made.html#${number}`);
 const meanOf = (number) => `${epochFolder}/${number}/_mean.png`;
 const pictureOf = (coin, method) => `${epochFolder}/${coin.cluster}/${encodeURIComponent(coin.file)}-${method}${suffix}`;
-// A gallery in few files (`--pack`) has its pictures in scripts, some hundred images' of one method in each, which call
+// A gallery in few files (`--few-files`) has its pictures in scripts, some hundred images' of one method in each, which call
 // `takePack`. Its page of an epoch has `packs`: cluster -> the names of its images, in the order of the scripts.
 const packed = typeof packs === "undefined" ? null : { at: new Map(), waiting: new Map(), held: new Map() };
 
