@@ -143,6 +143,8 @@ def correct(page: Page, folder: Path, way: str) -> Work:
         if number != numbers[-1]:
             page.keyboard.press("n")
     page.goto((folder / "map.html").resolve().as_uri())
+    if not work.moved:
+        raise UserError(f"{folder}: each image is in a cluster of its label: there is nothing to correct")
     places = page.evaluate("spots.map((spot) => map.placeOf(map.coin(spot)))")
     at = label_of | {number: label for label, number in homes.items()}
     work.right = sum(at.get(place) == spot.label for place, spot in zip(places, spots, strict=True))

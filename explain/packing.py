@@ -116,7 +116,7 @@ def pack_pictures(results: Path, run: str) -> Path:
             copy.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(copy, path.read_bytes(), durable=False)
             kept.add(copy)
-    for path in [*files_of(out)]:
+    for path in out.rglob("_pictures-*.js"):  # no other file: an edits.csv may have been saved here
         if path not in kept:
             path.unlink()  # of an earlier packing, whose clusters were others
     return out
@@ -124,10 +124,8 @@ def pack_pictures(results: Path, run: str) -> Path:
 
 def write_packs(epoch: Path, out: Path, held: set[Path]) -> Iterator[Path]:
     """The scripts of an epoch's pictures and the page's index of them; adds to `held` what is in them."""
-    methods: dict[
-        str, dict[str, list[tuple[str, Path]]]
-    ] = {}  # cluster -> method -> name and file, in the page's order
-    order: dict[str, list[str]] = {}
+    methods: dict[str, dict[str, list[tuple[str, Path]]]] = {}  # cluster -> method -> name and file, in their order
+    order: dict[str, list[str]] = {}  # cluster -> names
     for row in read_csv(epoch / "explanations.csv"):
         for key, cell in row.items():
             cluster, _, file = cell.rpartition("/")

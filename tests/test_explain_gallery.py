@@ -1002,8 +1002,10 @@ def test_a_gallery_in_few_files_shows_the_same(page, gallery, monkeypatch):
     before = {path: path.stat().st_mtime_ns for path in gallery.rglob("*")}
     out = packing.pack_pictures(gallery, "a run")
     (out / "2" / "0" / "_pictures-old-0000.js").write_text("of an earlier packing")
+    (out / "edits.csv").write_text("saved here by a user")
     assert packing.pack_pictures(gallery, "a run") == out
     assert {path: path.stat().st_mtime_ns for path in gallery.rglob("*")} == before
+    assert (out / "edits.csv").exists()
     assert not [*out.rglob("*-original.png"), *out.rglob("*old*"), *out.rglob("results.json")]
     number = largest(gallery)
     there = [row for row in rows_of(gallery) if row["cluster"] == number]
