@@ -1,4 +1,4 @@
-"""python -m benchmarks training | agreement | invariance | explain | scale | machines | pixelflip"""
+"""python -m benchmarks training | agreement | invariance | explain | scale | machines | hand | pixelflip"""
 
 import sys
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ COMMANDS = {
     "explain": Benchmark("benchmarks.explain", "images a second, pictures included, against other libraries"),
     "scale": Benchmark("benchmarks.scale", "memory, time and bytes of every stage at any number of images"),
     "machines": Benchmark("benchmarks.machines", "two machines that train together, and what may happen to one"),
+    "hand": Benchmark("benchmarks.hand", "clicks and keys that correcting a gallery takes, against slower ways"),
     "pixelflip": Benchmark("benchmarks.pixelflip", "all flips of a digit, against whole flipped images"),
 }
 

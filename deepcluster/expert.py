@@ -61,11 +61,10 @@ def follow(edited: Edited, digest: str, ids: Sequence[str]) -> Expert:
     start = np.where(final >= 0, np.searchsorted(numbers, final), -1)
 
     fixed = np.where(known & np.isin(rows, pinned_images(edited)), start, -1)
-    root = edited.root
+    became = {row: edited.became(int(edited.before[row])) for row in edited.wrong if edited.after[row] < 0}
+    former = {row: cluster for row, cluster in became.items() if cluster is not None and cluster in numbers}
     barred = [
-        (image, int(np.searchsorted(numbers, root[int(edited.before[row])])))
-        for image, row in enumerate(rows.tolist())
-        if row in edited.wrong and root[int(edited.before[row])] in numbers
+        (image, int(np.searchsorted(numbers, former[row]))) for image, row in enumerate(rows.tolist()) if row in former
     ]
     sizes = np.bincount(start[start >= 0], minlength=len(numbers))
     table: list[dict[str, object]] = [
@@ -81,13 +80,15 @@ def pinned_images(edited: Edited) -> list[int]:
 
     A cluster is touched if an image was moved into it or out of it or does not belong to it, or if it was merged.
     """
-    moved = np.flatnonzero((edited.after >= 0) & (edited.after != edited.before))
-    touched = {*edited.after[moved].tolist(), *edited.before[moved].tolist(), *edited.into, *edited.into.values()}
-    touched |= {int(edited.before[image]) for image in edited.wrong}
+    start = edited.start
+    moved = np.flatnonzero(edited.moved)
+    touched = {*edited.after[moved].tolist(), *start.assignment[moved].tolist(), *edited.before[moved].tolist()}
+    touched |= {*edited.into, *edited.into.values()} | {int(edited.before[image]) for image in edited.wrong}
+    touched |= {number for number, logits in start.logits.items() if len(logits) > 1}
     distance = edited.run.clusters(edited.epoch).distance
     typical = []
     for cluster in sorted(touched):
-        stayed = np.flatnonzero((edited.before == cluster) & (edited.after == cluster))
+        stayed = np.flatnonzero((start.assignment == cluster) & (edited.after == cluster) & ~edited.moved)
         typical += [int(stayed[distance[stayed].argmin()])] if len(stayed) else []
     return sorted({*moved.tolist(), *typical})
 

@@ -56,6 +56,14 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
     what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
 
+    what.add_argument(
+        "--table",
+        type=Path,
+        metavar="CSV",
+        help="what you know of the coins: a column image (or the first), and others (mint, weight, find), to filter, "
+        "sort and colour by; kept in the run for later calls",
+    )
+
     why = parser.add_argument_group("what is explained")
     why.add_argument(
         "--target",
@@ -78,6 +86,11 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         "--shard", type=shard, metavar="I/N", help="draw the I-th of N shards of the images; the last makes the gallery"
     )
     running.add_argument("--zip", action="store_true", help="put all of it into one zip beside the folder, too")
+    running.add_argument(
+        "--few-files",
+        action="store_true",
+        help="a copy in few files, too, which opens as it is: NAME-packed/ beside it",
+    )
     add_machine(running)
     add_reading(running)
 
@@ -377,8 +390,9 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
     """The command to type when this one has done its work."""
     explain, run = ("python", "-m", "explain"), options.run
     if options.command == "apply":
-        edited = ("--assignments", run / "clusters-edited.csv", "--results", "results-edited")
-        return (*explain, "--run", run, *edited)
+        names = ("results-edited", *(f"results-edited-{n}" for n in range(2, 100)))
+        free = next((name for name in names if not Path(name).exists()), names[0])  # a gallery is of one table
+        return (*explain, "--run", run, "--assignments", run / "clusters-edited.csv", "--results", free)
     if options.command == "draw" and options.dry_run:
         return (*explain, *(word for word in sys.argv[1:] if word != "--dry-run"))
     if options.command == "draw" and options.shard is not None and options.shard[0] < options.shard[1]:

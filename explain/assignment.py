@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from console import UserError
 from machine.files import spared
 from machine.reading import open_regular, read_csv, shown, whole_number
 from runs import Run
-from runs.edits import MOST_MADE
+from runs.edits import MOST_MADE, digest_of
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> Explain
     taken = {j for number, members in logits.items() if number < k for j in members}
     logits |= {j: (j,) for j in range(k) if j not in taken and j not in logits}
     distance = np.where(assignment == own.assignment, own.distance, np.nan)
-    return ExplainedClusters(assignment, distance, logits, own.names | names, sha256(content).hexdigest()[:16])
+    return ExplainedClusters(assignment, distance, logits, own.names | names, digest_of(content))
 
 
 def _number(where: str, text: str, most: int) -> int:

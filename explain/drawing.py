@@ -28,6 +28,7 @@ from machine.files import write_atomic
 PIECE = 256
 BATCH = {"cpu": 32, "cuda": 256}
 BATCH_OF_MANY_PASSES = 8
+MANY_FILES = 10_000  # from which a Drive is slow
 HEAT_CELLS = 16  # their side
 
 
@@ -173,7 +174,8 @@ def say_beforehand(explanation: Explanation, images: int, files: int, size: floa
     needed, free = size * images, shutil.disk_usage(explanation.folder).free
     smaller = "" if explanation.choice.format == "webp" else "; --format webp takes a fraction"
     told = f"{images} images: about {megabytes(needed)} of pictures in {files} files"
-    tqdm.write(f"{told} ({explanation.choice.format}{smaller}), by the first that are drawn")
+    fewer = "; --few-files makes a copy in few" if files > MANY_FILES else ""
+    tqdm.write(f"{told} ({explanation.choice.format}{smaller}{fewer}), by the first that are drawn")
     if needed > free:
         raise UserError(
             f"{explanation.folder}: about {megabytes(needed)} are needed, {megabytes(free)} are free: free some space, "

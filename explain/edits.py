@@ -6,9 +6,9 @@ import sys
 import runs
 from console import plain
 from machine.files import write_atomic, write_csv
-from runs.edits import apply_edits, read_edits
+from runs.edits import OUT, apply_edits, read_edits
 
-OUT, LOG = "clusters-edited.csv", "clusters-edited.log"
+LOG = "clusters-edited.log"
 
 
 def apply_command(options: argparse.Namespace) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from datasets.view import PHOTOGRAPH
 from explain.attribution.registry import METHODS, Asked, in_order, parse, summary_method
 from explain.choice import Choice
+from explain.own import Values, kept_columns
 from explain.rendering import SUFFIX
 from explain.scores import Scores
 from explain.subject import Subject
@@ -173,6 +174,11 @@ class Explanation:
     def heat_key(self) -> str:
         """Of the method whose heat stands for an image: in its cluster's mean, in the counts of empty maps."""
         return summary_method(self.subject.view != PHOTOGRAPH)
+
+    @cached_property
+    def own(self) -> dict[str, Values]:
+        """The columns of the user's own table, as `own.kept_columns` gives them."""
+        return kept_columns(self.subject.run)
 
     @cached_property
     def paths(self) -> Paths:

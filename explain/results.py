@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import runs
-from console import UserError, megabytes
+from console import UserError, megabytes, plain
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
@@ -19,7 +19,9 @@ from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
 from explain.drawing import draw_missing
 from explain.estimate import tell_plan
-from explain.packing import check_zip, pack
+from explain.own import FILE as OWN
+from explain.own import Values, keep_columns, kept_columns, read_table
+from explain.packing import check_packed, check_zip, files_of, pack, pack_pictures
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
 from explain.scores import score_images
@@ -30,6 +32,7 @@ from machine.files import locked, write_json
 from machine.processes import device_here
 from machine.reading import Damaged, read_json, shown, typed, whole_number
 from runs import Run
+from runs.edits import keep_start
 
 SCHEMA = 2
 LOSSLESS = 2000  # images of a run up to which pictures are kept without loss by default
@@ -67,13 +70,18 @@ def draw_command(options: argparse.Namespace) -> None:
         map=options.map,
         colours=options.colours,
     )
+    columns = tell_columns(run, options.table)
     shard = shard_of(options.shard)
     device = use_device(device_here(options.device), run.meta.stamp.threads)
     check_results(results, run)
     if options.zip:
         check_zip(results)
+    if options.few_files:
+        check_packed(results)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
+    if options.table is not None and not options.dry_run:
+        keep_columns(run, columns)
     in_shards: list[Subject] = []
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
@@ -82,6 +90,8 @@ def draw_command(options: argparse.Namespace) -> None:
             check_results(results, run)
             tell_plan(subject, choice, results, shard)
             continue
+        if options.assignments is not None:
+            keep_start(run, options.assignments)
         results.mkdir(parents=True, exist_ok=True)
         if shard is not None:
             draw_shard(subject, choice, results, shard)
@@ -102,11 +112,27 @@ def draw_command(options: argparse.Namespace) -> None:
     if gone:
         first = run.ids[int(np.flatnonzero(pictures.position < 0)[0])]
         print(f"{gone} of {len(run.ids)} images are not there any more (the first: {first!r}); skipped.csv names them")
+    if options.few_files:
+        with locked(results, "another explain is writing here: wait for it, then give --few-files again"):
+            folder = pack_pictures(results, run.identity)
+        inside = [path.stat().st_size for path in files_of(folder)]
+        print(f"{folder}: {megabytes(sum(inside))}, all of it in {len(inside)} files; open {folder / 'index.html'}")
     if options.zip:
         with locked(results, "another explain is writing here: wait for it, then give --zip again"):
             packed = pack(results)
         print(f"{packed}: {megabytes(packed.stat().st_size)}, all of it in one file")
     print(f"Open {results / 'index.html'} in a browser, or browse {results}/{epochs[-1]}/<cluster>/.")
+
+
+def tell_columns(run: Run, table: Path | None) -> dict[str, Values]:
+    """The user's own columns, of `table` or of an earlier call's; says which, and what found no match."""
+    columns, missing = (kept_columns(run), []) if table is None else read_table(table, run.ids)
+    for sentence in missing:
+        print(plain(sentence))
+    if columns:
+        kept = "kept in" if table is not None else "from an earlier --table; to go without remove"
+        print(f"your own columns, {kept} {run.path / OWN}: {', '.join(columns)}")
+    return columns
 
 
 def choose_format(results: Path, run: Run, per_cluster: int | None) -> str:

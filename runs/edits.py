@@ -3,18 +3,32 @@
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 
 from console import UserError
-from machine.files import harmless
-from machine.reading import read_csv, shown, whole_number
+from machine.files import harmless, refuse_links, spared, write_atomic
+from machine.reading import open_regular, read_csv, shown, whole_number
 from runs import Run
 
 COLUMNS = ("epoch", "image", "cluster", "action", "value", "note")
-ACTIONS = ("new", "name", "merge", "move", "wrong", "note")
+ACTIONS = ("of", "new", "name", "merge", "move", "wrong", "note")  # of: the table that says what was edited
 MOST_MADE = 1_000_000  # a larger number of a new cluster is damage
+OUT = "clusters-edited.csv"  # in the run: what `explain apply` wrote last
+TABLES = "assignments"  # ... a folder of the tables that galleries were made of, by their digests: edits name these
+
+
+@dataclass(frozen=True)
+class Start:
+    """The clusters that were edited: the run's own, or those of a table, which may have been edited before."""
+
+    assignment: np.ndarray  # (N,) cluster, -1: none
+    logits: dict[int, tuple[int, ...]]  # cluster -> outputs of the network that stand for it
+    names: dict[int, str] = field(default_factory=dict)
+    notes: dict[int, str] = field(default_factory=dict)  # image -> why
+    wrong: frozenset[int] = frozenset()
 
 
 @dataclass
@@ -23,9 +37,11 @@ class Edited:
 
     run: Run
     epoch: int
-    before: np.ndarray  # (N,) cluster
+    before: np.ndarray  # (N,) the run's own cluster
+    start: Start  # what was edited
     after: np.ndarray  # (N,) cluster, -1: none
     clusters: set[int]  # those with images before the edits
+    outputs: int  # of the network: clusters from this number on were made by hand
     made: set[int] = field(default_factory=set)  # new clusters of the expert's own
     names: dict[int, str] = field(default_factory=dict)  # cluster -> given by the expert
     into: dict[int, int] = field(default_factory=dict)  # cluster -> what it is merged into
@@ -43,6 +59,23 @@ class Edited:
         """(N,) cluster after moves and merges, -1: none."""
         root = self.root
         return np.array([root[int(cluster)] if cluster >= 0 else -1 for cluster in self.after], np.int64)
+
+    @property
+    def moved(self) -> np.ndarray:
+        """(N,) which images the expert has moved, by these edits or by those before: not those of merged clusters."""
+        earlier = [
+            cluster >= self.outputs or own not in self.start.logits[cluster]
+            for cluster, own in zip(self.start.assignment.tolist(), self.before.tolist(), strict=True)
+            if cluster >= 0
+        ]
+        moved = (self.after >= 0) & (self.after != self.start.assignment)
+        moved[self.start.assignment >= 0] |= earlier
+        return moved & (self.after >= 0)
+
+    def became(self, cluster: int) -> int | None:
+        """The cluster that one of the run's own is now; None of one that has no images left."""
+        kept = [number for number, logits in self.start.logits.items() if number < self.outputs and cluster in logits]
+        return self.root.get(kept[0]) if kept else None
 
     def name_of(self, cluster: int) -> str:
         """What a cluster is called that others may have been merged into; '' if nothing."""
@@ -91,8 +124,18 @@ def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
     """
     epoch = _number(edits[0]["epoch"], "epoch", "--edits")
     before = run.clusters(epoch).assignment.astype(np.int64)
-    edited = Edited(run, epoch, before, before.copy(), set(before.tolist()))
-    edited.log.append(f"edits of epoch {epoch} of {run.path}")
+    digest = next((edit["value"] for edit in edits if edit["action"] == "of"), None)
+    if digest is None:
+        start = Start(before, {number: (number,) for number in np.unique(before).tolist()})
+    else:
+        start = read_start(run, digest)
+    clusters = {*start.assignment[start.assignment >= 0].tolist()}
+    outputs = outputs_of(run, epoch, before)
+    edited = Edited(run, epoch, before, start, start.assignment.copy(), clusters, outputs)
+    edited.names |= start.names
+    edited.notes |= start.notes
+    edited.wrong |= start.wrong
+    edited.log.append(f"edits of epoch {epoch} of {run.path}" + (f", as edited before ({digest})" if digest else ""))
     index: dict[str, list[int]] = {}
     for i, name in enumerate(run.ids):
         index.setdefault(_as_saved(name), []).append(i)
@@ -104,13 +147,74 @@ def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
         where = f"--edits, line {line}"
         if edit["action"] in ("name", "merge"):
             _edit_cluster(edited, edit, where)
-        elif edit["action"] != "new":
+        elif edit["action"] not in ("of", "new"):
             cluster = _cluster(edit["cluster"], edited.clusters, where)
             _edit_image(edited, edit, cluster, _image(edited, edit, cluster, index, where), where)
-    for cluster in sorted(edited.made - {*edited.after.tolist()}):
+    while unused := edited.made - {*edited.after.tolist()} - {*edited.into.values()}:
+        cluster = min(unused)
         edited.log.append(f"cluster {cluster} is left out: no image was moved into it")
         edited.made.discard(cluster)
+        edited.into.pop(cluster, None)
     return edited
+
+
+def keep_start(run: Run, path: Path) -> None:
+    """Copy the table that a gallery is made of into the run, so that edits of that gallery find it.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+    """
+    with open_regular(path) as file:
+        content = file.read()
+    kept = run.path / TABLES / f"{digest_of(content)}.csv"
+    if not kept.exists():
+        refuse_links(run.path)
+        kept.parent.mkdir(exist_ok=True)
+        write_atomic(kept, content)
+
+
+def digest_of(table: bytes) -> str:
+    """What a table of clusters is called in edits and in results.json."""
+    return sha256(table).hexdigest()[:16]
+
+
+def read_start(run: Run, digest: str) -> Start:
+    """The clusters of the table with this digest, which `keep_start` copied or `explain apply` wrote.
+
+    Raises:
+        UserError: if the run has it no more.
+    """
+    for path in (run.path / TABLES / f"{digest}.csv", run.path / OUT):
+        if digest.isalnum() and path.is_file():
+            with open_regular(path) as file:
+                if digest_of(file.read()) == digest:
+                    return _read_start(path, run)
+    raise UserError(
+        f"--edits: are of clusters of a table (digest {shown(digest)}) that {run.path} does not have: explain it again "
+        "with --assignments"
+    )
+
+
+def _read_start(path: Path, run: Run) -> Start:
+    rows = {row["image"]: row for row in read_csv(path)}
+    assignment = np.full(len(run.ids), -1, np.int64)
+    logits: dict[int, tuple[int, ...]] = {}
+    names, notes, wrong = {}, {}, set()
+    for i, image in enumerate(run.ids):
+        row = rows.get(image, {})
+        if row.get("note"):
+            notes[i] = spared(row["note"])
+        if row.get("wrong"):
+            wrong.add(i)
+        if not row.get("cluster", "").strip():
+            continue
+        number = _number(row["cluster"].strip(), "cluster", str(path))
+        told = (row.get("logits") or row["cluster"]).replace("+", " ").split()
+        assignment[i] = number
+        logits[number] = tuple(_number(part, "cluster", str(path)) for part in told)
+        if row.get("name"):
+            names[number] = spared(row["name"])
+    return Start(assignment, logits, names, notes, frozenset(wrong))
 
 
 def outputs_of(run: Run, epoch: int, assignment: np.ndarray) -> int:
@@ -121,10 +225,9 @@ def outputs_of(run: Run, epoch: int, assignment: np.ndarray) -> int:
 
 def _make_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
     number = _number(edit["cluster"], "cluster", where)
-    least = outputs_of(edited.run, edited.epoch, edited.before)
-    if not least <= number < MOST_MADE:
-        raise UserError(f"{where}: new clusters have numbers from {least} to {MOST_MADE - 1}, not {number}")
-    if number in edited.made:
+    if not edited.outputs <= number < MOST_MADE:
+        raise UserError(f"{where}: new clusters have numbers from {edited.outputs} to {MOST_MADE - 1}, not {number}")
+    if number in edited.made | edited.clusters:
         raise UserError(f"{where}: cluster {number} is made twice")
     edited.made.add(number)
     parents = f" of images of {' and '.join(edit['value'].split('+'))}" if edit["value"] else ""
@@ -137,10 +240,7 @@ def _edit_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
         edited.names[cluster] = edit["value"]
         edited.log.append(f"cluster {cluster} is called {edit['value']!r}")
         return
-    other = _cluster(edit["value"], edited.clusters | edited.made, where)
-    if {cluster, other} & edited.made:
-        raise UserError(f"{where}: a new cluster cannot be merged: move its images instead")
-    edited.into[cluster] = other
+    edited.into[cluster] = _cluster(edit["value"], edited.clusters | edited.made, where)
 
 
 def _as_saved(name: str) -> str:
@@ -156,10 +256,12 @@ def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, 
     if len(called) > 1:
         raise UserError(f"{where}: {len(called)} images are called {edit['image']!r} in a browser: rename their files")
     i = called[0]
-    if edited.before[i] != cluster:
+    there = int(edited.start.assignment[i])
+    if there != cluster:
+        place = f"cluster {there}" if there >= 0 else "no cluster"
         raise UserError(
-            f"{where}: {edit['image']!r} is in cluster {edited.before[i]} of epoch {edited.epoch}, not in {cluster}: "
-            "these edits belong to another run"
+            f"{where}: {edit['image']!r} is in {place} of epoch {edited.epoch}, not in {cluster}: these edits belong "
+            "to another run, or to clusters that were edited otherwise"
         )
     return i
 
@@ -180,17 +282,27 @@ def _edit_image(edited: Edited, edit: dict[str, str], cluster: int, i: int, wher
         edited.notes[i] = edit["note"]
 
 
+def logits_of(edited: Edited, cluster: int) -> list[int]:
+    """The network's outputs that stand for a cluster after the edits, ascending.
+
+    Of one that the network knows they are its own and those of the clusters merged into it; of one made by hand those
+    of all clusters that its images come from, which these have as well.
+    """
+    logits = edited.start.logits
+    if cluster < edited.outputs:
+        parts = {part for part, end in edited.root.items() if end == cluster and part < edited.outputs}
+    else:
+        parts = {*edited.start.assignment[(edited.final == cluster) & (edited.start.assignment >= 0)].tolist()}
+    return sorted({output for part in parts for output in logits[part]})
+
+
 def _tabulate(edited: Edited) -> list[dict[str, object]]:
     """A row for each image."""
     root, final = edited.root, edited.final
     for cluster, other in sorted(edited.into.items()):
         further = f", so into {root[cluster]}" if root[cluster] != other else ""
         edited.log.append(f"cluster {cluster} is merged into {other}{further}")
-    parts: dict[int, list[int]] = {}
-    for cluster in sorted(edited.clusters):
-        parts.setdefault(root[cluster], []).append(cluster)
-    for cluster in edited.made:
-        parts[cluster] = np.unique(edited.before[final == cluster]).tolist()
+    parts = {end: logits_of(edited, end) for end in {*root.values()}}
     names = {cluster: harmless(edited.name_of(cluster)) for cluster in parts}
     rows: list[dict[str, object]] = [
         {

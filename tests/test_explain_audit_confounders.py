@@ -228,7 +228,7 @@ def test_an_own_table_is_asked_too(photographs, tmp_path):
         (None, "no such file"),
         ("", "needs a row of names"),
         ("image\n000.png\n", "at least one other"),
-        ("picture,mint\n000.png,x\n", "needs a row of names, image and"),
+        ("mint,picture\nx,000.png\n", "which its first column, 'mint', should name"),
         ("image,mint\n000.png,x\n001.png,x\n000,y\n", "line 4: names '000' a second time"),
         ("image,mint\nother.png,x\n", "none of its images is in the run (the first: 'other.png')"),
         ("image,mint\n000.png," + "x" * (1 << 21), "damaged"),

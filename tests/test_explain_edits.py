@@ -12,7 +12,7 @@ from console import UserError
 from explain.assignment import clusters_of, merge_logits
 from explain.scores import compute_scores, halves, most_similar
 from machine.files import read_csv, write_csv
-from runs.edits import apply_edits, read_edits
+from runs.edits import OUT, apply_edits, digest_of, edit_clusters, keep_start, read_edits
 
 HEAD = "epoch,image,cluster,action,value,note\n"
 
@@ -153,14 +153,72 @@ def test_halves_and_the_most_similar_by_hand():
         ("3,0.jpg,0,move,4,", "no cluster 4"),
         ("3,,x,new,0,", "'x' is not the number of a cluster"),
         ("3,,4,new,0,\n3,,4,new,0,", "made twice"),
-        ("3,,4,new,0,\n3,,4,merge,0,", "a new cluster cannot be merged"),
-        ("3,,4,new,0,\n3,,0,merge,4,", "a new cluster cannot be merged"),
+        ("3,,4,new,0,\n3,,4,merge,9,", "no cluster 9"),
+        ("3,,,of,0123456789abcdef,\n3,,0,name,x,", "that {run} does not have: explain it again"),
+        ("3,,,of,../../x,\n3,,0,name,x,", "that {run} does not have"),
     ],
 )
 def test_bad_new_clusters_are_one_sentence(run, tmp_path, line, words):
-    with pytest.raises(UserError, match="--edits, line") as caught:
+    with pytest.raises(UserError, match="--edits") as caught:
         apply_edits(run, read_edits(table(tmp_path, line)))
-    assert words in str(caught.value)
+    assert words.format(run=run.path) in str(caught.value)
+
+
+def test_new_clusters_are_merged_like_others(run):
+    """Into one of the network's its images go, and it keeps its logits; what goes into a new one brings its logits."""
+    moves = [edit("", "7", "new", "0+2"), edit("0.jpg", "0", "move", "7"), edit("4.jpg", "2", "move", "7")]
+    rows, log = apply_edits(run, [*moves, edit("", "7", "merge", "3")])
+    assert [row["cluster"] for row in rows] == [3, 0, 1, 1, 3, 2, 3, 3]
+    assert {row["logits"] for row in rows if row["cluster"] == 3} == {"3"}
+    assert "cluster 7 is merged into 3" in log
+    rows, log = apply_edits(run, [*moves, edit("", "1", "merge", "7"), edit("", "7", "name", "owl")])
+    assert [row["cluster"] for row in rows] == [7, 0, 7, 7, 7, 2, 3, 3]
+    assert {(row["logits"], row["name"]) for row in rows if row["cluster"] == 7} == {("0+1+2", "owl")}
+    both = [edit("", "8", "new", "3"), edit("6.jpg", "3", "move", "8"), edit("", "8", "merge", "7")]
+    rows, _ = apply_edits(run, [*moves, *both])
+    assert [row["cluster"] for row in rows] == [7, 0, 1, 1, 7, 2, 7, 3]
+    assert rows[6]["logits"] == "0+2+3"
+    rows, log = apply_edits(run, [edit("", "7", "new"), edit("", "8", "new"), edit("", "8", "merge", "7")])  # all empty
+    assert [row["cluster"] for row in rows] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert sum("left out" in line for line in log) == 2
+
+
+def test_edits_of_edited_clusters_build_on_them(run, tmp_path):
+    """A second round, and a third beside it from the same table, whatever `explain apply` wrote in between."""
+    first = table(
+        tmp_path, "3,,1,merge,0,", "3,,7,new,2,", "3,,7,name,owl,", "3,4.jpg,2,move,7,", "3,6.jpg,3,wrong,,worn"
+    )
+    done = run_module("explain", "apply", "--run", run.path, "--edits", first)
+    assert done.returncode == 0, done.stderr
+    keep_start(run, run.path / OUT)  # as `explain --assignments` does
+    digest = digest_of((run.path / OUT).read_bytes())
+    of = f"3,,,of,{digest},"
+    second = table(tmp_path, of, "3,2.jpg,0,move,7,", "3,,3,merge,0,", "3,,8,new,0,", "3,0.jpg,0,move,8,")
+    done = run_module("explain", "apply", "--run", run.path, "--edits", second)
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(run.path / OUT)
+    assert [row["cluster"] for row in rows] == ["8", "0", "7", "0", "7", "2", "", "0"]
+    assert [row["logits"] for row in rows] == ["0+1", "0+1+3", "0+1+2", "0+1+3", "0+1+2", "2", "", "0+1+3"]
+    assert [row["before"] for row in rows] == ["0", "0", "1", "1", "2", "2", "3", "3"]  # in the run itself
+    assert rows[4]["name"] == "owl"
+    assert (rows[6]["wrong"], rows[6]["note"]) == ("yes", "worn")
+    assert f"as edited before ({digest})" in (run.path / "clusters-edited.log").read_text()
+    found = clusters_of(run, 3, 4, {}, run.path / OUT)  # explainable: each of the network's logits once
+    assert sorted(j for number in found.numbers if number < 4 for j in found.logits[number]) == [0, 1, 2, 3]
+
+    edited = edit_clusters(run, read_edits(second))
+    assert np.flatnonzero(edited.moved).tolist() == [0, 2, 4]  # by hand, in either round; 3 came by a merge
+    assert [edited.became(j) for j in range(4)] == [0, 0, 2, 0]
+
+    again = apply_edits(run, read_edits(table(tmp_path, of, "3,2.jpg,0,wrong,,")))[0]  # the first table is still known
+    assert [row["cluster"] for row in again] == [0, 0, "", 0, 7, 2, "", 3]
+    with pytest.raises(UserError, match="is in cluster 7 of epoch 3, not in 2"):
+        apply_edits(run, read_edits(table(tmp_path, of, "3,4.jpg,2,wrong,,")))
+    with pytest.raises(UserError, match="is in no cluster"):
+        apply_edits(run, read_edits(table(tmp_path, of, "3,6.jpg,3,move,0,")))
+    (run.path / "assignments" / f"{digest}.csv").write_text("image,cluster\n0.jpg,0\n")  # not what the edits are of
+    with pytest.raises(UserError, match="does not have"):
+        apply_edits(run, read_edits(second))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The gallery in a real browser, opened from disk: it works, asks the network for nothing, and file names stay text."""
 
+import base64
 import csv
 import shutil
 from pathlib import Path
@@ -11,7 +12,10 @@ from conftest import photograph, run_module
 from playwright.sync_api import sync_playwright
 
 import runs
+from benchmarks.hand import correct
+from console import UserError
 from deepcluster.baselines import verdict
+from explain import packing
 from explain.rendering import OPAQUE
 from machine.files import read_csv, write_csv
 from runs.edits import apply_edits, read_edits
@@ -52,9 +56,24 @@ def gallery(tmp_path_factory) -> Path:
     ]
     trained = run_module("deepcluster", "train", root / "coins", *arguments)
     assert trained.returncode == 0, trained.stderr
-    explained = run_module("explain", "--run", root / "exp", "--epoch", "all")
+    ids = runs.open_run(root / "exp").ids
+    write_csv(root / "coins.csv", [own_row(i, name) for i, name in enumerate(ids) if i % 7])
+    explained = run_module("explain", "--run", root / "exp", "--epoch", "all", "--table", root / "coins.csv")
     assert explained.returncode == 0, explained.stderr
+    assert "12 of 84 images have no row in coins.csv" in explained.stdout
     return root / "results"
+
+
+MINTS = ["Tolosa", "<svg onload=alert(3)>", '=HYPERLINK("x")']
+
+
+def own_row(i: int, name: str) -> dict[str, str]:
+    """What a user's own table says of an image: the weight as a French spreadsheet writes it."""
+    return {
+        "photo": name,
+        "mint": MINTS[i % 3] if i % 5 else "?",
+        "weight": f"{3 + (i * 37 % 84) / 100:.2f}".replace(".", ","),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +302,31 @@ def test_edits_survive_pages_round_trip_and_apply(page, gallery, tmp_path):
     page.wait_for_function("$('edit-count').textContent === '3 edits'")
     open_page(page, tmp_path / "edited" / "index.html")  # where they are done already
     assert page.locator("#edit-count").text_content() == "no edits"
+    page.set_input_files("#load-edits", saved)
+    page.wait_for_function("$('message').textContent.includes('here they are edited')")
+
+    again = next(row["image"] for row in rows if row["image"] not in (moved, wrong) and row["cluster"] != target)
+    open_page(page, tmp_path / "edited" / "2" / table[again]["cluster"] / "index.html")  # a second round
+    page.evaluate("([name, to]) => hand.move([page.coins.find(coin => coin.id === name)], to)", [again, int(target)])
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    second = tmp_path / "second.csv"
+    download.value.save_as(second)
+    digest = page.evaluate("BASE")
+    assert second.read_text().splitlines()[1:] == [
+        f"2,,,of,{digest},",
+        f"2,{again},{table[again]['cluster']},move,{target},",
+    ]
+    page.click("#clear-edits")
+    page.set_input_files("#load-edits", second)
+    page.wait_for_function("$('edit-count').textContent === '1 edit'")
+    open_page(page, gallery / "index.html")
+    page.set_input_files("#load-edits", second)
+    page.wait_for_function("$('message').textContent.includes('a gallery of edited clusters')")
+    both, _ = apply_edits(runs.open_run(exp), read_edits(second))
+    after = {row["image"]: row for row in both}
+    assert [after[name]["cluster"] for name in (moved, again, wrong)] == [int(target), int(target), ""]
+    assert "tête, gauche" in {row["name"] for row in both}
 
 
 def test_dark_and_small_screens_are_legible(browser, gallery):
@@ -632,6 +676,48 @@ def test_a_new_cluster_of_a_selection_is_named_seen_replayed_and_taken_back(page
     assert page.locator(".guest").count() == 3
 
 
+def test_what_was_moved_to_has_a_key_and_clusters_merge(page, gallery):
+    number = largest(gallery)
+    [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
+    size = {one: sum(row["cluster"] == one for row in rows_of(gallery)) for one in (number, other)}
+    open_page(page, gallery / "2" / number / "index.html")
+    cards = page.locator(".coin")
+    cards.nth(0).click(modifiers=["Control"])
+    page.keyboard.press("m")
+    page.fill("#pick-text", other)
+    page.keyboard.press("Enter")
+    assert page.locator("#hand-targets button").all_inner_texts() == [f"→ {other} A"]
+    cards.nth(1).click(modifiers=["Control"])  # the first is done: a new selection
+    assert page.locator("#hand-count").inner_text() == "1 selected"
+    cards.nth(2).click(modifiers=["Control"])
+    page.keyboard.press("a")
+    assert page.locator("#edit-count").inner_text() == "3 edits"
+    cards.nth(3).click(modifiers=["Control"])
+    page.keyboard.press("+")
+    made = str(page.evaluate("outputs"))
+    page.reload()  # keys stay with their clusters
+    cards.nth(4).focus()
+    page.keyboard.press("d")
+    assert f"→ cluster {made}" in cards.nth(4).inner_text()
+    assert page.evaluate("edits.sizeOf(+edits.made()[0])") == 2
+
+    page.select_option("#cluster-merge", made)  # one of the network's into a new one
+    assert page.evaluate("made => edits.sizeOf(made)", int(made)) == size[number] - 3
+    open_page(page, gallery / "2" / "map.html")
+    shown = [text.split() for text in page.locator("#colours button").all_inner_texts()]
+    assert shown == [[other, str(size[other] + 3)], [made, str(size[number] - 3)]]
+    page.click("#undo-edit")
+    open_page(page, gallery / "2" / "made.html")
+    page.select_option(f"#merge-{made}", other)  # and a new one into one of the network's
+    open_page(page, gallery / "2" / other / "index.html")
+    assert page.locator(".facts [data-cluster-size]").first.inner_text() == f"{size[other] + 5} images"
+    assert page.locator("#merged-here a").inner_text() == f"cluster {made}"
+    with page.expect_download() as download:
+        page.click("#save-edits")
+    rows, _ = apply_edits(runs.open_run(gallery.parent / "exp"), read_edits(Path(download.value.path())))
+    assert sum(row["cluster"] == int(other) for row in rows) == size[other] + 5
+
+
 def page_outputs(page, gallery: Path) -> int:
     """The number of the first new cluster."""
     open_page(page, gallery / "2" / "made.html")
@@ -788,6 +874,86 @@ def test_the_most_similar_coins_lie_beside_the_enlarged_one(page, gallery):
     assert "-grad_cam.png" in page.locator("#zoom-image").get_attribute("src")
 
 
+def test_own_columns_filter_sort_and_stand_in_the_zoom(page, gallery):
+    ids = runs.open_run(gallery.parent / "exp").ids
+    known = {name: own_row(i, name) for i, name in enumerate(ids) if i % 7}
+    number = largest(gallery)
+    inside = [row["image"] for row in rows_of(gallery) if row["cluster"] == number]
+    open_page(page, gallery / "2" / number / "index.html")
+    page.select_option("#own-column", label="mint")
+    mints = [known[name]["mint"] for name in inside if name in known]
+    options = page.locator("#own-word option").all_text_contents()
+    assert f"{MINTS[1]} ({mints.count(MINTS[1])})" in options
+    page.select_option("#own-word", label=f"{MINTS[2]} ({mints.count(MINTS[2])})")
+    shown = sorted(page.evaluate("page.coins.map(coin => coin.id)"))
+    assert shown == sorted(name for name in inside if known.get(name, {}).get("mint") == MINTS[2])
+    assert f"mint {MINTS[2]}" in page.locator(".coin .caption").first.text_content()
+    page.select_option("#own-column", label="weight")  # a second filter, on top
+    page.fill("#own-most", "3.4")
+    light = [name for name in shown if float(known[name]["weight"].replace(",", ".")) <= 3.4]
+    assert sorted(page.evaluate("page.coins.map(coin => coin.id)")) == light
+    page.keyboard.press("w")  # typed into the field: no edit
+    assert page.locator("#edit-count").inner_text() == "no edits"
+    for _ in range(2):
+        page.locator("#own-filters button").first.click()
+    assert page.evaluate("page.coins.length") == len(inside)
+    page.select_option("#sort", label="weight, highest first")
+    weights = page.evaluate("page.coins.map(coin => coin.own[1])")
+    there = [weight for weight in weights if weight is not None]
+    assert there == sorted(there, reverse=True)
+    assert weights[len(there) :] == [None] * (len(inside) - len(there))  # what is not known comes last
+    page.locator(".coin").first.click()
+    first = page.locator("#zoom-title").text_content()
+    facts = page.locator("#zoom-own").locator("dt, dd").all_text_contents()
+    assert facts[-2:] == ["weight", str(there[0]).removesuffix(".0")]
+    assert ("mint" in facts) == (known[first]["mint"] != "?")
+    page.select_option("#zoom-move", index=0)
+    open_page(page, gallery / "2" / "doubtful.html")
+    assert page.locator("#own-column option").count() == 3
+
+
+def test_own_columns_colour_the_map_and_are_searched(page, gallery, doubtful_gallery):
+    ids = runs.open_run(gallery.parent / "exp").ids
+    mints = ["" if not i % 7 or not i % 5 else MINTS[i % 3] for i in range(len(ids))]
+    for results in (gallery, doubtful_gallery):  # the second was explained without the option, in other clusters
+        open_page(page, results / "2" / "map.html")
+        page.select_option("#colour-by", label="mint")
+        lines = page.locator("#colours li").all_inner_texts()
+        count = {mint or "not known": mints.count(mint) for mint in {*mints}}
+        assert {line.rsplit(maxsplit=1)[0].strip(): int(line.split()[-1]) for line in lines} == count
+    tints = page.evaluate("[...new Set(map.tints.values())].length")
+    assert tints == 4
+    line = page.locator("#colours button", has_text="HYPERLINK")
+    line.click()
+    assert page.evaluate("map.found.size") == mints.count(MINTS[2])
+    page.locator("#colours button", has_text="HYPERLINK").click()
+    assert page.evaluate("map.found.size") == len(ids)
+    page.fill("#q", "mint: tolosa")
+    assert page.evaluate("map.found.size") == mints.count(MINTS[0])
+    page.select_option("#list-by", label="weight, lowest first")
+    listed = page.locator("#found li").all_inner_texts()
+    weights = [float(text.rsplit("weight ", 1)[1]) for text in listed]
+    assert weights == sorted(weights)
+    assert len(weights) == mints.count(MINTS[0])
+    page.fill("#q", "")
+    page.select_option("#colour-by", label="weight")
+    assert page.locator("#colours .ramp").is_visible()
+    known = page.evaluate(
+        "spots.filter(spot => map.coin(spot).own[1] !== null).map(spot => [map.coin(spot).own[1], map.tints.get(spot)])"
+    )
+    dark = [colour for weight, colour in known if weight <= sorted(weight for weight, _ in known)[0]]
+    assert dark == ["rgb(68 1 84)"]  # viridis begins so
+    page.select_option("#colour-by", label="label")
+    assert page.locator("#colours li").all_inner_texts() == ["a\n44", "b\n40"]
+    page.locator("#colours button").first.click()
+    assert page.evaluate("map.found.size") == 44
+
+    rows = {row["image"]: row for row in rows_of(gallery)}
+    at = next(i for i, mint in enumerate(mints) if mint == MINTS[2])
+    assert rows[ids[at]]["own.mint"] == "'" + MINTS[2]  # a spreadsheet computes nothing
+    assert float(rows[ids[at]]["own.weight"]) == float(own_row(at, "")["weight"].replace(",", "."))
+
+
 def test_what_the_browser_kept_may_be_damaged_or_too_much(page, gallery):
     number = largest(gallery)
     open_page(page, gallery / "2" / number / "index.html")
@@ -829,3 +995,53 @@ def test_numbers_are_numbers_and_any_name_has_an_address(page, gallery):
         page.evaluate("() => inAddress('m\\udcfcnze \\u00e9 \\ud83e\\ude99.jpg')")
         == "m%fcnze%20%C3%A9%20%F0%9F%AA%99.jpg"
     )
+
+
+def test_a_gallery_in_few_files_shows_the_same(page, gallery, monkeypatch):
+    monkeypatch.setattr(packing, "EACH", 10)
+    before = {path: path.stat().st_mtime_ns for path in gallery.rglob("*")}
+    out = packing.pack_pictures(gallery, "a run")
+    (out / "2" / "0" / "_pictures-old-0000.js").write_text("of an earlier packing")
+    (out / "edits.csv").write_text("saved here by a user")
+    assert packing.pack_pictures(gallery, "a run") == out
+    assert {path: path.stat().st_mtime_ns for path in gallery.rglob("*")} == before
+    assert (out / "edits.csv").exists()
+    assert not [*out.rglob("*-original.png"), *out.rglob("*old*"), *out.rglob("results.json")]
+    number = largest(gallery)
+    there = [row for row in rows_of(gallery) if row["cluster"] == number]
+    assert len([*(out / "2" / number).glob("_pictures-grad_cam-*.js")]) == -(-len(there) // 10)
+
+    open_page(page, out / "2" / number / "index.html")
+    page.wait_for_function("document.querySelector('.coin img').naturalWidth > 0")
+    page.evaluate("page.more(1e6)")
+    for at in (0, len(there) - 1):  # the last is in another script
+        image = page.locator(".coin").nth(at).locator("img").last
+        image.scroll_into_view_if_needed()
+        page.wait_for_function("image => image.src && image.naturalWidth > 0", arg=image.element_handle())
+        name = page.evaluate("at => page.coins[at].id", at)
+        row = next(row for row in there if row["image"] == name)
+        content = base64.b64decode(image.get_attribute("src").partition("base64,")[2])
+        assert content == (gallery / "2" / row["grad_cam"]).read_bytes()
+    page.locator(".coin").nth(3).click()
+    page.keyboard.press("4")
+    page.wait_for_function("['zoom-image', 'zoom-photograph'].every(id => $(id).naturalWidth > 0)")
+    for path, images in (("index.html", ".card img"), ("2/map.html?q=b%2F0", "#found img")):
+        page.goto(f"{out.as_uri()}/{path}")
+        page.wait_for_function("some => [...document.querySelectorAll(some)].some(one => one.naturalWidth)", arg=images)
+        assert broken_images(page) == []
+    packing.check_packed(gallery)
+    (out / "packed.json").unlink()
+    with pytest.raises(UserError, match="holds no packed gallery"):
+        packing.check_packed(gallery)
+    shutil.rmtree(out)
+
+
+def test_correcting_takes_less_than_two_actions_an_image(browser, doubtful_gallery):
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    rows = read_csv(doubtful_gallery / "2" / "explanations.csv")
+    work = correct(context.new_page(), doubtful_gallery / "2", "all that there is")
+    context.close()
+    assert 2 < work.moved < len(rows) / 2
+    assert work.right == work.images == len(rows)
+    assert work.actions["click"] >= 2
+    assert work.actions.total() < 2 * work.moved

@@ -118,4 +118,4 @@ def test_page_and_program_agree_on_the_edits():
 
     script = (ROOT / "explain" / "templates" / "edits.js").read_text()
     assert json.dumps(list(COLUMNS)) in script
-    assert set(re.findall(r'"(new|move|wrong|note|name|merge)"', script)) == set(ACTIONS)
+    assert set(re.findall(r'"(of|new|move|wrong|note|name|merge)"', script)) == set(ACTIONS)

@@ -24,9 +24,13 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 import runs
+from explain.__main__ import build_parser as explain_parser
 from machine.files import read_csv
+from runs.__main__ import build_parser as runs_parser
+from supervised.__main__ import build_parser as supervised_parser
 
 NOTEBOOK = ROOT / "scripts" / "deepcluster_colab.ipynb"
+DIGITS = ROOT / "scripts" / "digits_colab.ipynb"
 COLAB = {
     "google/__init__.py": "",
     "google/colab/__init__.py": "",
@@ -262,7 +266,12 @@ def test_each_gallery_has_a_port_of_its_own():
 
 def test_the_zip_of_the_program_holds_code_alone(program, tmp_path):
     inside = {name.partition("/")[2] for name in zipfile.ZipFile(program).namelist()}
-    assert {"pyproject.toml", "explain/templates/base.html", "scripts/deepcluster_colab.ipynb"} <= inside
+    assert {
+        "pyproject.toml",
+        "explain/templates/base.html",
+        "scripts/deepcluster_colab.ipynb",
+        "scripts/digits_colab.ipynb",
+    } <= inside
     assert not [name for name in inside if "__pycache__" in name or name.startswith((".", "tests"))]
     mine = tmp_path / "my coins.zip"
     with zipfile.ZipFile(mine, "w") as photographs:
@@ -279,10 +288,47 @@ def test_the_zip_of_the_program_holds_code_alone(program, tmp_path):
     assert (again.returncode, again.stderr.count("error: ")) == (2, 1)
 
 
-def test_the_notebook_is_committed_without_output_and_names_no_place_of_ours():
-    notebook = nbformat.read(NOTEBOOK, 4)
+@pytest.mark.parametrize("path", [NOTEBOOK, DIGITS], ids=lambda path: path.stem)
+def test_the_notebooks_are_committed_without_output_and_name_no_place_of_ours(path):
+    notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
     for cell in notebook.cells:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None
     assert "@param" in notebook.cells[1].source
+
+
+def test_the_digits_notebook_asks_for_what_the_parsers_take(tmp_path):
+    """Its cells run, with a stand-in for the commands; it was executed as it is by hand."""
+    notebook = nbformat.read(DIGITS, 4)
+    program = nbformat.read(NOTEBOOK, 4).cells[2].source
+    assert notebook.cells[2].source == program  # what is mended in one is mended in both
+    calls: list[list[str]] = []
+    carried = []
+    space = {"run": lambda *words: calls.append([*map(str, words)]), "IN_COLAB": False, "LOCAL": tmp_path / "local"}
+    space |= {
+        "BASE": tmp_path,
+        "EXP": tmp_path / "exp",
+        "socket": socket,
+        "subprocess": subprocess,
+        "os": os,
+        "sys": sys,
+    }
+    space |= {"shutil": SimpleNamespace(make_archive=lambda *words: words[0], unpack_archive=shutil.unpack_archive)}
+    shown: list[tuple] = []
+    space |= {"show": lambda *words: shown.append(words)}
+    page = tmp_path / "local" / "results-mnist" / "pixelflip" / "train-200" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    space |= {"carry": lambda source, target: carried.append((source, target))}
+    for cell in notebook.cells[1:2] + notebook.cells[3:]:
+        exec(cell.source.replace("def show(", "def unused("), space)
+    for name, parser in (("supervised", supervised_parser), ("explain", explain_parser), ("runs", runs_parser)):
+        asked = [words[1:] for words in calls if words[0] == name]
+        assert asked, name
+        for words in asked:
+            parser().parse_args([*(["draw"] if words[0].startswith("-") else []), *words])
+    asked = [" ".join(words[:2]) for words in calls]
+    assert asked == ["supervised train", "runs show", "supervised report", "explain --run", "explain pixelflip"]
+    assert [target.name for _, target in carried] == ["results-mnist.zip"] * 2
+    assert [words[1:] for words in shown] == [("report.html",), (), ("pixelflip/train-200/index.html",)]

@@ -11,16 +11,15 @@ import numpy as np
 import torch
 from scipy.ndimage import laplace
 
-from console import UserError, plain, progress
+from console import plain, progress
 from datasets import SOURCES
 from datasets.headers import read_header
 from datasets.names import take_apart
 from datasets.places import Place
-from deepcluster.compare import match
 from deepcluster.lift import family_of
 from explain.audit.findings import UNKNOWN
+from explain.own import Values, as_values, read_table
 from explain.subject import Subject
-from machine.reading import finite_number, read_csv, shown
 
 SIDE = 128  # pixels of the shorter side at which photographs are measured, at most
 COLOURED, GREYISH = 8.0, 12.0  # chroma (CIE Lab) from which a pixel, and a ground, has a hue
@@ -31,7 +30,6 @@ ENOUGH = 20  # pixels that a ground is judged by, at least
 HUES = ((50, "red"), (80, "orange"), (110, "yellow"), (180, "green"), (225, "cyan"), (315, "blue"), (350, "purple"))
 
 NO_PREFIX = "no prefix"
-Values = list[str] | np.ndarray  # '' and NaN: not known
 Found = TypeVar("Found")
 TRUTH = {"background": "true ground", "light_degrees": "true light", "quality": "true quality", "wear": "true wear"}
 
@@ -76,7 +74,7 @@ def facts_of(subject: Subject, table: Path | None) -> dict[str, Values]:
 
     Args:
         subject: whose images.
-        table: CSV with a column `image` (id, file name, or that without its ending) and others. None: none.
+        table: as `explain.own.read_table` takes it. None: none.
 
     Returns:
         fact -> N texts, or (N,) float64; '' and NaN where it is not known. Keys of KINDS, and columns of the table.
@@ -89,7 +87,7 @@ def facts_of(subject: Subject, table: Path | None) -> dict[str, Values]:
 
 def gather(subject: Subject, table: Path | None) -> tuple[dict[str, Values], list[str]]:
     """What `facts_of` gives, and sentences on what is not known."""
-    own, missing = ({}, []) if table is None else _own_table(subject.run.ids, table)  # what may be refused, first
+    own, missing = ({}, []) if table is None else read_table(table, subject.run.ids)  # what may be refused, first
     facts: dict[str, Values] = {}
     dataset, present = subject.pictures.dataset, subject.pictures.present
     gone = len(subject.run.ids) - len(present)
@@ -116,7 +114,7 @@ def gather(subject: Subject, table: Path | None) -> tuple[dict[str, Values], lis
         missing.append("True ground, light, quality and wear are known of painted coins alone.")
     else:
         facts |= _of_truth(subject)
-    return facts | own, missing
+    return facts | {f"{name} (own table)": values for name, values in own.items()}, missing
 
 
 def _of_names(ids: list[str]) -> dict[str, Values]:
@@ -238,47 +236,7 @@ def _of_truth(subject: Subject) -> dict[str, Values]:
     truths: list[dict[str, str]] = [{} for _ in subject.run.ids]
     for row in subject.pictures.present.tolist():
         truths[row] = subject.pictures.dataset.truth(int(subject.pictures.position[row])) or {}
-    return {name: _column([truth.get(column, "") for truth in truths]) for column, name in TRUTH.items()}
-
-
-def _column(cells: list[str]) -> Values:
-    """Cells as numbers where all that are filled are some, else as texts."""
-    numbers = [finite_number(cell) if cell else UNKNOWN for cell in cells]
-    if any(number is None for number in numbers) or not any(cells):
-        return cells
-    return np.array(numbers, np.float64)
-
-
-def _own_table(ids: list[str], path: Path) -> tuple[dict[str, Values], list[str]]:
-    where = f"--table {path}"
-    try:
-        rows = read_csv(path)
-    except FileNotFoundError:
-        raise UserError(f"{where}: no such file: name a CSV with a column image and others") from None
-    columns = [name for name in (rows[0] if rows else {}) if name.strip() and name != "image"]
-    if not rows or "image" not in rows[0] or not columns:
-        raise UserError(f"{where}: needs a row of names, image and at least one other, and rows below, with commas")
-    found: dict[int, dict[str, str]] = {}
-    unknown = []
-    for line, (row, (index, _)) in enumerate(
-        zip(rows, match(ids, [(row["image"], "") for row in rows]), strict=True), 2
-    ):
-        if index is None:
-            unknown.append(row["image"])
-        elif index in found:
-            raise UserError(f"{where}, line {line}: names {shown(row['image'])} a second time: keep one of the rows")
-        else:
-            found[index] = row
-    if not found:
-        raise UserError(f"{where}: none of its images is in the run (the first: {shown(rows[0]['image'])})")
-    missing = []
-    if unknown:
-        missing.append(
-            f"{len(unknown)} rows of {path.name} name no image of the run, or not a unique one (the first: "
-            f"{shown(unknown[0])})."
-        )
-    cells = {name: [found[i][name].strip() if i in found else "" for i in range(len(ids))] for name in columns}
-    return {plain(name).strip() + " (own table)": _column(values) for name, values in cells.items()}, missing
+    return {name: as_values([truth.get(column, "") for truth in truths]) for column, name in TRUTH.items()}
 
 
 def _each(function: Callable[[int], Found], rows: np.ndarray, count: int, what: str) -> list[Found | None]:

@@ -34,6 +34,7 @@ ASSETS = (
     "common.js",
     "edits.js",
     "hand.js",
+    "own.js",
     "overview.js",
     "cluster.js",
     "doubtful.js",
@@ -73,11 +74,13 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     look_up = LOOK_UPS[explanation.choice.colours].tobytes().hex()
     known = [{"number": c.number, "name": c.name, "size": c.size, "nearest": c.nearest} for c in cards]
     script = to_script(
-        clusters=known, outputs=subject.clusters.outputs, strip=STRIP, lookUp=look_up, opaque=OPAQUE
+        clusters=known, outputs=subject.clusters.outputs, strip=STRIP, lookUp=look_up, opaque=OPAQUE,
+        columns=[{"name": name, "numbers": isinstance(values, np.ndarray)} for name, values in explanation.own.items()],
     )  # fmt: skip
     write_atomic(folder / CLUSTERS, script, durable=False)
     thumbnails = {"sheets": write_thumbnails(explanation), "side": THUMBNAIL, "across": ACROSS}
-    script = to_script(spots=map_spots(explanation), thumbnails=thumbnails)
+    own_values = [[_own(values[row]) for row in range(len(values))] for values in explanation.own.values()]
+    script = to_script(spots=map_spots(explanation), thumbnails=thumbnails, ownValues=own_values)
     write_atomic(folder / IMAGES, script, durable=False)
 
     order = doubtful_first(explanation, doubts)
@@ -143,6 +146,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "run_name": run.path.resolve().name,
         "run_id": f"{run.identity}-{digest}" if digest else run.identity,
         "former_id": former,
+        "base": digest or "",
         "data_name": run.meta.dataset.name,
         "count": len(run.ids),
         "epoch": subject.epoch,
@@ -166,6 +170,7 @@ def common(explanation: Explanation, caveat: dict[str, float], cards: list[Card]
         "audit": read_said(explanation.folder / FOLDER),
         "audit_page": f"{FOLDER}/index.html",
         "doubts": {doubt.flag: {"title": doubt.title, "says": doubt.says} for doubt in DOUBTS},
+        "own_columns": [*explanation.own],
     }
 
 
@@ -288,6 +293,7 @@ def coin(explanation: Explanation, row: int, keys: list[str], doubts: dict[str, 
         "has": [key for key in keys if record.done[key][row]],
         "wrong": bool(doubts["wrong"][row]),
         "doubts": [flag for flag, held in doubts.items() if held[row]],
+        "own": [_own(values[row]) for values in explanation.own.values()],
         "numbers": {},
     }
     for asked, name, values in record.measured():
@@ -351,6 +357,13 @@ def _page(path: Path, template: str, **content: Any) -> None:
     """Render and put in place; everything is escaped."""
     html = PAGES.get_template(template).render(content)
     write_atomic(path, html.encode("utf-8", "replace"), durable=False)
+
+
+def _own(value: str | float) -> str | float | None:
+    """A cell of the user's own table, as a script has it: null where it is not known."""
+    if isinstance(value, str):
+        return value or None
+    return None if np.isnan(value) else float(value)
 
 
 def _number(value: float) -> float | None:

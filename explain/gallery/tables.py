@@ -3,6 +3,7 @@
 import numpy as np
 
 from explain.doubt import doubts_of
+from explain.own import PREFIX, to_cells
 from explain.record import Explanation, number_column
 from machine.files import write_csv
 
@@ -13,6 +14,7 @@ def write_tables(explanation: Explanation) -> None:
     run, clusters = subject.run, subject.clusters
     methods = [asked.key for asked in record.drawn()]
     doubts = {flag: held for flag, held in doubts_of(explanation).items() if flag != "empty"}  # told of each method
+    own = {PREFIX + name: to_cells(values) for name, values in explanation.own.items()}
     table = []
     for row in explanation.drawn_rows().tolist():
         line: dict[str, object] = {"image": run.ids[row], "cluster": int(clusters.assignment[row])}
@@ -32,6 +34,7 @@ def write_tables(explanation: Explanation) -> None:
         flags = [f"empty:{key}" for key in methods if record.empty[key][row]]
         flags += [flag for flag, held in doubts.items() if held[row]]
         line["flags"] = ";".join(flags)
+        line |= {column: cells[row] for column, cells in own.items()}
         table.append(line)
     write_csv(explanation.folder / "explanations.csv", table, None if table else ["image", "cluster"])
     gone = np.flatnonzero(subject.pictures.position < 0)

@@ -13,7 +13,6 @@ const page = {
   common: false, // maps on one scale
   anchor: -1, // position of the coin that stays where it is when the others change
 
-  src: (coin, method) => `${encodeURIComponent(coin.file)}-${method}${suffix}`,
   shown() {
     return data.methods.filter((method) => !this.method || method.key === this.method);
   },
@@ -26,8 +25,9 @@ const page = {
       name: (a, b) => a.id.localeCompare(b.id, undefined, { numeric: true }),
     };
     const apart = $("apart").value; // a doubt's flag, or "right": of labelled digits those that are predicted rightly
-    const kept = data.coins.filter((coin) => !apart || (apart === "right" ? !coin.wrong : coin.doubts.includes(apart)));
-    this.coins = kept.sort(order[by]);
+    const kept = data.coins.filter((coin) => own.passes(coin) && (!apart || (apart === "right" ? !coin.wrong : coin.doubts.includes(apart))));
+    this.coins = kept.sort(order[by] ?? own.orderOf(by));
+    $("none").hidden = kept.length > 0 || !data.coins.length;
     this.draw();
   },
   draw(until = 0) {
@@ -78,8 +78,8 @@ const page = {
     return card;
   },
   picture(coin, method, alt) {
-    if (!this.redrawn(coin, method.key)) return make("img", { loading: "lazy", decoding: "async", alt, src: this.src(coin, method.key) });
-    const below = make("img", { loading: "lazy", decoding: "async", alt, src: this.src(coin, "original"), className: "grey" });
+    if (!this.redrawn(coin, method.key)) return drawnPicture(coin, method.key, { alt });
+    const below = drawnPicture(coin, "original", { alt, className: "grey" });
     return make("span", { className: "over" }, below, heatOver(coin, peakOf(coin) / this.most()));
   },
   // Whether the page itself draws a map: on the common scale, where the record has what it takes.
@@ -98,6 +98,8 @@ const page = {
     const mark = !edit ? "" : edit.move !== "" ? `→ ${group} ${edit.move} ` : edit.wrong ? "does not belong here " : "noted ";
     const label = coin.label === undefined ? "" : ` · ${labelWords(coin.label)}`;
     const place = placeWords(coin);
+    const [asked, sorting] = [new Set(own.filters.keys()), $("sort").value.split(":")];
+    if (sorting[0] === "own") asked.add(+sorting[1]);
     card.classList.toggle("wrong", hand.isOut(coin));
     card.classList.toggle("chosen", hand.chosen.has(coin.id));
     card.querySelector(".choose").checked = hand.chosen.has(coin.id);
@@ -105,17 +107,28 @@ const page = {
       make("span", { className: "edit-mark" }, mark),
       make("span", {}, `no. ${coin.rank}${label}${place && ` · ${place}`}`),
       make("span", { className: "figures id" }, coin.id),
+      make("span", { className: "figures own-said" }, own.words(coin, asked)),
     );
   },
   refresh() {
     for (const card of $("coins").children) this.caption(card, this.coins[card.dataset.position]);
     const edit = edits.clusters.get(data.cluster);
     if (document.activeElement !== $("cluster-name")) $("cluster-name").value = edit && edit.name !== null ? edit.name : $("cluster-name").defaultValue;
+    this.offerTargets();
     $("cluster-merge").value = edit ? edit.merge : "";
-    for (const option of [...$("cluster-merge").options, ...$("zoom-move").options])
-      if (option.value) option.textContent = clusterWords(+option.value);
     $("split").disabled = this.movable().length < 2;
     if (this.open !== null) this.showEdit();
+  },
+  // The lists of other clusters, those that were made by now among them.
+  offerTargets() {
+    const made = edits.made();
+    for (const id of ["cluster-merge", "zoom-move"]) {
+      for (const option of [...$(id).options].filter((one) => one.value))
+        if (clusterOf.has(+option.value) || made.includes(+option.value)) option.textContent = clusterWords(+option.value);
+        else option.remove();
+      const there = new Set([...$(id).options].map((option) => +option.value));
+      $(id).append(...made.filter((number) => !there.has(number)).map((number) => make("option", { value: number }, clusterWords(number))));
+    }
   },
   show(method) {
     this.method = data.methods.some((one) => one.key === method) ? method : "";
@@ -169,12 +182,12 @@ const page = {
     $("zoom-over").querySelector("canvas")?.remove();
     const redrawn = this.redrawn(coin, this.zoomed);
     image.classList.toggle("grey", redrawn);
-    image.src = this.src(coin, redrawn ? "original" : this.zoomed);
+    showPicture(image, coin, redrawn ? "original" : this.zoomed);
     if (redrawn) $("zoom-over").append(heatOver(coin, peakOf(coin) / this.most()));
     image.alt = `${asked.title} of ${coin.id}`;
     const alone = this.zoomed === "original" || !coin.has.includes("original") || asked.panels > 1;
     $("zoom-pictures").classList.toggle("alone", alone);
-    if (!alone) photograph.src = this.src(coin, "original");
+    if (!alone) showPicture(photograph, coin, "original");
     photograph.alt = alone ? "" : `Photograph of ${coin.id}`;
     $("zoom-photograph-caption").textContent = "Photograph";
     const empty = coin.empty.includes(this.zoomed);
@@ -188,6 +201,8 @@ const page = {
     if (coin.score !== null) facts.push(`logit ${coin.score.toFixed(2)}`);
     if (coin.distance !== null) facts.push(`distance ${coin.distance.toFixed(3)}`);
     $("zoom-facts").textContent = facts.join(" · ");
+    $("zoom-own").hidden = !own.facts(coin).length;
+    $("zoom-own").replaceChildren(...own.facts(coin).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
     $("zoom-original").replaceChildren(originalOf(coin));
     for (const button of document.querySelectorAll("[data-zoom-method]")) {
       button.setAttribute("aria-pressed", String(button.dataset.zoomMethod === this.zoomed));
@@ -204,7 +219,7 @@ const page = {
   },
   alike(other, at) {
     const title = `${other.id}, ${group} ${other.cluster}`;
-    const button = make("button", { type: "button", title }, make("img", { loading: "lazy", alt: title, src: pictureOf(other, "original") }), String(other.cluster));
+    const button = make("button", { type: "button", title }, drawnPicture(other, "original", { alt: title }), String(other.cluster));
     button.setAttribute("aria-pressed", "false");
     button.addEventListener("click", () => this.compare(at));
     return button;
@@ -218,12 +233,13 @@ const page = {
     $("zoom-over").querySelector("canvas")?.remove();
     $("zoom-image").classList.remove("grey");
     for (const [image, one] of [[$("zoom-photograph"), coin], [$("zoom-image"), other]]) {
-      const drawn = pictureOf(one, "original");
       image.onerror = () => {
         image.onerror = null;
-        image.src = drawn;
+        showPicture(image, one, "original");
       };
-      image.src = fileOf(one) ?? drawn;
+      image.dataset.wanted = "";
+      if (fileOf(one)) image.src = fileOf(one);
+      else showPicture(image, one, "original");
       image.alt = `Photograph of ${one.id}`;
     }
     $("zoom-photograph-caption").textContent = coin.id;
@@ -253,15 +269,15 @@ const page = {
   showEdit() {
     const edit = edits.coins.get(this.coins[this.open].id) ?? { wrong: false, move: "", note: "" };
     $("zoom-wrong").checked = edit.wrong || edit.move !== "";
-    if (edit.move && ![...$("zoom-move").options].some((option) => option.value === edit.move))
-      $("zoom-move").append(make("option", { value: edit.move }, clusterWords(+edit.move)));
     $("zoom-move").value = edit.move;
     if (document.activeElement !== $("zoom-note")) $("zoom-note").value = edit.note;
   },
 
   welcome() {
     const guests = edits.movedTo(data.cluster);
-    $("moved-here").hidden = !guests.length;
+    const parts = [...edits.clusters].filter(([number, edit]) => edit.merge !== "" && number !== data.cluster && edits.endOf(number) === data.cluster).map(([number]) => number);
+    $("moved-here").hidden = !guests.length && !parts.length;
+    $("merged-here").replaceChildren(...(parts.length ? ["Merged into it: "] : []), ...parts.map((number) => clusterChip(number, `${group} `)));
     $("moved-list").replaceChildren(...guests.map((coin) => hand.guest(coin)));
   },
   // The coins of the page that are still in its cluster.
@@ -275,7 +291,7 @@ const page = {
       const half = coins.filter((coin) => coin.half === side).sort((a, b) => a.rank - b.rank);
       const pictures = half.slice(0, HALF_SHOWN).filter((coin) => coin.has.includes("original"));
       $(`half-title-${side}`).textContent = `${half.length} image${half.length === 1 ? "" : "s"}`;
-      $(`half-list-${side}`).replaceChildren(...pictures.map((coin) => make("img", { alt: coin.id, title: coin.id, src: this.src(coin, "original") })));
+      $(`half-list-${side}`).replaceChildren(...pictures.map((coin) => drawnPicture(coin, "original", { alt: coin.id, title: coin.id })));
       $(`half-make-${side}`).disabled = !half.length || half.length === coins.length;
       $(`half-make-${side}`).onclick = () => {
         $("halves").close();
@@ -445,6 +461,9 @@ $("half-close").addEventListener("click", () => $("halves").close());
 page.common = recall("scale", false) && Boolean($("scale"));
 if ($("scale")) $("scale").checked = page.common;
 page.sayScale();
+$("sort").append(...own.orders());
+own.start(data.coins);
+document.addEventListener("own", () => page.sort());
 const sorting = recall("sort", "rank");
 if ([...$("sort").options].some((option) => option.value === sorting)) $("sort").value = sorting;
 const remembered = recall("method", "");

@@ -43,6 +43,61 @@ const epochFolder = `${root}/${epoch}`;
 const clusterHref = (number) => (clusterOf.has(number) ? `${epochFolder}/${number}/index.html` : `${epochFolder}/made.html#${number}`);
 const meanOf = (number) => `${epochFolder}/${number}/_mean.png`;
 const pictureOf = (coin, method) => `${epochFolder}/${coin.cluster}/${encodeURIComponent(coin.file)}-${method}${suffix}`;
+// A gallery in few files (`--few-files`) has its pictures in scripts, some hundred images' of one method in each, which call
+// `takePack`. Its page of an epoch has `packs`: cluster -> the names of its images, in the order of the scripts.
+const packed = typeof packs === "undefined" ? null : { at: new Map(), waiting: new Map(), held: new Map() };
+
+function takePack(name, pictures) {
+  packed.held.set(name, pictures);
+  for (const answer of packed.waiting.get(name) ?? []) answer(pictures);
+  packed.waiting.delete(name);
+}
+
+// The script that a picture is in.
+function packOf(coin, method) {
+  if (!packed.at.has(coin.cluster)) packed.at.set(coin.cluster, new Map((packs.files[coin.cluster] ?? []).map((file, at) => [file, Math.floor(at / packs.each)])));
+  const chunk = packed.at.get(coin.cluster).get(coin.file);
+  return chunk === undefined ? null : `${coin.cluster}/_pictures-${method}-${String(chunk).padStart(4, "0")}.js`;
+}
+
+// Let an <img> show a picture of a coin; in a packed gallery once its script is there.
+function showPicture(image, coin, method) {
+  if (!packed) {
+    image.src = pictureOf(coin, method);
+    return;
+  }
+  const name = packOf(coin, method);
+  image.dataset.wanted = `${coin.file}-${method}`; // what was asked of it last
+  const answer = (pictures) => {
+    if (image.dataset.wanted === `${coin.file}-${method}` && coin.file in pictures) image.src = `data:image/${suffix.slice(1).replace("jpg", "jpeg")};base64,${pictures[coin.file]}`;
+  };
+  if (name === null) return;
+  if (packed.held.has(name)) answer(packed.held.get(name));
+  else if (packed.waiting.has(name)) packed.waiting.get(name).push(answer);
+  else {
+    packed.waiting.set(name, [answer]);
+    document.head.append(make("script", { src: `${epochFolder}/${name.split("/").map(encodeURIComponent).join("/")}` }));
+  }
+}
+
+// An <img> of a coin's picture, which comes when it is nearly in view.
+function drawnPicture(coin, method, properties = {}) {
+  const image = make("img", { loading: "lazy", decoding: "async", alt: "", ...properties });
+  if (packed) nearView.observe(Object.assign(image, { wants: [coin, method] }));
+  else showPicture(image, coin, method);
+  return image;
+}
+const nearView = packed && new IntersectionObserver(
+  (seen) => {
+    for (const { isIntersecting, target } of seen)
+      if (isIntersecting) {
+        nearView.unobserve(target);
+        showPicture(target, ...target.wants);
+      }
+  },
+  { rootMargin: "800px" },
+);
+
 // The most typical image of a cluster: the first of its strip.
 function typicalOf(number) {
   const picture = make("img", { loading: "lazy", alt: "", className: "cell", src: `${epochFolder}/${number}/${strip}` });

@@ -7,7 +7,7 @@ const page = {
   doubt: "", // "": any
 
   sort() {
-    this.coins = data.coins.filter((coin) => !this.doubt || coin.doubts.includes(this.doubt));
+    this.coins = data.coins.filter((coin) => own.passes(coin) && (!this.doubt || coin.doubts.includes(this.doubt)));
     for (const button of document.querySelectorAll("[data-doubt]"))
       button.setAttribute("aria-pressed", String(button.dataset.doubt === this.doubt));
     $("coins").replaceChildren();
@@ -24,7 +24,7 @@ const page = {
       if (!coin.has.includes(key)) return make("span", { className: "absent" }, "not drawn");
       const alt = `${key === "original" ? "Photograph" : "Map"} of ${coin.id}`;
       const href = `${clusterHref(coin.cluster)}#image=${encodeURIComponent(coin.file)}`;
-      return make("a", { href }, make("img", { loading: "lazy", decoding: "async", alt, src: pictureOf(coin, key) }));
+      return make("a", { href }, drawnPicture(coin, key, { alt }));
     });
     const reasons = coin.doubts.map((flag) => make("span", { className: "chip warn", title: data.doubts[flag].says }, data.doubts[flag].title));
     const between = make("div", { className: "between" }, this.place(coin, coin.cluster, coin.probability, "is in"));
@@ -49,6 +49,7 @@ const page = {
     card.querySelector(".caption").replaceChildren(
       make("span", { className: "edit-mark" }, mark), `no. ${coin.rank} of ${group} ${coin.cluster}${label}`,
       make("span", { className: "figures id" }, coin.id),
+      make("span", { className: "figures own-said" }, own.words(coin, own.filters.keys())),
     );
   },
   refresh() {
@@ -94,6 +95,8 @@ new IntersectionObserver((seen) => seen.some((entry) => entry.isIntersecting) &&
 }).observe($("sentinel"));
 document.addEventListener("edits", () => page.refresh());
 document.addEventListener("chosen", () => page.refresh());
+own.start(data.coins);
+document.addEventListener("own", () => page.sort());
 const asked = location.hash.slice(1);
 page.doubt = asked in data.doubts ? asked : "";
 page.sort();

@@ -3,6 +3,7 @@
 
 const KEY = `deepcluster-explain/${run}/${epoch}`; // storage is shared by all pages opened from disk
 const FORMER_KEY = `deepcluster-explain/${document.body.dataset.former}/${epoch}`; // edits of galleries made before
+const BASE = document.body.dataset.base; // of clusters that were edited before: the digest of their table
 const STEPS = 100; // that can be taken back
 const COLUMNS = ["epoch", "image", "cluster", "action", "value", "note"];
 
@@ -107,14 +108,29 @@ const edits = {
   faceOf(number) {
     if (clusterOf.has(number)) return [typicalOf(number)];
     const first = this.movedTo(number).find((coin) => coin.file);
-    return first ? [make("img", { loading: "lazy", alt: "", src: pictureOf(first, "original") })] : [];
+    return first ? [drawnPicture(first, "original")] : [];
   },
   // Of a cluster by its number: what it is called now, and how many images it has.
   nameOf(number) {
     const edit = this.clusters.get(number);
     return edit && edit.name !== null ? edit.name : (clusterOf.get(number)?.name ?? "");
   },
+  // With the clusters that are merged into it.
   sizeOf(number) {
+    const parts = [...this.clusters].filter(([other, edit]) => edit.merge !== "" && other !== number && this.endOf(other) === number).map(([other]) => other);
+    return [number, ...parts].reduce((sum, one) => sum + this.ownSizeOf(one), 0);
+  },
+  // Where a chain of merges ends: of a circle in the smallest.
+  endOf(number) {
+    const seen = [number];
+    for (;;) {
+      const merge = this.clusters.get(seen.at(-1))?.merge ?? "";
+      if (merge === "") return seen.at(-1);
+      if (seen.includes(+merge)) return Math.min(...seen.slice(seen.indexOf(+merge)));
+      seen.push(+merge);
+    }
+  },
+  ownSizeOf(number) {
     let size = clusterOf.get(number)?.size ?? 0;
     for (const edit of this.coins.values()) {
       if (edit.cluster === number && (edit.wrong || (edit.move !== "" && +edit.move !== number))) size -= 1;
@@ -137,10 +153,13 @@ const edits = {
     return rows;
   },
   take(rows) {
+    const of = rows.find((row) => row[3] === "of")?.[4] ?? "";
+    if (of !== BASE) throw new Error(of && BASE ? "these edits are of clusters that were edited otherwise" : of ? "these edits are of a gallery of edited clusters" : `these edits are of the run's own ${group}s, and here they are edited`);
     const anew = rows.filter((row) => row[3] === "new").map((row) => +row[2]);
     const isThere = (number) => clusterOf.has(number) || anew.includes(number) || this.isMade(number);
     for (const [rowEpoch, , cluster, action, value] of rows) { // all of them first: a bad row must not leave half of them here
       if (rowEpoch !== epoch) throw new Error(`these edits are of epoch ${rowEpoch}, this page is of epoch ${epoch}`);
+      if (action === "of") continue;
       if (!["new", "name", "merge", "move", "wrong", "note"].includes(action)) throw new Error(`unknown action ${action}`);
       if (!/^\d{1,6}$/.test(cluster)) throw new Error(`${cluster} is not the number of a ${group}`);
       if ((action === "move" || action === "merge") && !/^\d{1,6}$/.test(value)) throw new Error(`${value} is not the number of a ${group}`);
@@ -149,6 +168,7 @@ const edits = {
       if ((action === "move" || action === "merge") && !isThere(+value)) throw new Error(`there is no ${group} ${value} here`);
     }
     const before = { what: "loaded edits", coins: [], clusters: [] };
+    rows = rows.filter((row) => row[3] !== "of");
     for (const [, image, cluster] of rows) {
       if (image) before.coins.push([image, this.coins.get(image) ?? null]);
       else before.clusters.push([+cluster, this.clusters.get(+cluster) ?? null]);
@@ -249,12 +269,12 @@ function startEdits() {
   $("edit-list-close").addEventListener("click", () => $("edit-list").close());
   $("undo-edit").addEventListener("click", () => edits.undo());
   document.addEventListener("keydown", (event) => {
-    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=text], input[type=search]")) return;
+    if (!(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z" || event.target.matches("input[type=text], input[type=search], input[type=number]")) return;
     event.preventDefault();
     edits.undo();
   });
   $("save-edits").addEventListener("click", () => {
-    const url = URL.createObjectURL(new Blob([writeCsv(edits.rows())], { type: "text/csv" }));
+    const url = URL.createObjectURL(new Blob([writeCsv([...(BASE ? [[epoch, "", "", "of", BASE, ""]] : []), ...edits.rows()])], { type: "text/csv" }));
     make("a", { href: url, download: "edits.csv" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 10000);
   });
@@ -263,7 +283,7 @@ function startEdits() {
       const rows = readCsv((await event.target.files[0].text()).replace(/^\ufeff/, ""));
       if (!rows.length || rows[0].join() !== COLUMNS.join()) throw new Error(`its columns should be ${COLUMNS.join(", ")}`);
       edits.take(rows.slice(1));
-      showMessage(`${rows.length - 1} edits loaded.`);
+      showMessage(`${rows.slice(1).filter((row) => row[3] !== "of").length} edits loaded.`);
     } catch (error) {
       showMessage(`This file could not be loaded: ${error.message}.`);
     }

@@ -7,12 +7,15 @@ const MOST_ZOOM = 80;
 const MANY = 20000; // images whose thumbnails are kept at half their side, for memory's sake
 const LEAST_PICTURE = 12; // pixels, side from which images are pictures and no longer dots
 const MOST_PICTURE = 160;
-const MOST_ROUND = 3000; // dots in view; more are squares ...
-const MOST_DOTS = 15000; // ... and still more are set pixel by pixel
+const MOST_ROUND = 3000; // dots in view; more are squares, set pixel by pixel
 const MOST_PICTURES = 3000; // in view; more are dots
 const OWN_PICTURE = 1.4; // times a thumbnail's side: from there an image's own file is drawn ...
 const MOST_OWN = 80; // ... where no more than so many are in view
 const STILL = 4; // pixels that a click may move
+const MOST_WORDS = 30; // values with a colour of their own; the rarer ones share one
+const RAMP = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]; // viridis
+const SHADES = 32;
+const STRAY = 0.02; // share of numbers at either end that the ramp ends before, lest one stray leave all else one colour
 
 // A spot's place -> 0..1, from the first to the last: the map fills its frame.
 const spread = (axis) => {
@@ -21,6 +24,11 @@ const spread = (axis) => {
   return (spot) => (high > low ? (spot[axis] - low) / (high - low) : 0.5);
 };
 const [leftToRight, belowToAbove] = [spread(2), spread(3)];
+const toRight = Float64Array.from(spots, leftToRight);
+const toBelow = Float64Array.from(spots, (spot) => 1 - belowToAbove(spot));
+const foundAt = new Uint8Array(spots.length); // whether the search finds it
+const shadeAt = new Uint32Array(spots.length); // its colour as a pixel
+const inView = new Float64Array(3 * spots.length); // of this frame: position in `spots`, and where on the canvas
 
 const map = {
   zoom: 1,
@@ -35,19 +43,25 @@ const map = {
   sheets: [], // of thumbnails, decoded
   cell: spots.length > MANY ? thumbnails.side / 2 : thumbnails.side, // pixels of a thumbnail on them
   own: new Map(), // spot -> its own picture
+  tints: new Map(), // spot -> its colour
+  label: null, // the one that is shown alone
   drawn: { pictures: 0, own: 0, dots: 0 }, // by the last frame
 
   colour: (number) => (number === null ? "hsl(0 0% 55%)" : `hsl(${(number * 137.508) % 360} 70% ${number % 2 ? 45 : 58}%)`),
   href: (spot) => `${spot[1]}/index.html#image=${encodeURIComponent(spot[4])}`,
-  coins: new Map(spots.map(([id, cluster, , , file, drawn, label, rival]) => [id, { id, cluster, file, rival, label, has: drawn ? ["original"] : [] }])),
+  coins: new Map(spots.map(([id, cluster, , , file, drawn, label, rival, row]) => [id, { id, cluster, file, rival, label, own: ownValues.map((values) => values[row]), has: drawn ? ["original"] : [] }])),
   coin(spot) {
     return this.coins.get(spot[0]);
   },
 
+  placeOf(coin) {
+    const place = hand.placeOf(coin);
+    return place === null ? null : edits.endOf(place);
+  },
   matches(spot) {
     const text = $("q").value.trim().toLowerCase();
-    const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(this.places.get(spot))}\n${edits.coins.get(spot[0])?.note ?? ""}`.toLowerCase();
-    return (!text || said().includes(text)) && ($("only").value === "" || this.places.get(spot) === +$("only").value);
+    const said = () => `${spot[0]}\n${spot[6]}\n${edits.nameOf(this.places.get(spot))}\n${edits.coins.get(spot[0])?.note ?? ""}\n${own.said(this.coin(spot))}`.toLowerCase();
+    return own.passes(this.coin(spot)) && (this.label === null || spot[6] === this.label) && (!text || said().includes(text)) && ($("only").value === "" || this.places.get(spot) === +$("only").value);
   },
 
   // --- where what is ---
@@ -84,13 +98,19 @@ const map = {
   side(zoom = this.zoom) {
     return Math.min(MOST_PICTURE, 0.9 * Math.sqrt((this.width * this.height) / spots.length) * zoom ** 0.75);
   },
+  // Positions in `spots` of those in view. Of 70,000 each frame: plain numbers, and nothing is made anew for each.
   visible(edge) {
-    const found = [];
-    for (const spot of spots) {
-      const [x, y] = this.at(spot);
-      if (x > -edge && y > -edge && x < this.width + edge && y < this.height + edge) found.push([spot, x, y]);
+    const [across, down] = [(this.width - 2 * this.edge) * this.zoom, (this.height - 2 * this.edge) * this.zoom];
+    const [left, top] = [this.edge * this.zoom + this.x, this.edge * this.zoom + this.y];
+    let count = 0;
+    for (let i = 0; i < spots.length; i++) {
+      const [x, y] = [left + toRight[i] * across, top + toBelow[i] * down];
+      inView[3 * count] = i;
+      inView[3 * count + 1] = x;
+      inView[3 * count + 2] = y;
+      if (x > -edge && y > -edge && x < this.width + edge && y < this.height + edge) count += 1;
     }
-    return found;
+    return count;
   },
 
   // --- what is drawn ---
@@ -106,46 +126,46 @@ const map = {
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, this.width, this.height);
     const side = this.side();
-    const seen = this.visible(side);
-    const some = this.found.size < spots.length;
-    const back = some ? seen.filter(([spot]) => !this.found.has(spot)) : [];
-    const front = some ? seen.filter(([spot]) => this.found.has(spot)) : seen;
-    const asPictures = side >= LEAST_PICTURE && seen.length <= MOST_PICTURES;
+    const count = this.visible(side);
+    const asPictures = side >= LEAST_PICTURE && count <= MOST_PICTURES;
+    const many = !asPictures && count > MOST_ROUND;
+    const radius = Math.max(1.5, Math.min(5, side / 3));
     this.drawn = { pictures: 0, own: 0, dots: 0 };
-    for (const [part, opacity] of [[back, 0.12], [front, 1]]) {
+    for (const [found, opacity] of [[0, 0.12], [1, 1]]) {
+      const part = [];
+      for (let at = 0; at < 3 * count && !many; at += 3)
+        if (foundAt[inView[at]] === found) part.push([spots[inView[at]], inView[at + 1], inView[at + 2]]);
       pen.globalAlpha = asPictures ? opacity : opacity * 0.85;
-      if (asPictures) this.pictures(pen, part, side, seen.length <= MOST_OWN);
-      else if (part.length > MOST_DOTS) this.specks(pen, part, Math.max(1.5, side / 3));
-      else this.dots(pen, part, Math.max(1.5, Math.min(5, side / 3)));
+      if (asPictures) this.pictures(pen, part, side, count <= MOST_OWN);
+      else if (many) this.specks(pen, count, found, radius);
+      else this.dots(pen, part, radius);
     }
     pen.globalAlpha = 1;
-    if (!asPictures) this.rings(pen, seen);
+    if (!asPictures) this.rings(pen);
     if ($("names").checked) this.write(pen);
     this.trace(pen);
   },
   dots(pen, part, radius) {
-    const byPlace = new Map();
+    const byTint = new Map();
     for (const one of part) {
-      const place = this.places.get(one[0]);
-      if (!byPlace.has(place)) byPlace.set(place, []);
-      byPlace.get(place).push(one);
+      const tint = this.tints.get(one[0]);
+      if (!byTint.has(tint)) byTint.set(tint, []);
+      byTint.get(tint).push(one);
     }
-    for (const [place, ones] of byPlace) {
-      pen.fillStyle = this.colour(place);
+    for (const [tint, ones] of byTint) {
+      pen.fillStyle = tint;
       pen.beginPath();
       for (const [, x, y] of ones) {
-        if (part.length > MOST_ROUND) pen.rect(x - radius, y - radius, 2 * radius, 2 * radius);
-        else {
-          pen.moveTo(x + radius, y);
-          pen.arc(x, y, radius, 0, 7);
-        }
+        pen.moveTo(x + radius, y);
+        pen.arc(x, y, radius, 0, 7);
       }
       pen.fill();
     }
     this.drawn.dots += part.length;
   },
   // Of 70,000 three times as fast as paths.
-  specks(pen, part, radius) {
+  specks(pen, count, found, radius) {
+    if (!found && this.found.size === spots.length) return;
     const { width, height } = $("map");
     const ratio = width / this.width;
     const across = Math.max(2, Math.round(2 * radius * ratio));
@@ -155,20 +175,21 @@ const map = {
     }
     const pixels = new Uint32Array(this.picture.data.buffer); // opacity, blue, green, red
     pixels.fill(0);
-    const colours = new Map([...new Set(this.places.values())].map((place) => [place, this.pixel(pen, place)]));
-    for (const [spot, x, y] of part) {
-      const colour = colours.get(this.places.get(spot));
-      const [left, top] = [Math.round(x * ratio - across / 2), Math.round(y * ratio - across / 2)];
+    for (let at = 0; at < 3 * count; at += 3) {
+      const i = inView[at];
+      if (foundAt[i] !== found) continue;
+      const colour = shadeAt[i];
+      const [left, top] = [Math.round(inView[at + 1] * ratio - across / 2), Math.round(inView[at + 2] * ratio - across / 2)];
       const [right, bottom] = [Math.min(width, left + across), Math.min(height, top + across)];
       for (let row = Math.max(0, top); row < bottom; row++)
         for (let column = Math.max(0, left); column < right; column++) pixels[row * width + column] = colour;
     }
     this.layer.getContext("2d").putImageData(this.picture, 0, 0);
     pen.drawImage(this.layer, 0, 0, this.width, this.height);
-    this.drawn.dots += part.length;
+    this.drawn.dots += count;
   },
-  pixel(pen, place) {
-    pen.fillStyle = this.colour(place); // read back as #rrggbb
+  pixel(pen, tint) {
+    pen.fillStyle = tint; // read back as #rrggbb
     const [red, green, blue] = [1, 3, 5].map((at) => parseInt(pen.fillStyle.slice(at, at + 2), 16));
     return ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
   },
@@ -178,7 +199,7 @@ const map = {
     for (const [spot, x, y] of part) {
       const chosen = hand.chosen.has(spot[0]);
       const edge = (side > 40 ? 3 : 2) + (chosen ? 2 : 0);
-      pen.fillStyle = chosen ? this.ink : this.colour(this.places.get(spot));
+      pen.fillStyle = chosen ? this.ink : this.tints.get(spot);
       pen.fillRect(x - side / 2 - edge, y - side / 2 - edge, side + 2 * edge, side + 2 * edge);
       const own = few && side > OWN_PICTURE * thumbnails.side && spot[5] ? this.ownPicture(spot) : null;
       const sheet = own?.naturalWidth ? null : this.sheet(Math.floor(spot[8] / across ** 2));
@@ -206,13 +227,20 @@ const map = {
     return this.sheets[number];
   },
   ownPicture(spot) {
-    if (!this.own.has(spot)) this.own.set(spot, make("img", { src: pictureOf(this.coin(spot), "original"), onload: () => this.redraw() }));
+    if (!this.own.has(spot)) {
+      const image = make("img", { onload: () => this.redraw() });
+      this.own.set(spot, image);
+      showPicture(image, this.coin(spot), "original");
+    }
     return this.own.get(spot);
   },
-  rings(pen, seen) {
+  rings(pen) {
     pen.strokeStyle = this.ink;
     pen.lineWidth = 2;
-    for (const [spot, x, y] of hand.chosen.size ? seen : []) if (hand.chosen.has(spot[0])) pen.strokeRect(x - 5, y - 5, 10, 10);
+    for (const spot of hand.chosen.size ? spots : []) {
+      const [x, y] = this.at(spot);
+      if (hand.chosen.has(spot[0])) pen.strokeRect(x - 5, y - 5, 10, 10);
+    }
   },
   // The number and name of each cluster, at the image nearest to its middle.
   write(pen) {
@@ -248,8 +276,8 @@ const map = {
   // --- what follows from search, edits and selection ---
   refresh() {
     const style = getComputedStyle(document.body);
-    [this.ink, this.ground] = [style.color, style.backgroundColor];
-    for (const spot of spots) this.places.set(spot, hand.placeOf(this.coin(spot)));
+    [this.ink, this.ground, this.faint] = [style.color, style.backgroundColor, style.getPropertyValue("--line").trim()];
+    for (const spot of spots) this.places.set(spot, this.placeOf(this.coin(spot)));
     this.found = new Set(spots.filter((spot) => this.matches(spot)));
     const members = new Map();
     for (const spot of spots) {
@@ -258,46 +286,110 @@ const map = {
       members.get(place).push(spot);
     }
     this.middles = [...members].filter(([place]) => place !== null).map(([place, ones]) => [place, middleOf(ones)]);
-    this.explain(members);
+    this.offer(members);
+    $("colours").replaceChildren(...this.paint(members));
+    const pen = $("map").getContext("2d");
+    const pixels = new Map([...new Set(this.tints.values())].map((tint) => [tint, this.pixel(pen, tint)]));
+    for (const [i, spot] of spots.entries()) [foundAt[i], shadeAt[i]] = [+this.found.has(spot), pixels.get(this.tints.get(spot))];
     this.list();
     this.redraw();
   },
-  explain(members) {
+  offer(members) {
     const numbers = [...members.keys()].filter((place) => place !== null).sort((a, b) => a - b);
     const chosen = $("only").value;
     const words = (number) => `${number}${edits.nameOf(number) && ` ${edits.nameOf(number)}`}`;
     $("only").replaceChildren(make("option", { value: "" }, "all"), ...numbers.map((number) => make("option", { value: number }, words(number))));
     $("only").value = numbers.includes(+chosen) ? chosen : "";
-    $("colours").replaceChildren(
-      ...numbers.map((number) => {
-        const swatch = make("span", { className: "swatch" });
-        swatch.style.background = this.colour(number);
-        const count = make("span", { className: "figures" }, String(members.get(number).length));
-        const button = make("button", { type: "button" }, swatch, make("b", {}, String(number)), ` ${edits.nameOf(number)} `, count);
-        button.setAttribute("aria-pressed", String(String(number) === $("only").value));
-        button.addEventListener("click", () => {
-          $("only").value = $("only").value === String(number) ? "" : number;
+  },
+  // Give each spot its colour; the lines of the legend that tells them.
+  paint(members) {
+    const by = $("colour-by").value;
+    if (by === "") {
+      for (const [place, ones] of members) for (const spot of ones) this.tints.set(spot, this.colour(place));
+      const numbers = [...members.keys()].filter((place) => place !== null).sort((a, b) => a - b);
+      return numbers.map((number) =>
+        this.line(this.colour(number), [make("b", {}, String(number)), ` ${edits.nameOf(number)}`], members.get(number).length, String(number) === $("only").value, (chosen) => {
+          $("only").value = chosen ? number : "";
           this.refresh();
-        });
-        return make("li", {}, button);
-      }),
+        }),
+      );
+    }
+    if (by === "label")
+      return this.paintWords(
+        (spot) => spot[6] || null,
+        (word) => this.label === (word ?? ""),
+        (word) => {
+          this.label = word === undefined ? null : (word ?? "");
+          this.refresh();
+        },
+      );
+    if (columns[by].numbers) return this.paintNumbers((spot) => this.coin(spot).own[by]);
+    return this.paintWords(
+      (spot) => this.coin(spot).own[by],
+      (word) => own.filters.get(+by)?.word === word,
+      (word) => own.filter(+by, word === undefined ? null : { word }),
     );
+  },
+  // By a value that is a word (null: not known), the most frequent first; a click calls `choose` with it, or with nothing.
+  paintWords(wordOf, isChosen, choose) {
+    const counts = new Map();
+    for (const spot of spots) counts.set(wordOf(spot), (counts.get(wordOf(spot)) ?? 0) + 1);
+    const words = [...counts.keys()].filter((word) => word !== null).sort((a, b) => counts.get(b) - counts.get(a) || (a < b ? -1 : 1));
+    const tints = new Map(words.map((word, at) => [word, at < MOST_WORDS ? this.colour(at) : this.colour(null)]));
+    tints.set(null, this.faint);
+    for (const spot of spots) this.tints.set(spot, tints.get(wordOf(spot)));
+    return [...words, ...(counts.has(null) ? [null] : [])].map((word) =>
+      this.line(tints.get(word), [word ?? make("i", {}, NOT_KNOWN)], counts.get(word), isChosen(word), (chosen) => choose(chosen ? word : undefined)),
+    );
+  },
+  paintNumbers(numberOf) {
+    const numbers = spots.map(numberOf).filter((number) => number !== null).sort((a, b) => a - b);
+    const end = Math.floor(STRAY * numbers.length);
+    let [low, high] = [numbers[end], numbers.at(-1 - end)];
+    if (low === high) [low, high] = [numbers[0], numbers.at(-1)];
+    for (const spot of spots) {
+      const number = numberOf(spot);
+      const share = high > low ? (number - low) / (high - low) : 0.5;
+      this.tints.set(spot, number === null ? this.faint : shadeOf(Math.round(Math.max(0, Math.min(1, share)) * (SHADES - 1)) / (SHADES - 1)));
+    }
+    const bar = make("span", { className: "ramp" });
+    bar.style.background = `linear-gradient(90deg, ${RAMP.join(", ")})`;
+    const ends = make("span", { className: "ramp-ends" }, make("span", {}, `${low}${low > numbers[0] ? " or less" : ""}`), make("span", {}, `${high}${high < numbers.at(-1) ? " or more" : ""}`));
+    const unknown = spots.length - numbers.length;
+    return [make("li", {}, bar, ends), ...(unknown ? [this.line(this.faint, [make("i", {}, NOT_KNOWN)], unknown)] : [])];
+  },
+  // Of the legend: a colour, words, a count; with `choose` a switch.
+  line(tint, words, count, chosen = false, choose = null) {
+    const swatch = make("span", { className: "swatch" });
+    swatch.style.background = tint;
+    const parts = [swatch, make("span", {}, ...words), make("span", { className: "figures" }, String(count))];
+    if (!choose) return make("li", { className: "line" }, ...parts);
+    const button = make("button", { type: "button" }, ...parts);
+    button.setAttribute("aria-pressed", String(chosen));
+    button.addEventListener("click", () => choose(!chosen));
+    return make("li", {}, button);
   },
   list() {
     const some = this.found.size < spots.length;
     const found = [...this.found];
+    if ($("list-by")?.value) {
+      const order = own.orderOf($("list-by").value);
+      found.sort((a, b) => order(this.coin(a), this.coin(b)));
+    }
     const more = found.length > LISTED ? `, the first ${LISTED} listed` : "";
     $("found-title").textContent = some ? `${found.length} found${more}` : `${found.length} images: type part of a name to list some`;
     $("select-found").hidden = !some || !found.length;
     $("found").replaceChildren(
       ...(some ? found.slice(0, LISTED) : []).map((spot) => {
         const link = make("a", { href: this.href(spot) }, ...this.picture(spot), make("span", {}, spot[0]));
-        return make("li", {}, link, make("span", { className: "figures" }, `${group} ${spot[1]}${spot[6] && ` · ${labelWords(spot[6])}`}`));
+        const known = own.words(this.coin(spot));
+        return make("li", {}, link, ...[`${group} ${spot[1]}${spot[6] && ` · ${labelWords(spot[6])}`}`, known].map((words) => make("span", { className: "figures" }, words)));
       }),
     );
   },
-  picture: (spot) =>
-    spot[5] ? [make("img", { loading: "lazy", alt: "", src: `${spot[1]}/${encodeURIComponent(spot[4])}-original${suffix}` })] : [],
+  picture(spot) {
+    return spot[5] ? [drawnPicture(this.coin(spot), "original")] : [];
+  },
   showSelection() {
     const coins = [...hand.chosen.values()].slice(0, LISTED);
     $("selected").hidden = !coins.length;
@@ -305,7 +397,7 @@ const map = {
     this.redraw();
   },
   select(some, added) {
-    if (!added) hand.chosen.clear();
+    if (!added || hand.done) hand.begin();
     for (const spot of some) hand.chosen.set(spot[0], this.coin(spot));
     hand.show();
   },
@@ -377,7 +469,7 @@ const map = {
     $("tip").style.top = `${Math.max(0, Math.min(y + 12, this.height - 170))}px`;
     const now = this.places.get(spot);
     const where = now === spot[1] ? `${group} ${now}` : `${group} ${spot[1]} → ${now ?? "none"}`;
-    $("tip").replaceChildren(...this.picture(spot), `${spot[0]} · ${where}`);
+    $("tip").replaceChildren(...this.picture(spot), [spot[0], where, own.words(this.coin(spot))].filter(Boolean).join(" · "));
   },
   drags(lasso) {
     this.lasso = lasso;
@@ -399,6 +491,14 @@ const map = {
   },
 };
 
+// The ramp's colour at 0..1.
+function shadeOf(share) {
+  const at = Math.min(RAMP.length - 2, Math.floor(share * (RAMP.length - 1)));
+  const [from, to] = [RAMP[at], RAMP[at + 1]].map((colour) => [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16)));
+  const part = share * (RAMP.length - 1) - at;
+  return `rgb(${from.map((value, i) => Math.round(value + (to[i] - value) * part)).join(" ")})`;
+}
+
 // The one of some spots that is nearest to their middle.
 function middleOf(some) {
   const mean = [2, 3].map((at) => some.reduce((sum, spot) => sum + spot[at], 0) / some.length);
@@ -418,6 +518,16 @@ function isInside([x, y], way) {
 
 $("q").value = new URLSearchParams(location.search).get("q") ?? "";
 $("find").addEventListener("submit", (event) => event.preventDefault());
+own.start([...map.coins.values()]);
+if (spots.some((spot) => spot[6])) $("colour-by").append(make("option", { value: "label" }, data.hasTruth ? "truth" : "label"));
+$("colour-by").append(...columns.map(({ name }, at) => make("option", { value: at }, name)));
+$("list-by")?.append(...own.orders());
+$("list-by")?.addEventListener("change", () => map.list());
+$("colour-by").addEventListener("change", () => {
+  map.label = null;
+  map.refresh();
+});
+document.addEventListener("own", () => map.refresh());
 for (const id of ["q", "only"]) $(id).addEventListener("input", () => map.refresh());
 $("names").addEventListener("change", () => map.redraw());
 $("drag-pan").addEventListener("click", () => map.drags(false));

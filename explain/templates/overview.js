@@ -26,7 +26,7 @@ $("direction").addEventListener("click", () =>
 function drawMade() {
   const cards = edits.made().map((number) => {
     const pictures = edits.movedTo(number).filter((coin) => coin.file).slice(0, TYPICAL);
-    const cells = pictures.map((coin) => make("img", { className: "cell", loading: "lazy", alt: "", src: pictureOf(coin, "original") }));
+    const cells = pictures.map((coin) => drawnPicture(coin, "original", { className: "cell" }));
     const link = make("a", { className: "card-link", href: clusterHref(number) }, make("b", {}, `${group[0].toUpperCase()}${group.slice(1)} ${number}`));
     const size = edits.sizeOf(number);
     const head = make("p", { className: "card-head" }, link, make("span", { className: "name" }, edits.nameOf(number)), make("span", { className: "card-size" }, `${size} image${size === 1 ? "" : "s"}`));

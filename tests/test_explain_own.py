@@ -1,0 +1,79 @@
+"""Columns of an own table: read, matched with the images, kept in the run, refused in one sentence."""
+
+import numpy as np
+import pytest
+from conftest import a_meta
+
+import runs
+from console import UserError
+from explain.own import FILE, keep_columns, kept_columns, read_table, to_cells
+
+IDS = ["a/1.jpg", "a/2.jpg", "b/3.png", "b/four.png"]
+
+
+def table(tmp_path, text: str):
+    path = tmp_path / "coins.csv"
+    path.write_text(text)
+    return path
+
+
+def test_images_are_found_by_id_file_name_and_name_without_ending(tmp_path):
+    text = "weight,image,mint\n3.5,a/2.jpg,Paris\n4,3.png,?\n,four,Roma\n9,5.jpg,Wien\n"
+    columns, missing = read_table(table(tmp_path, text), IDS)
+    np.testing.assert_array_equal(columns["weight"], [np.nan, 3.5, 4, np.nan])
+    assert columns["mint"] == ["", "Paris", "", "Roma"]
+    assert missing == [
+        "1 rows of coins.csv name no image of the run, or not a unique one (the first: '5.jpg').",
+        "1 of 4 images have no row in coins.csv (the first: a/1.jpg).",
+    ]
+
+
+def test_a_spreadsheet_of_another_kind_is_told_so(tmp_path):
+    with pytest.raises(UserError, match="separated by semicolons: save it as CSV with commas"):
+        read_table(table(tmp_path, "image;mint\n1.jpg;Paris\n"), IDS)
+    with pytest.raises(UserError, match="no such file"):
+        read_table(tmp_path, IDS)
+    (tmp_path / "old.csv").write_bytes("image,mint\n1.jpg,Orléans\n".encode("latin-1"))
+    assert read_table(tmp_path / "old.csv", IDS)[1][-1].startswith("old.csv is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["3,5", "4", "", "-1,25"], [3.5, 4, np.nan, -1.25]),  # decimal commas
+        (["1,234", "12,345", "", ""], ["1,234", "12,345", "", ""]),  # or thousands: no guess
+        (["1,234", "2,5", "", ""], [1.234, 2.5, np.nan, np.nan]),
+        (["1,5", "2.5", "", ""], ["1,5", "2.5", "", ""]),
+        (["12", "n/a", "-", "NaN"], [12, np.nan, np.nan, np.nan]),
+        (["12h", "3", "?", "6"], ["12h", "3", "", "6"]),
+        (["1e999", "3", "", ""], ["1e999", "3", "", ""]),  # no finite number
+        (["", "?", "-", ""], ["", "", "", ""]),
+    ],
+)
+def test_a_column_is_numbers_where_all_its_cells_are(tmp_path, cells, values):
+    rows = "\n".join(f'{name},"{cell}"' for name, cell in zip(IDS, cells, strict=True))
+    [found] = read_table(table(tmp_path, f"coin,x\n{rows}\n"), IDS)[0].values()
+    np.testing.assert_array_equal(found, values)
+
+
+def test_what_is_kept_is_read_again_and_obeyed_by_nobody(tmp_path):
+    run = runs.begin(tmp_path / "exp", a_meta(len(IDS)), IDS, None, [])
+    assert kept_columns(run) == {}
+    text = 'photo,=1+1,weight\na/1.jpg,"=cmd|x",3.25\na/2.jpg,"two\nlines\x1b[2J",-1\nb/3.png,\'quoted,1e-7\n'
+    columns, _ = read_table(table(tmp_path, text), IDS)
+    assert columns["=1+1"] == ["=cmd|x", r"two\nlines\x1b[2J", "'quoted", ""]
+    keep_columns(run, columns)
+    written = (run.path / FILE).read_text()
+    assert "\x1b" not in written
+    assert written.splitlines()[:2] == ["image,'=1+1,weight", "a/1.jpg,'=cmd|x,3.25"]
+    again = kept_columns(run)
+    assert again.keys() == columns.keys()
+    for name, values in columns.items():
+        np.testing.assert_array_equal(again[name], values)
+    assert to_cells(columns["weight"]) == ["3.25", "-1", "1e-07", ""]
+
+    keep_columns(run, {"find": ["", "", "", "x"]})  # another table takes its place
+    assert [*kept_columns(run)] == ["find"]
+    (run.path / FILE).write_text("image,find\nother.jpg,x\n")
+    with pytest.raises(UserError, match="not of the images of this run: give --table again"):
+        kept_columns(run)
