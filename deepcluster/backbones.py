@@ -189,8 +189,8 @@ def check_size(arch: str, size: int, view: str = PHOTOGRAPH) -> None:
 
 
 def _next_size(arch: str, size: int, view: str) -> int:
-    """The next larger one that fits."""
-    return next(size for size in range(size, MOST_SIDE) if fits(arch, size, view))
+    """The next one from `size` on that fits."""
+    return next(size for size in range(size, MOST_SIDE + 1) if fits(arch, size, view))
 
 
 def fits(arch: str, size: int, view: str = PHOTOGRAPH) -> bool:

@@ -154,17 +154,24 @@ def read_trunk(name: str, asked: str) -> dict[str, Tensor]:
 
 
 def _default(name: str) -> Any:
-    """torchvision's best weights of a network: a member of its enumeration of them."""
+    """torchvision's best weights of a network: a member of its enumeration of them.
+
+    Raises:
+        UserError: if they want pictures of another mean than all others do.
+    """
     from torchvision import models
 
-    return models.get_model_weights(name)[DEFAULT]
+    found = models.get_model_weights(name)[DEFAULT]
+    if found.transforms().mean != models.ResNet18_Weights[DEFAULT].transforms().mean:
+        raise UserError(f"--weights {DEFAULT}: {name}'s want pictures scaled otherwise than all others: use another")
+    return found
 
 
 def _fetch(name: str) -> dict[str, Tensor]:
     weights = _default(name)
     try:
         found: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except Exception as error:  # no network, another hash, or damaged bytes in torchvision's own cache
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"--weights {DEFAULT}: {name}'s could not be fetched ({reason}): fetch {weights.url} where there is a "

@@ -18,7 +18,17 @@ import deepcluster.train
 import runs
 from console import UserError
 from deepcluster.__main__ import main
-from deepcluster.backbones import BACKBONES, _outline, build_backbone, check_arch, check_size, map_shape, unguided
+from deepcluster.backbones import (
+    BACKBONES,
+    PUBLISHED,
+    _outline,
+    build_backbone,
+    check_arch,
+    check_size,
+    map_shape,
+    published_name,
+    unguided,
+)
 from deepcluster.baselines import BASELINES
 from deepcluster.config import STABLE, Config
 from deepcluster.models import build, fuse_batch_norm, pretrained
@@ -273,6 +283,25 @@ def test_without_network_it_says_what_to_do(monkeypatch):
     assert said.startswith("--weights DEFAULT: mobilenet_v3_small's could not be fetched (<urlopen error Name or serv")
     assert "fetch https://download.pytorch.org/models/mobilenet_v3_small-047dcff4.pth where there is a netw" in said
     assert said.endswith("and give --weights FILE")
+
+
+def test_only_one_network_wants_its_pictures_scaled_otherwise():
+    asked = [name for name, family in classifiers().items() if family in TRUNKS]
+    refused = []
+    for name in asked:
+        try:
+            name_weights(name, DEFAULT)
+        except UserError as error:
+            refused.append((name, "want pictures scaled otherwise" in str(error)))
+    assert refused == [("efficientnet_v2_l", True)]
+
+
+@pytest.mark.parametrize("arch", PUBLISHED)
+def test_a_network_of_ours_takes_the_weights_of_torchvisions(arch):
+    with torch.device("meta"):
+        ours, theirs = build_backbone(arch, 3).state_dict(), trunk(PUBLISHED[arch], 3).state_dict()
+    assert [(name, value.shape) for name, value in ours.items()] == [(n, value.shape) for n, value in theirs.items()]
+    assert published_name(arch) == PUBLISHED[arch]
 
 
 def test_default_is_torchvisions_best_and_runs_no_code(state, file, monkeypatch):
