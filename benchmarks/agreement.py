@@ -142,7 +142,7 @@ def measure(run: Run, settings: str) -> Trained:
     if baselines is None:
         raise UserError(f"{run.meta.dataset.source}: has no labels, so agreement cannot be measured")
     last: dict[str, Any] = log[-1] | {"accuracy": log[-1]["matched_accuracy"]}
-    values = {OURS: last} | {name: baselines[name] for name in BASELINES}
+    values = {OURS: last} | {name: baselines[name] for name in BASELINES if name in baselines}
     return Trained(
         settings=settings,
         data=run.meta.dataset.name,
@@ -163,10 +163,11 @@ def measure(run: Run, settings: str) -> Trained:
 
 def markdown(trained: list[Trained]) -> list[str]:
     """The table of the docs: a row per k, mean and standard deviation over the seeds."""
-    heads = ["k", *(f"{title} {MEASURES[RATIO_OF]}" for title in TITLES.values()), "purity", "head agrees", "seeds"]
+    measured = _measured(trained)
+    heads = ["k", *(f"{TITLES[name]} {MEASURES[RATIO_OF]}" for name in measured), "purity", "head agrees", "seeds"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for k, rows in _by_k(trained).items():
-        cells = [str(k), *(_spread(rows, _agreement(name, RATIO_OF)) for name in TITLES)]
+        cells = [str(k), *(_spread(rows, _agreement(name, RATIO_OF)) for name in measured)]
         cells += [_spread(rows, _agreement(OURS, "purity")), _spread(rows, lambda one: one.head_agreement)]
         lines.append(f"| {' | '.join(cells)} | {', '.join(str(one.seed) for one in rows)} |")
     return lines
@@ -177,11 +178,18 @@ def ratios(trained: list[Trained]) -> list[Ratio]:
     found = []
     for k, rows in _by_k(trained).items():
         ours = statistics.mean(map(_agreement(OURS, RATIO_OF), rows))
-        for name, baseline in BASELINES.items():
+        for name in _measured(trained):
+            if name == OURS:
+                continue
             theirs = statistics.mean(map(_agreement(name, RATIO_OF), rows))
             value = ours / theirs if theirs > 0 else float("nan")  # chance is 0, and less may happen
-            found.append(Ratio(baseline.title, value, f"{MEASURES[RATIO_OF]} at k {k}"))
+            found.append(Ratio(TITLES[name], value, f"{MEASURES[RATIO_OF]} at k {k}"))
     return found
+
+
+def _measured(trained: list[Trained]) -> list[str]:
+    """The training and the baselines that all of them have: facts and given weights not every training has."""
+    return [name for name in TITLES if all(name in one.agreement for one in trained)]
 
 
 def _by_k(trained: list[Trained]) -> dict[int, list[Trained]]:

@@ -259,7 +259,7 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
 
 def _fetch(spec: str, name: str, weights: Any) -> dict[str, Tensor]:
     try:
-        return weights.get_state_dict(progress=True, check_hash=True)
+        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
             f"--network {spec}: its weights could not be fetched ({str(error).splitlines()[0]}): fetch {weights.url} "

@@ -88,9 +88,10 @@ def test_agreement_beside_every_baseline(photographs, tmp_path):
     result = run_module(*command, *training)
     assert result.returncode == 0, result.stderr
     (row,) = read_csv(table)
-    for name in (OURS, *BASELINES):
+    usual = {name: baseline for name, baseline in BASELINES.items() if name != "given"}  # there were no --weights
+    for name in (OURS, *usual):
         assert all(float(row[f"{name}_{measure}"]) <= 1 for measure in MEASURES)
-    for baseline in BASELINES.values():
+    for baseline in usual.values():
         assert f"ratio to {baseline.title}, AMI at k 3: " in result.stdout
     assert all(word in result.stdout for word in CONDITIONS)
 

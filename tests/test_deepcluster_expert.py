@@ -85,7 +85,18 @@ def test_edits_of_other_images_are_refused(run, tmp_path):
 )
 def test_what_does_not_go_with_edits_is_one_sentence(given, words):
     plain = dict.fromkeys(
-        ("neck", "arch", "size", "k", "decode_at_most", "clustering", "final_clustering", "final_epochs")
+        (
+            "neck",
+            "arch",
+            "size",
+            "k",
+            "decode_at_most",
+            "clustering",
+            "final_clustering",
+            "final_epochs",
+            "weights",
+            "sobel",
+        )
     )
     options = plain | {
         "preset": "stable",

@@ -24,7 +24,7 @@ from machine.files import read_csv
 
 # The discs of `coins` differ in colour alone, which only the photograph shows.
 TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
-WITHOUT_FACTS = [name for name in BASELINES if name != "facts"]  # that a run without --with has
+USUAL = [name for name in BASELINES if name not in ("facts", "given")]  # without --with and --weights
 
 
 def call(monkeypatch, capsys, *arguments):
@@ -44,12 +44,12 @@ def trained(coins, tmp_path_factory):
 def test_train_says_what_it_did(trained, coins):
     result = run_module("deepcluster", "train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4")
     assert result.returncode == 0  # finished: the same command looks and leaves
-    assert all(BASELINES[name].title in result.stdout for name in WITHOUT_FACTS)
+    assert all(BASELINES[name].title in result.stdout for name in USUAL)
     assert "best baseline: " in result.stdout
     meta = json.loads((trained / "run.json").read_text())
     assert meta["dataset"]["images"] == 48
     assert meta["config"]["rotate"] == 180  # a folder: any angle
-    assert set(runs.open_run(trained).read_json("baselines.json")) == set(WITHOUT_FACTS)
+    assert set(runs.open_run(trained).read_json("baselines.json")) == set(USUAL)
     assert list((trained / "tensorboard").iterdir())
 
 
@@ -111,9 +111,9 @@ def test_compare_holds_something_fixed(trained, tmp_path):
     assert "coins of one folder" in result.stdout
     assert "AMI" in result.stdout.splitlines()[2]
     written = read_csv(out / "lift.csv")
-    assert len({row["what"] for row in written}) == 1 + len(WITHOUT_FACTS)
+    assert len({row["what"] for row in written}) == 1 + len(USUAL)
     measures = ["lift", "AMI", "5 nearest", "lift of the photograph"]
-    assert [row["measure"] for row in written[:: 1 + len(WITHOUT_FACTS)]] == measures
+    assert [row["measure"] for row in written[:: 1 + len(USUAL)]] == measures
     for row in written:
         assert float(row["low"]) <= float(row["high"]) or row["low"] == "nan"
         assert 0 < float(row["p"]) <= 1 or row["p"] == "nan"
