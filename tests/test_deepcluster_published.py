@@ -179,7 +179,7 @@ def kinds_of(arch: str) -> set[str]:
         ("vit_b_16", "vit_b_16 has no trunk of convolutions that could be taken: of torchvision's classifiers those"),
         ("inception_v3", "inception_v3 has no trunk"),
         ("resnet19", "'resnet19' is neither one of alexnet, alexnet_fine, vgg16, resnet18 nor a classifier of torch"),
-        ("vgg61", "did you mean vgg16?"),
+        ("resnet_50", "did you mean resnet50?"),
         ("mobilenet_v3_smal", "did you mean mobilenet_v3_small?"),
         ("fcn_resnet50", "'fcn_resnet50' is neither"),  # torchvision's, but puts no picture into classes
     ],
