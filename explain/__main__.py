@@ -10,7 +10,7 @@ from console import command, next_step
 from console.group import MOST_PROCESSES, refuse_many
 from console.options import above_zero, add_machine, add_reading, add_run, natural, not_negative, positive, seed
 from console.parser import Parser
-from explain.attribution.registry import COLOURS, PHOTOGRAPH, Asked, described, layer, parse
+from explain.attribution.registry import COLOURS, MAPS, PHOTOGRAPH, Asked, described, layer, parse
 
 
 def build_parser() -> Parser:
@@ -54,7 +54,9 @@ def add_draw(commands: argparse._SubParsersAction) -> None:
         help="of the pictures (png; webp, a seventh of the bytes, where all of more than 2,000 images are drawn)",
     )
     what.add_argument("--colours", choices=COLOURS, default=COLOURS[0], help=f"of heat ({COLOURS[0]})")
-    what.add_argument("--map", choices=["pca", "tsne"], default="pca", help="the map of all images (pca)")
+    what.add_argument(
+        "--map", choices=[*MAPS], default="pca", help="the map of all images (pca); umap if umap-learn is installed"
+    )
 
     what.add_argument(
         "--table",

@@ -1,6 +1,7 @@
 """What a call of explain asks for: methods, target, and which images of which clusters."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class Choice:
     per_cluster: int | None = None  # None: all
     pick: str = "typical"  # "typical", "atypical" or "random"
     format: str = "png"  # of the pictures
-    map: str = "pca"  # of all images: "pca" or "tsne"
+    map: str = "pca"  # of all images: a key of MAPS
     colours: str = COLOURS[0]  # of heat
 
     @property
@@ -52,6 +53,8 @@ def check_choice(subject: Subject, choice: Choice) -> None:
             find_layer(subject.model, one.options.get("layer"))
         if one.method.check is not None:
             one.method.check(min(shape_of(subject.view, subject.run.meta.view.size)), **one.options)
+    if choice.map == "umap" and find_spec("umap") is None:
+        raise UserError("--map umap: its package is not installed: pip install umap-learn (210 MB), or --map tsne")
     if choice.target in ("rival", "margin") and len(numbers) < 2:
         raise UserError(f"--target {choice.target}: there is only one cluster: explain --target own")
 

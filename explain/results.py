@@ -24,7 +24,7 @@ from explain.own import Values, keep_columns, kept_columns, read_table
 from explain.packing import check_packed, check_zip, files_of, pack, pack_pictures
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
-from explain.scores import score_images
+from explain.scores import kept_map, score_images
 from explain.shards import BUSY, Shard, drawing, last, shard_of, starting
 from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
@@ -198,7 +198,7 @@ def refresh_pages(subject: Subject, results: Path) -> None:
     kept = read_results(results)
     if kept is None or not (folder / "explanations.csv").exists():
         return
-    map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
+    map_of_all = kept_map(folder)
     choice = Choice(default_methods(), kept.target, format=kept.format, colours=kept.colours, map=map_of_all)
     none = np.zeros(0, np.int64)
     explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from explain.assignment import ExplainedClusters
+from explain.attribution.registry import MAPS
 from explain.subject import Subject
 from machine.files import write_atomic
 from machine.reading import Damaged, Shape, read_npz
 
-COMPONENTS_BEFORE_TSNE = 50
-PERPLEXITY = 30
+COMPONENTS_BEFORE = 50  # of the features, for a map that is not linear
+PERPLEXITY, NEIGHBOURS = 30, 15  # of t-SNE, of UMAP
 ALIKE = 6  # most similar images of each
 COMPARED = 1024  # images that are held against all others at a time, fewer where there are many
 DISTANCES = 2**26  # at a time
@@ -32,6 +33,13 @@ class Scores:
     centres: np.ndarray  # (K, D) float32, mean of the features, centred and of length 1; NaN: without an image
     alike: np.ndarray  # (N, ALIKE) int64, the most similar images by what is clustered, the nearest first; -1: none
     half: np.ndarray  # (N,) int64, which of two halves of its cluster: 1 is the smaller; 0 also where there are none
+
+
+def kept_map(folder: Path) -> str:
+    """Which map of all images the pages of an epoch have: the one computed last."""
+    kept = [path for path in (folder / f".scores-{kind}.npz" for kind in MAPS) if path.exists()]
+    newest = max(kept, key=lambda path: path.stat().st_mtime_ns, default=None)
+    return next(iter(MAPS)) if newest is None else newest.stem.removeprefix(".scores-")
 
 
 def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:
@@ -163,16 +171,24 @@ def rank_in_cluster(clusters: ExplainedClusters, score: np.ndarray) -> np.ndarra
 
 
 def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
-    """(M, D) features -> (M, 2) by "pca" or "tsne", each axis within -1 .. 1."""
+    """(M, D) features -> (M, 2) by one of MAPS, each axis within -1 .. 1."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
     if min(features.shape) < 3:
         return np.zeros((len(features), 2))
     seed %= 2**32  # all that scikit-learn takes
-    components = min(COMPONENTS_BEFORE_TSNE, *features.shape) if kind == "tsne" else 2
+    components = 2 if kind == "pca" else min(COMPONENTS_BEFORE, *features.shape)
     found = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(features)
     if kind == "tsne":
         perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
         found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(found)
+    elif kind == "umap":
+        from umap import UMAP  # the user's own: it is large, and its map no better
+
+        neighbours = min(NEIGHBOURS, len(features) - 1)
+        found = UMAP(n_components=2, n_neighbors=neighbours, init="pca", random_state=seed, n_jobs=1).fit_transform(
+            found
+        )
+        found = found - found.mean(0)
     return found / np.maximum(np.abs(found).max(0), 1e-12)

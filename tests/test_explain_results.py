@@ -6,9 +6,11 @@ import random
 import re
 import shutil
 import subprocess
+import sys
 import time
 import types
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from explain.packing import pack
 from explain.record import file_names
 from explain.rendering import draw
 from explain.results import SCHEMA, Kept, choose_format
+from explain.scores import project
 from machine.files import locked, read_csv
 
 DRAWN = [PHOTOGRAPH, *(method.name for method in METHODS.values() if method.default)]
@@ -220,6 +223,37 @@ def test_killed_at_any_instant_it_continues_to_the_same_pictures(trained, result
     assert killed >= 1
     assert explain(trained, tmp_path / "torn").returncode == 0
     assert pictures(tmp_path / "torn") == pictures(results)
+
+
+def test_umap_is_the_users_own_package(trained, tmp_path, monkeypatch):
+    """Without it one sentence; with it (here what would be called, recorded) the map is centred and within -1 .. 1."""
+    if find_spec("umap") is None:
+        said = refused(explain(trained, tmp_path / "none", "--map", "umap"))
+        assert "--map umap" in said
+        assert "pip install umap-learn" in said
+        assert not (tmp_path / "none").exists()
+    asked = {}
+
+    class Recorded:
+        def __init__(self, **settings):
+            asked.update(settings)
+
+        def fit_transform(self, features):
+            asked["features"] = features.shape
+            return features[:, :2] + 7
+
+    monkeypatch.setitem(sys.modules, "umap", types.SimpleNamespace(UMAP=Recorded))
+    found = project(np.random.default_rng(3).normal(size=(9, 60)), "umap", 2**32 + 5)
+    assert asked == {
+        "n_components": 2,
+        "n_neighbors": 8,
+        "init": "pca",
+        "random_state": 5,
+        "n_jobs": 1,
+        "features": (9, 9),
+    }
+    np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(found).max(0), 1)
 
 
 def test_a_choice_of_clusters_images_methods_and_formats(trained, tmp_path):

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from console import UserError
 
 COLOURS = ("inferno", "viridis", "rainbow")  # look-up tables of heat, by matplotlib's names; the first is the default
+MAPS = {"pca": "the first two principal components", "tsne": "t-SNE", "umap": "UMAP"}  # of all images, in words
 PEAK = "peak"  # the number that is known of every heat map: its maximum, which its picture is scaled to
 PHOTOGRAPH = "original"  # the view itself, a picture beside the methods' maps
 VIEW = "view"  # HiRes-CAM where the network sees it: on the view, not drawn back onto the photograph

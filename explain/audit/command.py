@@ -37,7 +37,7 @@ from explain.audit.page import write_page
 from explain.audit.parts import PARTS, Part
 from explain.audit.retraining import open_others
 from explain.results import check_results, default_results, read_results, refresh_pages
-from explain.scores import score_images
+from explain.scores import kept_map, score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures
 from machine.device import use_device
 from machine.files import locked, refuse_links, write_json
@@ -112,8 +112,7 @@ def check_methods(subject: Subject, methods: tuple[Method, ...]) -> None:
 
 def draw_sample(subject: Subject, folder: Path, asked: Asked) -> Sample:
     """The images whose maps are measured, drawn evenly from those that are there and in a cluster."""
-    map_of_all = "tsne" if (folder / ".scores-tsne.npz").exists() else "pca"
-    scores = score_images(subject, folder, map_of_all)
+    scores = score_images(subject, folder, kept_map(folder))
     there = subject.pictures.present
     there = there[subject.clusters.assignment[there] >= 0]
     if not len(there):

@@ -13,7 +13,7 @@ import torch
 
 from console import UserError
 from console.pages import templates_in
-from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked
+from explain.attribution.registry import MAPS, METHODS, PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer
 from explain.audit.findings import FOLDER, read_said
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
@@ -99,7 +99,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     _page(folder / "index.html", "overview.html", root="..", **overview, **shared)
     if subject.epoch == epochs[-1]:
         _page(results / "index.html", "overview.html", root=".", **overview, **shared)
-    _page(folder / "map.html", "map.html", root="..", kind=explanation.choice.map, **shared)
+    _page(folder / "map.html", "map.html", root="..", kind=MAPS[explanation.choice.map], **shared)
     _page(folder / "made.html", "made.html", root="..", **shared)
     keys = [asked.key for asked in explanation.record.drawn()]
     shown = [coin(explanation, row, keys, doubts) for row in order[:DOUBTFUL].tolist()]
