@@ -233,7 +233,9 @@ def test_faithfulness_of_a_run(photographs, monkeypatch):
     monkeypatch.setattr(faithfulness, "STEPS", 4)
     found = faithfulness.measure(photographs, Asked(METHODS, 24, 0))
     assert len(found.findings) == 2 * 11
-    assert all(one.n == 2 and one.verdict for one in found.findings)
+    for one in found.findings:  # an image that says nothing as it is shown bit by bit has no SIC and no AIC
+        assert one.n == 2 if one.measure not in (faithfulness.SIC, faithfulness.AIC) else one.n <= 2
+        assert one.verdict or one.n < 2
 
 
 def test_no_image_is_a_sentence(unrolled):
