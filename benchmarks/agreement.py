@@ -44,12 +44,16 @@ class Trained:
     seconds: int
     conditions: str
     head_agreement: float
-    agreement: dict[str, dict[str, float]]  # of each of TITLES, by measure
+    agreement: dict[str, dict[str, float]]  # of each of TITLES that was measured, by measure
 
     def to_row(self) -> dict[str, object]:
-        """As it is stored: a column `pixels_ami` for each baseline and measure."""
+        """As it is stored: a column `pixels_ami` for each baseline and measure, empty where there was none."""
         row = {name: value for name, value in vars(self).items() if name != "agreement"}
-        return row | {_column(name, measure): self.agreement[name][measure] for name in TITLES for measure in MEASURES}
+        return row | {
+            _column(name, measure): self.agreement.get(name, {}).get(measure, "")
+            for name in TITLES
+            for measure in MEASURES
+        }
 
     @classmethod
     def from_row(cls, row: dict[str, str]) -> "Trained":
@@ -70,7 +74,11 @@ class Trained:
             seconds=int(row["seconds"]),
             conditions=row["conditions"],
             head_agreement=float(row["head_agreement"]),
-            agreement={name: {measure: float(row[_column(name, measure)]) for measure in MEASURES} for name in TITLES},
+            agreement={
+                name: {measure: float(row[_column(name, measure)]) for measure in MEASURES}
+                for name in TITLES
+                if row[_column(name, RATIO_OF)]
+            },
         )
 
 
