@@ -153,10 +153,12 @@ def check():
         whole = pca_whiten(rows, 8, -0.25)
         np.testing.assert_allclose(pca_whiten_together(rows[own], 8, -0.25), whole[own], atol=2e-6)
     pictures = Pixels.of(list(rng.integers(0, 256, (13, 40, 44, 3), np.uint8)))
+    found = descriptors.find_places
     descriptors.find_places = lambda *_: [Place(22, 20, 15, 22, 20, 1, np.zeros((8, 2), np.float32)) for _ in range(13)]
     descriptors.FREQUENCIES, descriptors.SPECTRUM = 3, 3 * 48 * 3  # of 39: their covariance takes a minute
     spectra = descriptors.design_features(pictures, "key")
     np.testing.assert_allclose(descriptors.design_features_together(pictures, "key"), spectra[share(13)], atol=2e-6)
+    descriptors.find_places = found
     copies = np.concatenate([cloud[:8].repeat(100, 0), cloud[:300]])  # of which one is taken twice: the other is empty
     for x, k in ((blobs, 9), (cloud, 30), (blobs, 2), (copies, 20)):
         one = Clustering.of(x, kmeans(x, k, 77), k)
