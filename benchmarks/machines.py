@@ -63,9 +63,7 @@ def lost(home: Path, train: list[str], whole: "Pair") -> None:
     send(1, signal.SIGKILL)
     codes = pair.ended()
     tell("one machine dies in epoch 2", begin, pair, codes, pair.end(), pair.sentence(0))
-    begin = time.perf_counter()
-    again = Pair(home, "lost", train)
-    tell("... and both begin again", begin, again, again.ended(), again.end(whole), "")
+    tell_again("... and both begin again", home, "lost", train, whole)
 
 
 def pulled(home: Path, train: list[str], whole: "Pair") -> None:
@@ -80,9 +78,7 @@ def pulled(home: Path, train: list[str], whole: "Pair") -> None:
         in_namespace(NAMES[1], "ip", "link", "set", CARD, "up")
     said = pair.sentence(0) if codes[0] is not None else f"not noticed in {PATIENCE} s"
     tell("the cable is out in epoch 2", begin, pair, codes, pair.end(), said)
-    begin = time.perf_counter()
-    again = Pair(home, "pulled", train)
-    tell("... is in again, both begin again", begin, again, again.ended(), again.end(whole), "")
+    tell_again("... is in again, both begin again", home, "pulled", train, whole)
 
 
 def slow(home: Path, train: list[str], whole: "Pair") -> None:
@@ -108,9 +104,7 @@ def full(home: Path, train: list[str], whole: "Pair") -> None:
         codes = pair.ended()
         tell("one machine's disk is full", begin, pair, codes, pair.end(), pair.sentence(1))
         subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
-        begin = time.perf_counter()
-        again = Pair(home, "full", train)
-        tell("... is enlarged, both begin again", begin, again, again.ended(), again.end(whole), "")
+        tell_again("... is enlarged, both begin again", home, "full", train, whole)
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -178,6 +172,13 @@ def tell(what: str, begin: float, pair: Pair, codes: list[int | None], end: str,
     for machine, process in enumerate(pair.processes):
         send(machine, signal.SIGKILL)  # what waits still
         process.wait()
+
+
+def tell_again(what: str, home: Path, name: str, train: list[str], whole: Pair) -> None:
+    """Give the command of a training that was disturbed again, on both, and tell how that ends."""
+    begin = time.perf_counter()
+    again = Pair(home, name, train)
+    tell(what, begin, again, again.ended(), again.end(whole), "")
 
 
 @contextmanager

@@ -263,7 +263,6 @@ def test_what_is_not_started_by_torchrun_is_one_process(monkeypatch, capsys):
             started()
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="about Linux's list of open files")
 def test_the_system_asks_whether_the_others_are_there(tmp_path):
     """Of a machine without power nobody would tell (`python -m benchmarks machines` pulls a cable)."""
     with socket.create_server(("127.0.0.1", 0)) as server, (tmp_path / "file").open("w") as file:
