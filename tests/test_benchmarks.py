@@ -202,11 +202,11 @@ def test_digits_are_files_of_one_folder(tmp_path, monkeypatch):
         write_digits(tmp_path / "more", 5)
 
 
-def test_two_machines_are_joined_by_a_cable_or_one_sentence_says_what_is_missing():
+def test_two_machines_are_joined_by_a_cable_or_one_sentence_says_what_is_missing(monkeypatch):
     ask = f"import socket; socket.create_connection(('{ADDRESSES[1]}', {PORT}), 3).sendall(b'heard')"
     answer = "import socket, sys; s = socket.create_server(('', %d)); print(flush=True); print(s.accept()[0].recv(9))"
     if shutil.which("ip") is None or subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode:
-        with pytest.raises(UserError, match="machines: .* network namespaces"), two_machines():
+        with pytest.raises(UserError, match=r"machines: .* network namespaces"), two_machines():
             pass
         return
     with two_machines():
