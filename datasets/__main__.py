@@ -10,7 +10,7 @@ from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
 from datasets.view import PHOTOGRAPH, VIEWS
-from machine.files import FORMULA, home_path
+from machine.files import FORMULA, home_path, refuse_existing
 
 SIZE = 128
 
@@ -194,6 +194,7 @@ def split_command(options: argparse.Namespace) -> None:
     from datasets.split import split
 
     source = home_path(options.data)
+    refuse_existing(options.out)
     if source.is_dir():
         if options.out.resolve().is_relative_to(source.resolve()):
             raise UserError(f"{options.out}: lies in {source}, which is to be split: name a folder outside of it")

@@ -1,6 +1,6 @@
 """torchvision's classifiers: which of them can be a backbone, their trunks, and weights that were learnt elsewhere.
 
-Free of torch until one is built.
+Free of torch until one is named.
 """
 
 from __future__ import annotations
@@ -60,8 +60,7 @@ def check_name(name: str, own: Sequence[str]) -> None:
     fit = [*own, *(one for one, family in known.items() if family in TRUNKS)]
     if name in known and name not in fit:
         raise UserError(
-            f"{name} has no trunk of convolutions that could be taken: of torchvision's classifiers those of the "
-            f"families {', '.join(TRUNKS)} can be trained"
+            f"{name} cannot be trained: of torchvision's classifiers those of the families {', '.join(TRUNKS)} can"
         )
     if name not in fit:
         raise UserError(
@@ -138,9 +137,10 @@ def read_trunk(name: str, asked: str) -> dict[str, Tensor]:
     """
     from torchvision import models
 
-    state = _fetch(name) if asked == DEFAULT else _read(asked)
-    for key in [key for key in state if RENAMED.search(key)]:
-        state[RENAMED.sub(r"\1\2", key)] = state.pop(key)
+    if asked == DEFAULT:
+        state = fetch(_default(name), f"--weights {DEFAULT}: {name}'s", "--weights FILE")
+    else:
+        state = read_state(asked)
     net = models.get_model(name, weights=None)
     parts = TRUNKS[classifiers()[name]]
     wanted = {key: value for key, value in net.state_dict().items() if key.partition(".")[0] in parts}
@@ -167,20 +167,33 @@ def _default(name: str) -> Any:
     return found
 
 
-def _fetch(name: str) -> dict[str, Tensor]:
-    weights = _default(name)
+def fetch(weights: Any, what: str, otherwise: str) -> dict[str, Tensor]:
+    """The state_dict of one of torchvision's networks, which torchvision fetches once.
+
+    Args:
+        weights: a member of its enumeration of them.
+        what: begins the sentence where they cannot be had: the option, and whose they are.
+        otherwise: what to give instead of them.
+
+    Raises:
+        UserError: if there is no network, or what came is damaged.
+    """
     try:
-        found: dict[str, Tensor] = weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
+        return _named_as_now(weights.get_state_dict(progress=True, check_hash=True, weights_only=True))
     except Exception as error:  # no network, another hash, or damaged bytes in torchvision's own cache
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
-            f"--weights {DEFAULT}: {name}'s could not be fetched ({reason}): fetch {weights.url} where there is a "
-            "network, and give --weights FILE"
+            f"{what} could not be fetched ({reason}): fetch {weights.url} where there is a network, and give "
+            f"{otherwise}"
         ) from None
-    return found
 
 
-def _read(asked: str) -> dict[str, Tensor]:
+def read_state(asked: str) -> dict[str, Tensor]:
+    """The state_dict in a file, also one that a training put under a name of its own, or wrote on several GPUs.
+
+    Raises:
+        UserError: if the file has none, or its numbers are not finite.
+    """
     path, mend = home_path(asked), "name a state_dict as torch.save writes it"
     state: Any = load_tensors(path, mend)
     state = next((state[name] for name in WRAPPINGS if isinstance(state.get(name), dict)), state)
@@ -188,4 +201,8 @@ def _read(asked: str) -> dict[str, Tensor]:
         raise Damaged(path, "or no state_dict", mend)
     if any(value.is_floating_point() and not value.isfinite().all() for value in state.values()):
         raise Damaged(path, "its weights are not finite", mend)
-    return {key.removeprefix("module."): value for key, value in state.items()}  # of a training on several GPUs
+    return _named_as_now({key.removeprefix("module."): value for key, value in state.items()})
+
+
+def _named_as_now(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {RENAMED.sub(r"\1\2", key): value for key, value in state.items()}

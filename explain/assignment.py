@@ -1,6 +1,5 @@
 """Which cluster each image is explained in: the run's own, or a table's; and the logits that stand for a cluster."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,9 @@ import torch
 from torch import Tensor
 
 from console import UserError
-from machine.files import spared
-from machine.reading import open_regular, read_csv, shown, whole_number
+from machine.reading import open_regular
 from runs import Run
-from runs.edits import MOST_MADE, digest_of
+from runs.edits import digest_of, read_clusters_table
 
 
 @dataclass(frozen=True)
@@ -74,9 +72,7 @@ def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path
         epoch: whose clusters.
         k: logits of its network.
         names: what clusters are called, unless the table says otherwise.
-        table: with the columns image and cluster, and perhaps logits ("3+7") and name, as `explain apply` writes it. An
-            empty cluster means none; images that it leaves out have none. A number that the network has no logit for
-            is a cluster made by hand, which must name others' logits.
+        table: as runs.edits.read_clusters_table takes it.
 
     Raises:
         UserError: naming the line of the table that will not do.
@@ -93,42 +89,12 @@ def clusters_of(run: Run, epoch: int, k: int, names: dict[int, str], table: Path
 
 def _read_table(path: Path, run: Run, own: ExplainedClusters, k: int) -> ExplainedClusters:
     try:
-        rows = read_csv(path)
+        told = read_clusters_table(path, run, k, "--assignments")
         with open_regular(path) as file:
-            content = file.read()
+            digest = digest_of(file.read())
     except FileNotFoundError:
         raise UserError(f"--assignments {path}: no such file") from None
-    if not rows or not {"image", "cluster"} <= rows[0].keys():
-        raise UserError(f"--assignments {path}: needs the columns image and cluster")
-    index = {name: i for i, name in enumerate(run.ids)}
-    assignment = np.full(len(run.ids), -1, np.int64)
-    logits: dict[int, tuple[int, ...]] = {}
-    names: dict[int, str] = {}
-    for line, row in enumerate(rows, 2):
-        where = f"--assignments {path}, line {line}"
-        if row["image"] not in index:
-            raise UserError(f"{where}: {row['image']!r} is not an image of {run.path}")
-        if not row["cluster"].strip():
-            continue
-        told = row.get("logits") or row["cluster"]
-        number = _number(where, row["cluster"], k if told == row["cluster"] else MOST_MADE)
-        assignment[index[row["image"]]] = number
-        parts = re.split(r"[+ ]+", told.strip())
-        members = tuple(_number(where, part, k) for part in parts)
-        if logits.setdefault(number, members) != members:
-            raise UserError(f"{where}: cluster {number} has other logits than above")
-        if row.get("name"):
-            names[number] = spared(row["name"])
-    if not logits:
-        raise UserError(f"--assignments {path}: puts no image into a cluster")
-    taken = {j for number, members in logits.items() if number < k for j in members}
-    logits |= {j: (j,) for j in range(k) if j not in taken and j not in logits}
-    distance = np.where(assignment == own.assignment, own.distance, np.nan)
-    return ExplainedClusters(assignment, distance, logits, own.names | names, digest_of(content))
-
-
-def _number(where: str, text: str, most: int) -> int:
-    number = whole_number(text.strip())
-    if number is None or number >= most:
-        raise UserError(f"{where}: {shown(text)} is not a cluster of this epoch: 0 to {most - 1}")
-    return number
+    taken = {j for number, members in told.logits.items() if number < k for j in members}
+    logits = told.logits | {j: (j,) for j in range(k) if j not in taken and j not in told.logits}
+    distance = np.where(told.assignment == own.assignment, own.distance, np.nan)
+    return ExplainedClusters(told.assignment, distance, logits, own.names | told.names, digest)

@@ -19,6 +19,7 @@ from datasets.decoding import BadImage, decode
 from datasets.places import Place
 from datasets.view import COLOURLESS, Window, look_at, to_photograph
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
+from deepcluster.published import classifiers, fetch, read_state
 from deepcluster.views import Frames
 from explain.attribution import PHOTOGRAPH, VIEW, Asked, attribute_and_measure
 from explain.attribution.registry import default_methods
@@ -29,7 +30,6 @@ from explain.subject import SHOWN, epochs_to_explain, neutral_pixel, trainer_of
 from machine.device import use_device
 from machine.files import home_path, write_atomic, write_csv
 from machine.reading import whole_number
-from runs.tensors import is_state, load_tensors
 
 TOP, LISTED = 3, 10  # classes that are printed, and in the table
 OCCLUSION = Asked("occlusion")
@@ -210,22 +210,21 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
     Raises:
         UserError: if there is no such network, or its weights cannot be had.
     """
-    import torchvision
     from torchvision import models
 
     source, _, rest = spec.partition(":")
     name, _, wanted = rest.partition(":")
-    known = models.list_models(module=torchvision.models)
+    known = [*classifiers()]
     if source != "torchvision" or name not in known:
         near = difflib.get_close_matches(name or source, known, 1, 0)
         raise UserError(f"--network {spec}: unknown: write torchvision:NAME, NAME like {near[0]}")
     offered = models.get_model_weights(name)
     if not wanted or wanted in offered.__members__:
         weights = offered[wanted or "DEFAULT"]
-        state = _fetch(spec, name, weights)
+        state = fetch(weights, f"--network {spec}: its weights", f"--network torchvision:{name}:FILE")
     elif home_path(wanted).is_file():
         weights = offered["DEFAULT"]
-        state = load_tensors(home_path(wanted))
+        state = read_state(wanted)
     else:
         raise UserError(
             f"--network {spec}: {wanted} is neither a file nor weights of {name}: name a file with its state_dict, or "
@@ -233,8 +232,6 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
         )
     names = list(weights.meta["categories"])
     try:
-        if not is_state(state):
-            raise TypeError("no state_dict")
         classes = len(list(state.values())[-1])
         net = models.get_model(name, weights=None, num_classes=classes)
         net.load_state_dict(state)
@@ -255,16 +252,6 @@ def viewer_of_network(spec: str, device: torch.device) -> Viewer:
         look=lambda pixels: Look(shows(torch.from_numpy(np.array(pixels)).permute(2, 0, 1))[None].to(device)),
         photograph=lambda images: images * std + mean,
     )  # fmt: skip
-
-
-def _fetch(spec: str, name: str, weights: Any) -> dict[str, Tensor]:
-    try:
-        return weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"--network {spec}: its weights could not be fetched ({str(error).splitlines()[0]}): fetch {weights.url} "
-            f"where there is a network, and give --network torchvision:{name}:FILE"
-        ) from None
 
 
 def last_maps(net: nn.Module) -> nn.Module | None:

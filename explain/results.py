@@ -13,7 +13,7 @@ from console import UserError, megabytes, plain
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH
 from explain import gallery
-from explain.attribution.registry import default_methods
+from explain.attribution.registry import MAPS, default_methods
 from explain.audit.findings import FOLDER
 from explain.audit.randomisation import random_weights_correlation
 from explain.choice import Choice, check_choice, chosen_rows
@@ -24,7 +24,7 @@ from explain.own import Values, keep_columns, kept_columns, read_table
 from explain.packing import check_packed, check_zip, files_of, pack, pack_pictures
 from explain.record import PIECES, Explanation
 from explain.rendering import SUFFIX
-from explain.scores import kept_map, score_images
+from explain.scores import score_images
 from explain.shards import BUSY, Shard, drawing, last, shard_of, starting
 from explain.subject import Subject, epochs_to_explain, find_pictures, trainer_of
 from machine.device import use_device
@@ -50,6 +50,7 @@ class Kept:
     assignments: str | None = None  # digest of the table
     format: str = "png"
     colours: str = ""  # a key of registry.COLOURS; "": an earlier version's, which coloured heat otherwise
+    map: str = "pca"  # a key of registry.MAPS: of all images, in the pages that were written last
 
 
 def draw_command(options: argparse.Namespace) -> None:
@@ -82,6 +83,7 @@ def draw_command(options: argparse.Namespace) -> None:
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     if options.table is not None and not options.dry_run:
         keep_columns(run, columns)
+        print(f"they are kept in {run.path / OWN} for later calls")
     in_shards: list[Subject] = []
     for epoch in epochs:
         subject = Subject(run, epoch, pictures, options.assignments, device)
@@ -125,13 +127,13 @@ def draw_command(options: argparse.Namespace) -> None:
 
 
 def tell_columns(run: Run, table: Path | None) -> dict[str, Values]:
-    """The user's own columns, of `table` or of an earlier call's; says which, and what found no match."""
+    """The user's own columns, of `table` or as an earlier call kept them; says which, and what found no match."""
     columns, missing = (kept_columns(run), []) if table is None else read_table(table, run.ids)
     for sentence in missing:
         print(plain(sentence))
     if columns:
-        kept = "kept in" if table is not None else "from an earlier --table; to go without remove"
-        print(f"your own columns, {kept} {run.path / OWN}: {', '.join(columns)}")
+        source = f"an earlier --table; to go without remove {run.path / OWN}" if table is None else str(table)
+        print(f"your own columns, from {source}: {', '.join(columns)}")
     return columns
 
 
@@ -198,10 +200,9 @@ def refresh_pages(subject: Subject, results: Path) -> None:
     kept = read_results(results)
     if kept is None or not (folder / "explanations.csv").exists():
         return
-    map_of_all = kept_map(folder)
-    choice = Choice(default_methods(), kept.target, format=kept.format, colours=kept.colours, map=map_of_all)
+    choice = Choice(default_methods(), kept.target, format=kept.format, colours=kept.colours, map=kept.map)
     none = np.zeros(0, np.int64)
-    explanation = Explanation(subject, choice, folder, score_images(subject, folder, map_of_all), none)
+    explanation = Explanation(subject, choice, folder, score_images(subject, folder, kept.map), none)
     gallery.write_pages(explanation, random_weights_correlation(explanation), results)
 
 
@@ -265,7 +266,8 @@ def only_audited(path: Path) -> bool:
 
 def claim_results(results: Path, run: Run, choice: Choice, assignments: str | None) -> None:
     """Write what this folder is made with, or refuse a setting that would mix two kinds of pictures in it."""
-    now = Kept(SCHEMA, run.identity, run.path.resolve().name, choice.target, assignments, choice.format, choice.colours)
+    name = run.path.resolve().name
+    now = Kept(SCHEMA, run.identity, name, choice.target, assignments, choice.format, choice.colours, choice.map)
     kept = read_results(results)
     if kept is None:
         results.mkdir(parents=True, exist_ok=True)
@@ -280,6 +282,8 @@ def claim_results(results: Path, run: Run, choice: Choice, assignments: str | No
                 )
             told = "other --assignments" if name == "assignments" else f"--{name} {getattr(kept, name)}"
             raise UserError(f"{results}: was made with {told}: give the same, or choose another --results")
+    if kept.map != now.map:
+        write_json(results / "results.json", asdict(replace(kept, map=now.map)))
 
 
 def read_results(results: Path) -> Kept | None:
@@ -292,6 +296,8 @@ def read_results(results: Path) -> Kept | None:
         raise UserError(
             f"{path}: written by a newer version (schema {kept.schema}, this one reads {SCHEMA}): update first"
         )
+    if kept.map not in MAPS:
+        raise Damaged(path, f"a map {shown(kept.map)}", mend)
     if kept.format not in SUFFIX:
         raise Damaged(path, f"pictures of the format {shown(kept.format)}", mend)
     return kept

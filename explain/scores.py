@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from explain.assignment import ExplainedClusters
-from explain.attribution.registry import MAPS
 from explain.subject import Subject
 from machine.files import write_atomic
 from machine.reading import Damaged, Shape, read_npz
@@ -33,13 +32,6 @@ class Scores:
     centres: np.ndarray  # (K, D) float32, mean of the features, centred and of length 1; NaN: without an image
     alike: np.ndarray  # (N, ALIKE) int64, the most similar images by what is clustered, the nearest first; -1: none
     half: np.ndarray  # (N,) int64, which of two halves of its cluster: 1 is the smaller; 0 also where there are none
-
-
-def kept_map(folder: Path) -> str:
-    """Which map of all images the pages of an epoch have: the one computed last."""
-    kept = [path for path in (folder / f".scores-{kind}.npz" for kind in MAPS) if path.exists()]
-    newest = max(kept, key=lambda path: path.stat().st_mtime_ns, default=None)
-    return next(iter(MAPS)) if newest is None else newest.stem.removeprefix(".scores-")
 
 
 def score_images(subject: Subject, folder: Path, kind_of_map: str) -> Scores:

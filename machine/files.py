@@ -26,6 +26,7 @@ __all__ = [
     "home_path",
     "locked",
     "read_csv",
+    "refuse_existing",
     "refuse_links",
     "spared",
     "sweep",
@@ -212,6 +213,16 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             folders.clear()
 
 
+def refuse_existing(out: Path) -> None:
+    """Refuse a new folder's name that something has.
+
+    Raises:
+        UserError: saying so.
+    """
+    if os.path.lexists(out):
+        raise UserError(f"{out}: already there: name a new folder")
+
+
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
     """A folder to write into that becomes the new folder `out` if all goes well; what killed writers left of it goes.
@@ -219,8 +230,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     Raises:
         UserError: if there is something called `out`.
     """
-    if os.path.lexists(out):
-        raise UserError(f"{out}: already there: name a new folder")
+    refuse_existing(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     for path in out.parent.iterdir():
         name, _, number = path.name.removesuffix(UNFINISHED).rpartition(".")

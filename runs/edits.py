@@ -125,12 +125,12 @@ def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
     epoch = _number(edits[0]["epoch"], "epoch", "--edits")
     before = run.clusters(epoch).assignment.astype(np.int64)
     digest = next((edit["value"] for edit in edits if edit["action"] == "of"), None)
+    outputs = outputs_of(run, epoch, before)
     if digest is None:
         start = Start(before, {number: (number,) for number in np.unique(before).tolist()})
     else:
-        start = read_start(run, digest)
+        start = read_start(run, digest, outputs)
     clusters = {*start.assignment[start.assignment >= 0].tolist()}
-    outputs = outputs_of(run, epoch, before)
     edited = Edited(run, epoch, before, start, start.assignment.copy(), clusters, outputs)
     edited.names |= start.names
     edited.notes |= start.notes
@@ -178,43 +178,75 @@ def digest_of(table: bytes) -> str:
     return sha256(table).hexdigest()[:16]
 
 
-def read_start(run: Run, digest: str) -> Start:
+def read_start(run: Run, digest: str, k: int) -> Start:
     """The clusters of the table with this digest, which `keep_start` copied or `explain apply` wrote.
 
     Raises:
-        UserError: if the run has it no more.
+        UserError: if the run has it no more, or it will not do.
     """
     for path in (run.path / TABLES / f"{digest}.csv", run.path / OUT):
         if digest.isalnum() and path.is_file():
             with open_regular(path) as file:
                 if digest_of(file.read()) == digest:
-                    return _read_start(path, run)
+                    return read_clusters_table(path, run, k)
     raise UserError(
         f"--edits: are of clusters of a table (digest {shown(digest)}) that {run.path} does not have: explain it again "
         "with --assignments"
     )
 
 
-def _read_start(path: Path, run: Run) -> Start:
-    rows = {row["image"]: row for row in read_csv(path)}
+def read_clusters_table(path: Path, run: Run, k: int, option: str = "") -> Start:
+    """Clusters that came from a table.
+
+    Args:
+        path: with the columns image and cluster, and perhaps logits ("3+7"), name, wrong and note, as `explain apply`
+            writes it. An empty cluster means none; images that it leaves out have none. A number that the network has
+            no logit for is a cluster made by hand, which must name others' logits.
+        run: whose images they are.
+        k: logits of its network.
+        option: that named the table, for what is refused.
+
+    Raises:
+        UserError: naming the line that will not do.
+        FileNotFoundError: if it is not there.
+    """
+    rows = read_csv(path)
+    table = f"{option} {path}".strip()
+    if not rows or not {"image", "cluster"} <= rows[0].keys():
+        raise UserError(f"{table}: needs the columns image and cluster")
+    index = {name: i for i, name in enumerate(run.ids)}
     assignment = np.full(len(run.ids), -1, np.int64)
     logits: dict[int, tuple[int, ...]] = {}
     names, notes, wrong = {}, {}, set()
-    for i, image in enumerate(run.ids):
-        row = rows.get(image, {})
+    for line, row in enumerate(rows, 2):
+        where = f"{table}, line {line}"
+        i = index.get(row["image"])
+        if i is None:
+            raise UserError(f"{where}: {row['image']!r} is not an image of {run.path}")
         if row.get("note"):
             notes[i] = spared(row["note"])
         if row.get("wrong"):
             wrong.add(i)
-        if not row.get("cluster", "").strip():
+        if not row["cluster"].strip():
             continue
-        number = _number(row["cluster"].strip(), "cluster", str(path))
-        told = (row.get("logits") or row["cluster"]).replace("+", " ").split()
+        told = row.get("logits") or row["cluster"]
+        number = _below(row["cluster"], k if told == row["cluster"] else MOST_MADE, where)
+        members = tuple(_below(part, k, where) for part in re.split(r"[+ ]+", told.strip()))
         assignment[i] = number
-        logits[number] = tuple(_number(part, "cluster", str(path)) for part in told)
+        if logits.setdefault(number, members) != members:
+            raise UserError(f"{where}: cluster {number} has other logits than above")
         if row.get("name"):
             names[number] = spared(row["name"])
+    if not logits:
+        raise UserError(f"{table}: puts no image into a cluster")
     return Start(assignment, logits, names, notes, frozenset(wrong))
+
+
+def _below(text: str, most: int, where: str) -> int:
+    number = whole_number(text.strip())
+    if number is None or number >= most:
+        raise UserError(f"{where}: {shown(text)} is not a cluster of this epoch: 0 to {most - 1}")
+    return number
 
 
 def outputs_of(run: Run, epoch: int, assignment: np.ndarray) -> int:

@@ -19,6 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -159,6 +160,9 @@ def _run(words: list[str]) -> int:
         command(import_module(f"{words[0]}.__main__").main)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        return 1
     return 0
 
 

@@ -176,8 +176,8 @@ def kinds_of(arch: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("vit_b_16", "vit_b_16 has no trunk of convolutions that could be taken: of torchvision's classifiers those"),
-        ("inception_v3", "inception_v3 has no trunk"),
+        ("vit_b_16", "vit_b_16 cannot be trained: of torchvision's classifiers those of the families convnext, "),
+        ("inception_v3", "inception_v3 cannot be trained"),
         ("resnet19", "'resnet19' is neither one of alexnet, alexnet_fine, vgg16, resnet18 nor a classifier of torch"),
         ("resnet_50", "did you mean resnet50?"),
         ("mobilenet_v3_smal", "did you mean mobilenet_v3_small?"),

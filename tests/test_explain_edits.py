@@ -12,7 +12,7 @@ from console import UserError
 from explain.assignment import clusters_of, merge_logits
 from explain.scores import compute_scores, halves, most_similar
 from machine.files import read_csv, write_csv
-from runs.edits import OUT, apply_edits, digest_of, edit_clusters, keep_start, read_edits
+from runs.edits import OUT, TABLES, apply_edits, digest_of, edit_clusters, keep_start, read_edits
 
 HEAD = "epoch,image,cluster,action,value,note\n"
 
@@ -31,6 +31,23 @@ def table(tmp_path, *lines):
     path = tmp_path / "edits.csv"
     path.write_text(HEAD + "".join(line + "\n" for line in lines))
     return path
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("photo,cluster\n0.jpg,1\n", "needs the columns image and cluster"),
+        ("image,cluster,logits\n0.jpg,1,77\n", "line 2: '77' is not a cluster of this epoch: 0 to 3"),
+        ("image,cluster\nelsewhere.jpg,1\n", "line 2: 'elsewhere.jpg' is not an image"),
+    ],
+)
+def test_a_table_that_edits_are_of_is_checked_as_any_other(run, tmp_path, rows, said):
+    """It lies in a run directory, which may have been received."""
+    kept = run.path / TABLES / f"{digest_of(rows.encode())}.csv"
+    kept.parent.mkdir()
+    kept.write_text(rows)
+    with pytest.raises(UserError, match=said):
+        apply_edits(run, read_edits(table(tmp_path, f"3,,,of,{kept.stem},", "3,0.jpg,1,move,2,")))
 
 
 def test_names_that_are_no_utf8_are_found_again(tmp_path):

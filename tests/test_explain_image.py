@@ -1,6 +1,7 @@
 """`python -m explain image`: a photograph by its path, before the network of a run or one of torchvision."""
 
 import csv
+import pickle
 
 import pytest
 import torch
@@ -119,8 +120,14 @@ def test_weights_that_cannot_be_fetched_or_do_not_fit(weights, tmp_path, monkeyp
     def no_network(*_, **__):
         raise OSError("Name or service not known")
 
+    def damaged(*_, **__):
+        raise pickle.UnpicklingError("Weights only load failed")
+
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
     with pytest.raises(UserError, match="torchvision:resnet18:FILE"):
+        viewer_of_network("torchvision:resnet18", CPU)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", damaged)
+    with pytest.raises(UserError, match="its weights could not be fetched"):
         viewer_of_network("torchvision:resnet18", CPU)
     with pytest.raises(UserError, match="do not fit"):
         viewer_of_network(f"torchvision:resnet50:{weights}", CPU)

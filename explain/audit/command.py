@@ -37,7 +37,7 @@ from explain.audit.page import write_page
 from explain.audit.parts import PARTS, Part
 from explain.audit.retraining import open_others
 from explain.results import check_results, default_results, read_results, refresh_pages
-from explain.scores import kept_map, score_images
+from explain.scores import score_images
 from explain.subject import Subject, epochs_to_explain, find_pictures
 from machine.device import use_device
 from machine.files import locked, refuse_links, write_json
@@ -85,7 +85,7 @@ def audit_command(options: argparse.Namespace) -> None:
     except FileExistsError as error:
         raise UserError(f"{error.filename}: a file is in the way: move it away or choose another --results") from None
     with locked(results, "another explain is writing here: wait for it or choose --results"):
-        sample = replace(draw_sample(subject, results / str(epoch), asked), folder=folder)
+        sample = draw_sample(subject, results, folder, asked)
         measured, luck = correct_all(measure_all(sample, asked, folder))
         findings = [finding for one in measured.values() for finding in one.findings]
         write_findings(folder, findings)
@@ -110,15 +110,16 @@ def check_methods(subject: Subject, methods: tuple[Method, ...]) -> None:
             one.method.check(min(subject.images(subject.pictures.present[:1]).shape[2:]), **one.options)
 
 
-def draw_sample(subject: Subject, folder: Path, asked: Asked) -> Sample:
+def draw_sample(subject: Subject, results: Path, folder: Path, asked: Asked) -> Sample:
     """The images whose maps are measured, drawn evenly from those that are there and in a cluster."""
-    scores = score_images(subject, folder, kept_map(folder))
+    kept = read_results(results)
+    scores = score_images(subject, results / str(subject.epoch), "pca" if kept is None else kept.map)
     there = subject.pictures.present
     there = there[subject.clusters.assignment[there] >= 0]
     if not len(there):
         raise UserError(f"{subject.run.path}: none of its images is in a cluster: there is nothing to audit")
     rows = np.sort(np.random.default_rng(asked.seed).permutation(there)[: asked.images])
-    return Sample(subject, scores, rows)
+    return Sample(subject, scores, rows, folder)
 
 
 def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measured]:

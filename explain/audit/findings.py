@@ -51,7 +51,7 @@ class Sample:
     subject: Subject
     scores: Scores  # of all images of the run
     rows: np.ndarray  # (n,) of the run, ascending; each has a cluster
-    folder: Path | None = None  # of the audit, for what a part needs to go on after a stop
+    folder: Path | None = None  # of the audit; a part that keeps nothing to go on from needs none
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _heats(subject: Subject, rows: np.ndarray, methods: Sequence[Method]) -> dic
         before = heats_of(subject.untrained, images, targets, methods)
         found = {title + UNTRAINED: heat for title, heat in before.items()}
         parts.append(found | heats_of(subject.model, images, targets, methods))
-    return {title: np.concatenate([part[title] for part in parts]) for title in parts[0]} if parts else {}
+    return {title: np.concatenate([part[title] for part in parts]) for title in parts[0]}
 
 
 def _alike(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ how alike its maps are to those of the audited network is what another training 
 
 from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from torch import as_tensor
@@ -54,20 +53,20 @@ def measure(sample: Sample, asked: Asked) -> Measured:
     if len(np.unique(own)) < 2:
         return Measured([], missing=[NOT_TWO])
     shuffled = rng.permutation(own)
-    with TemporaryDirectory() as spare:  # where nothing is to be kept
-        folder = sample.folder or Path(spare)
-        first = teach(subject, rows, shuffled, asked, folder)
-        if first is None:
-            return Measured([], missing=[OTHER_IMAGES])
-        twin = teach(subject, rows, own, asked, folder, len(first[1]))
-        assert twin is not None
-        told = {OWN: (subject.model, own), SHUFFLED: (first[0], shuffled), TRUE: (twin[0], own)}
-        maps = {
-            what: maps_of(subject, model, rows, as_tensor(targets, device=subject.device), methods)
-            for what, (model, targets) in told.items()
-        }
-        for path in folder.glob(".by-heart-*.pt"):
-            path.unlink()
+    folder = sample.folder
+    assert folder is not None
+    first = teach(subject, rows, shuffled, asked, folder)
+    if first is None:
+        return Measured([], missing=[OTHER_IMAGES])
+    twin = teach(subject, rows, own, asked, folder, len(first[1]))
+    assert twin is not None
+    told = {OWN: (subject.model, own), SHUFFLED: (first[0], shuffled), TRUE: (twin[0], own)}
+    maps = {
+        what: maps_of(subject, model, rows, as_tensor(targets, device=subject.device), methods)
+        for what, (model, targets) in told.items()
+    }
+    for path in folder.glob(".by-heart-*.pt"):
+        path.unlink()
     chance = float(np.bincount(own).max() / len(own))
     found = []
     for what, shares in ((SHUFFLED, first[1]), (TRUE, twin[1])):
