@@ -29,7 +29,7 @@ UNKNOWN = float("nan")
 LEVEL = 0.05  # of chance, over all verdicts of an audit together
 FLIPS = 9999  # of signs, for a p
 BETTER, TOO_FEW = "better than every control", "too few images to tell"  # verdicts
-BY_LUCK = "better than every control, but perhaps by luck, among so many verdicts"
+BY_LUCK = "better than every control, though among so many verdicts that may be luck"
 
 
 @dataclass(frozen=True)

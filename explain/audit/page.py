@@ -18,6 +18,9 @@ from runs.figures import DPI, new_figure
 OURS, KNOWS_NOTHING, DARK = "#b5432a", "#8a8f98", "#15171a"
 MOST_ROWS = 24  # of a picture of figures beside their controls
 MOST_LETTERS = 60  # of a name in it
+BESIDE = "Red: the methods; grey: what each is held against. Line: 95 % interval of the mean."  # captions
+ALONE = "Red: the value and its 95 % interval; grey: what it is held against."
+LINES = "In colour: the methods; grey and broken: what they are held against."
 
 
 def write_page(
@@ -38,9 +41,11 @@ def write_page(
             rows = [finding for finding in one.findings if finding.measure == measure]
             if rows:
                 name = part.name if not number else f"{part.name}_{number + 1}"
-                pictures.append(save(draw_beside(measure, rows, methods), folder, name, measure))
+                caption = BESIDE if names_any(rows, methods) else ALONE
+                pictures.append(save(draw_beside(measure, rows, methods), folder, name, measure, caption))
         for name, figure in one.figures.items():
-            pictures.append(save(draw_lines(figure, methods), folder, name, figure.title))
+            caption = LINES if set(methods) & figure.lines.keys() else ""
+            pictures.append(save(draw_lines(figure, methods), folder, name, figure.title, caption))
         sections.append(
             {
                 "part": part,
@@ -102,7 +107,7 @@ def draw_beside(measure: str, rows: Sequence[Finding], methods: Sequence[str]) -
     rows = sorted((one for one in rows if np.isfinite(one.value)), key=lambda one: one.value)[-MOST_ROWS:]
     figure = new_figure(8.5, 0.9 + 0.27 * max(2, len(rows)))
     axis = figure.subplots()
-    named = any(one.of in methods for one in rows)
+    named = names_any(rows, methods)
     for place, one in enumerate(rows):
         colour = OURS if one.of in methods or not named else KNOWS_NOTHING
         axis.plot([one.value], [place], "o", color=colour, markersize=6)
@@ -118,6 +123,11 @@ def draw_beside(measure: str, rows: Sequence[Finding], methods: Sequence[str]) -
         axis.axvline(1, color=DARK, linewidth=0.8, linestyle=":")
     axis.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def names_any(rows: Sequence[Finding], methods: Sequence[str]) -> bool:
+    """Whether some of these figures are of methods, and the others what those are held against."""
+    return any(one.of in methods for one in rows)
 
 
 def draw_lines(drawn: Figure, methods: Sequence[str]) -> Picture:
@@ -145,12 +155,13 @@ def shorten(name: str) -> str:
     return name if len(name) <= MOST_LETTERS else f"{name[: MOST_LETTERS - 3]}..."
 
 
-def save(figure: Picture, folder: Path, name: str, caption: str) -> dict[str, str]:
+def save(figure: Picture, folder: Path, name: str, title: str, caption: str) -> dict[str, str]:
     """NAME.png in the folder; what the page shows of it."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     write_atomic(folder / f"{name}.png", buffer.getvalue(), durable=False)
-    return {"name": f"{name}.png", "caption": caption, "data": base64.b64encode(buffer.getvalue()).decode()}
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return {"name": f"{name}.png", "title": title, "caption": caption, "data": data}
 
 
 def _told(value: float) -> str:

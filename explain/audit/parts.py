@@ -94,7 +94,7 @@ PARTS = (
         "Seven claims about what holds coins together",
         "Each counted over all clusters, with a bootstrap interval, beside heat that knows nothing. They are "
         "those of a study of Celtic coins, which drew them from chosen coins of chosen clusters.",
-        leaves=("exclude.csv", "images of clusters of bad pictures, to leave out with `deepcluster train --exclude`"),
+        leaves=("exclude.csv", "images of clusters of bad pictures: leave them out by deepcluster train --exclude"),
     ),
     Part(
         "counterfactual",

@@ -133,11 +133,10 @@ def judge(values: np.ndarray, ceiling: np.ndarray, floor: np.ndarray, learnt: fl
 
 
 def conclude(measured: Measured) -> list[str]:
-    """What was learnt, and whose maps asked for it."""
+    """Whose maps asked for what was learnt, and how much that was."""
     known = {one.of: one.value for one in measured.findings if one.measure == KNOWN}
     if not known:
         return []
-    said = [f"A network learnt {known[SHUFFLED]:.0%} of {SHUFFLED} by heart, its twin {known[TRUE]:.0%} of {TRUE}."]
     rows = [one for one in measured.findings if one.verdict and one.measure == TAUGHT_OTHERS.format(DECIDES)]
     kinds = {
         ASKS: "ask what was learnt",
@@ -145,6 +144,7 @@ def conclude(measured: Measured) -> list[str]:
         HARDLY: "hardly ask it",
         UNDECIDED: "are undecided",
     }
+    said = {}
     for kind, words in kinds.items():
         told = [
             f"{one.of} ({one.value:.2f} if shuffled, {one.control_value:.2f} if true)"
@@ -152,5 +152,7 @@ def conclude(measured: Measured) -> list[str]:
             if one.verdict.startswith(kind) and np.isfinite(one.value)
         ]
         if told:
-            said.append(f"Maps of {join_words(told)} {words}.")
-    return said
+            said[kind] = f"Maps of {join_words(told)} {words}."
+    learnt = f"A network learnt {known[SHUFFLED]:.0%} of {SHUFFLED} by heart, its twin {known[TRUE]:.0%} of {TRUE}."
+    undecided = [said.pop(UNDECIDED)] if UNDECIDED in said else []
+    return [*said.values(), learnt, *undecided]  # the first sentence stands above the page
