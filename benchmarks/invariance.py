@@ -40,16 +40,16 @@ def run(options: argparse.Namespace) -> None:
     print(f"share of {len(numbers)} painted coins that change their cluster; {conditions(trained[0].meta.stamp)}")
     print(f"{'photographed again with another':40}" + "".join(f"{one.path!s:>28}" for one in trained))
     found = {}
-    for one in trained:
-        trainer = trainer_of(one)
-        model = trainer.for_inference(trainer.network(one).to(device))
-        for change in CHANGES:
-            jobs = [
-                (number, PaintedSet(COUNT, SEED), Change(each[change]))
-                for number, each in zip(numbers.tolist(), changes, strict=True)
-            ]
-            drawn = draw_again(jobs, one.meta.view)
-            found[change, one.path] = answers(one, trainer, model, drawn, device).argmax(1)
+    for change in CHANGES:
+        jobs = [
+            (number, PaintedSet(COUNT, SEED), Change(each[change]))
+            for number, each in zip(numbers.tolist(), changes, strict=True)
+        ]
+        drawn = {view: draw_again(jobs, view) for view in dict.fromkeys(one.meta.view for one in trained)}
+        for one in trained:
+            trainer = trainer_of(one)
+            model = trainer.for_inference(trainer.network(one).to(device))
+            found[change, one.path] = answers(one, trainer, model, drawn[one.meta.view], device).argmax(1)
     for change in CHANGES[1:]:
         shares = [(found[change, one.path] != found["nothing", one.path]).mean() for one in trained]
         print(f"{change:40}" + "".join(f"{share:>28.3f}" for share in shares))
