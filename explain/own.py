@@ -1,6 +1,7 @@
 """What you know of the coins and no photograph tells: the columns of your own table (weight, mint, find, die axis)."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ IMAGE = "image"
 ODD = re.compile("[\udc80-\udcff]")  # what bytes that are no UTF-8 are read as
 UNKNOWN = {"", "-", "–", "?", "n/a", "nan"}  # cells that say that a thing is not known
 COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+SEPARATORS = ",;\t"  # a spreadsheet whose numbers have commas writes semicolons
+IDENTIFIER = re.compile(r"[+-]?(?:0[0-9].*|[0-9]{16,})|.*_.*")  # 007, 12_3: what a number would not give back
 THOUSANDS = re.compile(r"[+-]?[0-9]{1,3},[0-9]{3}")  # "1,234" may be either: no guess where all cells are so
 
 Values = list[str] | np.ndarray  # of each of N images; '' and NaN: not known
@@ -32,27 +35,29 @@ def read_table(path: Path, ids: list[str], option: str = "--table") -> tuple[dic
         option: that named it, for what is refused.
 
     Returns:
-        column -> N texts, or (N,) float64 where all cells that are filled are numbers (a decimal comma is one too);
-        '' and NaN where it is not known. Names and texts are in one line, without control characters.
+        column -> N texts, or (N,) float64 where all cells that are filled are numbers (a decimal comma is one too, 007
+        is none); '' and NaN where it is not known. Names and texts are in one line, without control characters.
 
     Raises:
         UserError: if the table will not do, naming it and the column or line.
     """
     where = f"{option} {path}"
     try:
-        rows = read_csv(path)
+        rows = read_csv(path, separators=SEPARATORS)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{where}: no such file: name a CSV with a column image and others") from None
     names = [name for name in (rows[0] if rows else {}) if name.strip()]
     named_by = next((name for name in names if name.strip() == IMAGE), next(iter(names), IMAGE))
     columns = [name for name in names if name != named_by]
-    if not columns and any(";" in name for name in names):
-        raise UserError(f"{where}: its columns are separated by semicolons: save it as CSV with commas")
     if not columns:
         raise UserError(
             f"{where}: needs a row of names, image (or else the photographs' names first) and at least one other, and "
-            "rows below, with commas"
+            "rows below, with commas, semicolons or tabs between them"
         )
+    called = Counter(spared(harmless(plain(name).strip())) for name in [IMAGE, *columns])
+    for name, times in called.items():
+        if times > 1:
+            raise UserError(f"{where}: two of its columns are called {shown(name)}: give each a name of its own")
     found: dict[int, dict[str, str]] = {}
     unknown = []
     matched = match(ids, [(row[named_by], "") for row in rows])
@@ -114,6 +119,8 @@ def to_cells(values: Values) -> list[str]:
 def as_values(cells: list[str]) -> Values:
     """Cells as numbers where all that are filled are some, else as texts."""
     cells = ["" if cell.casefold() in UNKNOWN else cell for cell in cells]
+    if any(IDENTIFIER.fullmatch(cell) for cell in cells):
+        return cells
     with_comma = [cell for cell in cells if COMMA.fullmatch(cell)]
     if with_comma and not all(THOUSANDS.fullmatch(cell) for cell in with_comma) and not any("." in c for c in cells):
         numbers = [finite_number(cell.replace(",", ".")) if cell else np.nan for cell in cells]

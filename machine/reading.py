@@ -14,6 +14,7 @@ import stat
 import types
 import typing
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -183,8 +184,13 @@ def _complaint(value: Any, hint: Any) -> str | None:
 # --- tables -------------------------------------------------------------------------------------------------------
 
 
-def read_csv(path: Path, mend: str = "save it as CSV (UTF-8, commas)") -> list[dict[str, str]]:
+def read_csv(path: Path, mend: str = "save it as CSV (UTF-8, commas)", separators: str = ",") -> list[dict[str, str]]:
     """The rows of a table with a header, every cell as text; a row's missing cells are '', further ones are left out.
+
+    Args:
+        path: the file.
+        mend: what the user is to do if it is damaged.
+        separators: of columns; the one that the first line has most of, the earlier of several.
 
     Raises:
         Damaged: naming the line, if it is no such table.
@@ -194,7 +200,15 @@ def read_csv(path: Path, mend: str = "save it as CSV (UTF-8, commas)") -> list[d
     reader = None
     try:
         with open_regular(path) as raw, io.TextIOWrapper(raw, "utf-8-sig", "surrogateescape", newline="") as file:
-            reader = csv.DictReader(file, restval="", restkey="")
+            head = file.readline(MOST_CELL)
+            if "\0" in head:
+                raise UnicodeError("letters of two bytes: UTF-16?")
+            file.seek(0)
+            separator = max(separators, key=head.count)
+            reader = csv.DictReader(file, restval="", restkey="", delimiter=separator, strict=True)
+            counts = Counter(name for name in reader.fieldnames or () if name)  # "": what a spreadsheet leaves behind
+            if counts and max(counts.values()) > 1:
+                raise Damaged(path, f"line 1: two columns are called {shown(counts.most_common(1)[0][0])}", mend)
             rows = []
             for row in reader:
                 row.pop("", None)  # what a spreadsheet leaves behind the last column

@@ -28,9 +28,20 @@ def test_images_are_found_by_id_file_name_and_name_without_ending(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_spreadsheet_whose_numbers_have_commas_is_read_too(tmp_path, separator):
+    text = '\ufeffimage;"weight, g";mint\n1.jpg;3,5;"Paris; west"\n2.jpg;;Roma\n'.replace(";", separator)
+    columns, _ = read_table(table(tmp_path, text), IDS)
+    np.testing.assert_array_equal(columns["weight, g"], [3.5, np.nan, np.nan, np.nan])
+    assert columns["mint"] == [f"Paris{separator} west".replace("\t", r"\t"), "Roma", "", ""]
+
+
 def test_a_spreadsheet_of_another_kind_is_told_so(tmp_path):
-    with pytest.raises(UserError, match="separated by semicolons: save it as CSV with commas"):
-        read_table(table(tmp_path, "image;mint\n1.jpg;Paris\n"), IDS)
+    utf16 = tmp_path / "utf16.csv"
+    for encoding in ("utf-16", "utf-16-le"):
+        utf16.write_bytes("image,mint\n1.jpg,Paris\n".encode(encoding))
+        with pytest.raises(UserError, match=r"UTF-16\?\): save it as CSV \(UTF-8"):
+            read_table(utf16, IDS)
     with pytest.raises(UserError, match="no such file"):
         read_table(tmp_path, IDS)
     (tmp_path / "old.csv").write_bytes("image,mint\n1.jpg,Orléans\n".encode("latin-1"))
@@ -38,8 +49,28 @@ def test_a_spreadsheet_of_another_kind_is_told_so(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("image,mint,mint\n1.jpg,Paris,Roma\n", "two columns are called 'mint'"),
+        ("image,mint, mint\n1.jpg,Paris,Roma\n", "two of its columns are called 'mint'"),
+        ("image,=x,'=x\n1.jpg,Paris,Roma\n", "two of its columns are called '=x'"),
+        ("image,mint, image\n1.jpg,Paris,Roma\n", "two of its columns are called 'image'"),
+        ('image,mint\n1.jpg,"Paris\n2.jpg,Roma\n3.jpg,Wien\n', "line 2: unexpected end of data"),
+    ],
+)
+def test_no_cell_is_lost_silently(tmp_path, text, words):
+    with pytest.raises(UserError, match=words):
+        read_table(table(tmp_path, text), IDS)
+
+
+@pytest.mark.parametrize(
     ("cells", "values"),
     [
+        (["007", "12", "", ""], ["007", "12", "", ""]),  # what a number would not give back
+        (["12_3", "4", "", ""], ["12_3", "4", "", ""]),
+        (["9007199254740993", "4", "", ""], ["9007199254740993", "4", "", ""]),
+        (["0.5", "3.1415926535897931", "0", "-0,5"], ["0.5", "3.1415926535897931", "0", "-0,5"]),
+        (["0.5", "3.1415926535897931", "0", ""], [0.5, np.pi, 0, np.nan]),
         (["3,5", "4", "", "-1,25"], [3.5, 4, np.nan, -1.25]),  # decimal commas
         (["1,234", "12,345", "", ""], ["1,234", "12,345", "", ""]),  # or thousands: no guess
         (["1,234", "2,5", "", ""], [1.234, 2.5, np.nan, np.nan]),
