@@ -22,10 +22,11 @@ from console import UserError, megabytes, progress
 from datasets import Dataset
 from datasets.folder import refuse_inside
 from explain.assignment import ExplainedClusters, clusters_of
+from explain.own import PREFIX, kept_columns, to_cells
 from explain.plates import Plate, write_plate
 from explain.record import file_names, is_there, safe_name
 from explain.subject import epochs_to_explain, find_pictures, trainer_of
-from machine.files import harmless, home_path, locked, write_atomic, write_csv, write_json
+from machine.files import harmless, home_path, locked, spared, write_atomic, write_csv, write_json
 from machine.reading import Damaged, open_regular, read_csv, read_json, typed, whole_number
 from runs import Run
 from runs.edits import edit_clusters, outputs_of, read_edits
@@ -58,6 +59,11 @@ class Export:
     group: str  # the word for a cluster
     out: Path
     linked: bool
+
+    @cached_property
+    def own(self) -> dict[str, list[str]]:
+        """The user's own columns, if an `explain --table` kept some: name -> N cells."""
+        return {name: to_cells(values) for name, values in kept_columns(self.run).items()}
 
     @cached_property
     def rank(self) -> np.ndarray:
@@ -205,9 +211,10 @@ def choose(
 
 
 def digest_of(export: Export) -> str:
-    """What tells one export of a run's epoch from another: images, clusters, names."""
+    """What tells one export of a run's epoch from another: images, clusters, names, own columns."""
     names = [export.folder(number) for number, _ in export.members()]
-    told = repr((export.rows.tolist(), export.clusters.assignment[export.rows].tolist(), names))
+    own = [[name, *(cells[row] for row in export.rows.tolist())] for name, cells in export.own.items()]
+    told = repr((export.rows.tolist(), export.clusters.assignment[export.rows].tolist(), names, *own))
     return sha256(told.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -225,7 +232,7 @@ def check_out(out: Path, now: Kept | None = None) -> None:
     if kept.schema > SCHEMA:
         raise Damaged(path, f"written by a newer version (schema {kept.schema})", "update first")
     if now is not None and kept != now:
-        what = "of another run" if kept.run != now.run else f"of epoch {kept.epoch}, other images, clusters or names"
+        what = "of another run" if kept.run != now.run else f"of epoch {kept.epoch}, other images, clusters, names or columns"
         what = "with copies" if kept == replace(now, linked=False) else what
         what = "with links" if kept == replace(now, linked=True) else what
         raise UserError(f"{out}: holds an export {what}: choose another --out, or remove it")
@@ -278,8 +285,13 @@ def _plate(export: Export, number: int, rows: list[int]) -> Plate:
         facts=f"{of_all}, the most typical first; {export.run.meta.dataset.name}, run "
         f"{export.run.path.resolve().name}, epoch {export.epoch}",
         names=[export.run.ids[row] for row in rows],
+        known=[_known(export, row) for row in rows],
         photographs=[export.original(row) or export.dataset.decoded[int(export.position[row])] for row in rows],
     )
+
+
+def _known(export: Export, row: int) -> str:
+    return " · ".join(f"{name} {spared(cells[row])}" for name, cells in export.own.items() if cells[row])
 
 
 def _line(export: Export, row: int) -> dict[str, object]:
@@ -293,7 +305,9 @@ def _line(export: Export, row: int) -> dict[str, object]:
         "rank": int(export.rank[row]),
         "distance": "" if np.isnan(distance) else f"{distance:.6g}",
     }
-    return line if export.run.labels is None else line | {"label": export.run.labels[row]}
+    if export.run.labels is not None:
+        line["label"] = export.run.labels[row]
+    return line | {PREFIX + name: cells[row] for name, cells in export.own.items()}
 
 
 def _size(export: Export, row: int) -> int:

@@ -17,6 +17,7 @@ from deepcluster.config import STABLE, Config
 from deepcluster.launch import describe_run
 from explain import export
 from explain.__main__ import main
+from explain.own import keep_columns
 from machine.files import read_csv
 
 OPTIONS = {"epoch": "latest", "data": None, "assignments": None, "edits": None, "clusters": None, "selection": None}
@@ -115,6 +116,25 @@ def test_a_cluster_that_the_expert_made_has_a_folder_that_sorts_with_the_others(
     rows = {row["image"]: row for row in read_csv(exported(run, tmp_path / "out", edits=edits) / "export.csv")}
     assert rows[run.ids[7]]["file"].startswith("cluster-10/")
     assert rows[run.ids[17]]["file"].startswith("cluster-07/")
+
+
+def test_own_columns_stand_in_the_table_and_below_the_photographs(run, tmp_path):
+    drawn = []
+    plate = export.write_plate
+    columns = {"mint": ["=lion", "Roma <b>", *[""] * 46], "weight": np.array([3.25, *[np.nan] * 47])}
+    keep_columns(run, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "write_plate", lambda path, one: (drawn.append(one), plate(path, one)))
+        out = exported(run, tmp_path / "out")
+    rows = {row["image"]: row for row in read_csv(out / "export.csv")}
+    assert [rows[run.ids[i]]["own.mint"] for i in (0, 1, 2)] == ["'=lion", "Roma <b>", ""]
+    assert [rows[run.ids[i]]["own.weight"] for i in (0, 1)] == ["3.25", ""]
+    known = {name: text for one in drawn for name, text in zip(one.names, one.known, strict=True) if text}
+    assert known == {run.ids[0]: "mint =lion · weight 3.25", run.ids[1]: "mint Roma <b>"}
+    assert [one.rows for one in drawn] == [5, 5, 6, 6]
+    keep_columns(run, columns | {"find": ["hoard"] * 48})
+    with pytest.raises(UserError, match="other images, clusters, names or columns"):
+        exported(run, out)
 
 
 def test_clusters_and_a_selection_are_all_there_is(run, coins, tmp_path, capsys):

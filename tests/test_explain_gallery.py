@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import re
 import shutil
 from pathlib import Path
 from urllib.parse import urlparse
@@ -130,6 +131,15 @@ def broken_images(page) -> list[str]:
     return page.evaluate(
         "[...document.images].filter(i => i.complete && i.getAttribute('src') && !i.naturalWidth).map(i => i.src)"
     )
+
+
+def test_an_epoch_shares_no_script_with_one_that_another_version_explained(gallery):
+    for path in gallery.rglob("*.html"):
+        used = [(path.parent / name).resolve() for name in re.findall(r'(?:src|href)="([^"]+\.(?:js|css))"', path.read_text())]
+        assert len(used) > 5
+        assert all(one.is_file() for one in used)
+        home = gallery / (path.relative_to(gallery).parts[0] if path.parent != gallery else "2")
+        assert [one.name for one in used if not one.is_relative_to(home)] == ["originals.js"]
 
 
 def test_every_page_loads(page, gallery):

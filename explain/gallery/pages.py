@@ -29,7 +29,7 @@ from machine.reading import whole_number
 from runs.tables import LOG
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
-ASSETS = (
+ASSETS = (  # of each epoch its own: an epoch that an earlier version explained keeps those that its pages are made for
     "gallery.css",
     "common.js",
     "edits.js",
@@ -69,7 +69,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     tree = draw_tree(explanation)
     shared = common(explanation, caveat, cards) | {"has_tree": tree is not None}
     for name in ASSETS:
-        write_atomic(results / name, (TEMPLATES / name).read_bytes(), durable=False)
+        write_atomic(folder / name, (TEMPLATES / name).read_bytes(), durable=False)
     write_atomic(results / ORIGINALS, to_script(originals=originals_from(explanation, results)), durable=False)
     look_up = LOOK_UPS[explanation.choice.colours].tobytes().hex()
     known = [{"number": c.number, "name": c.name, "size": c.size, "nearest": c.nearest} for c in cards]
