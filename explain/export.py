@@ -232,7 +232,11 @@ def check_out(out: Path, now: Kept | None = None) -> None:
     if kept.schema > SCHEMA:
         raise Damaged(path, f"written by a newer version (schema {kept.schema})", "update first")
     if now is not None and kept != now:
-        what = "of another run" if kept.run != now.run else f"of epoch {kept.epoch}, other images, clusters, names or columns"
+        what = (
+            "of another run"
+            if kept.run != now.run
+            else f"of epoch {kept.epoch}, other images, clusters, names or columns"
+        )
         what = "with copies" if kept == replace(now, linked=False) else what
         what = "with links" if kept == replace(now, linked=True) else what
         raise UserError(f"{out}: holds an export {what}: choose another --out, or remove it")

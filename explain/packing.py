@@ -78,17 +78,21 @@ def packed_folder(results: Path) -> Path:
     return home.with_name(f"{home.name}-packed")
 
 
-def check_packed(results: Path) -> None:
-    """Refuse to write into a folder that is there and no packed gallery, before anything is drawn."""
+def check_packed(results: Path, run: str) -> None:
+    """Refuse to write into a folder that is there and no packed gallery of this run, before anything is drawn.
+
+    Args:
+        results: the gallery.
+        run: its run's identity.
+    """
     path = packed_folder(results)
     try:
-        ours = not path.exists() or not any(path.iterdir()) or "run" in read_json(path / MARK, "")
-    except (Damaged, OSError):
-        ours = False
-    if not ours or path.is_symlink():
-        raise UserError(
-            f"--few-files: {path} is there already and holds no packed gallery: move it, or choose another --results"
-        )
+        whose = run if not path.exists() or not any(path.iterdir()) else read_json(path / MARK, "")["run"]
+    except (Damaged, OSError, TypeError, KeyError):
+        whose = None
+    if whose != run or path.is_symlink():
+        what = "the packed gallery of another run" if isinstance(whose, str) and whose != run else "no packed gallery"
+        raise UserError(f"--few-files: {path} is there already and holds {what}: move it, or choose another --results")
 
 
 def pack_pictures(results: Path, run: str) -> Path:
@@ -124,13 +128,20 @@ def pack_pictures(results: Path, run: str) -> Path:
 
 def write_packs(epoch: Path, out: Path, held: set[Path]) -> Iterator[Path]:
     """The scripts of an epoch's pictures and the page's index of them; adds to `held` what is in them."""
+    if not (epoch / CLUSTERS).is_file():
+        raise Damaged(epoch, f"{CLUSTERS} is gone", f"explain with --epoch {epoch.name} again")
     methods: dict[str, dict[str, list[tuple[str, Path]]]] = {}  # cluster -> method -> name and file, in their order
     order: dict[str, list[str]] = {}  # cluster -> names
     for row in read_csv(epoch / "explanations.csv"):
         for key, cell in row.items():
             cluster, _, file = cell.rpartition("/")
             end = next((f"-{key}{suffix}" for suffix in SUFFIX.values() if file.endswith(f"-{key}{suffix}")), None)
-            if end is None or whole_number(cluster) is None or not (epoch / cell).is_file():
+            if (
+                end is None
+                or whole_number(cluster) is None
+                or not (epoch / cell).is_file()
+                or (epoch / cell).is_symlink()
+            ):
                 continue
             names = order.setdefault(cluster, [])
             if not names or names[-1] != file.removesuffix(end):

@@ -78,7 +78,7 @@ def draw_command(options: argparse.Namespace) -> None:
     if options.zip:
         check_zip(results)
     if options.few_files:
-        check_packed(results)
+        check_packed(results, run.identity)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
     pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, device)
     if options.table is not None and not options.dry_run:

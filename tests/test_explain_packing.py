@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from console import UserError
-from explain.packing import check_zip, pack, zip_of
+from explain.packing import MARK, check_packed, check_zip, pack, pack_pictures, packed_folder, zip_of
 
 
 @pytest.mark.parametrize("name", ["results", "mit Leerzeichen", "a\nb", "-x", os.fsdecode(b"r\xffes")])
@@ -32,3 +32,27 @@ def test_a_zip_that_cannot_even_be_listed_is_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds no explanations"):
         check_zip(results)
     assert zip_of(results).read_bytes() == damaged
+
+
+@pytest.mark.parametrize("mark", ["5", "null", "[]", '"run"', "{", '{"run": 5}', ""])
+def test_a_folder_with_a_damaged_mark_is_left_alone(tmp_path, mark):
+    folder = packed_folder(tmp_path / "results")
+    folder.mkdir()
+    check_packed(tmp_path / "results", "a run")
+    (folder / MARK).write_text(mark)
+    with pytest.raises(UserError, match="holds no packed gallery"):
+        check_packed(tmp_path / "results", "a run")
+
+
+def test_nothing_but_pictures_of_the_folder_is_packed(tmp_path):
+    epoch = tmp_path / "results" / "2"
+    (epoch / "0").mkdir(parents=True)
+    (tmp_path / "secret").write_text("SECRET")
+    (epoch / "0" / "coin-original.png").symlink_to(tmp_path / "secret")
+    (epoch / "explanations.csv").write_text("image,cluster,original\ncoin.jpg,0,0/coin-original.png\n")
+    with pytest.raises(UserError, match=r"clusters\.js is gone\): explain with --epoch 2 again"):
+        pack_pictures(tmp_path / "results", "a run")
+    (epoch / "clusters.js").write_text("")
+    out = pack_pictures(tmp_path / "results", "a run")
+    assert not [*out.rglob("_pictures-*")]
+    assert not [*out.rglob("coin-original.png")]

@@ -76,7 +76,8 @@ function showPicture(image, coin, method) {
   else if (packed.waiting.has(name)) packed.waiting.get(name).push(answer);
   else {
     packed.waiting.set(name, [answer]);
-    document.head.append(make("script", { src: `${epochFolder}/${name.split("/").map(encodeURIComponent).join("/")}` }));
+    const missing = () => packed.held.has(name) || showMessage(`Pictures are missing: ${epoch}/${name} is gone or damaged. python -m explain … --few-files writes it again.`);
+    document.head.append(make("script", { src: `${epochFolder}/${name.split("/").map(encodeURIComponent).join("/")}`, onload: missing, onerror: missing }));
   }
 }
 
