@@ -61,6 +61,8 @@ class Work:
     looked: int = 0  # clusters whose halves were looked at
     merged: int = 0  # clusters
     joined: int = 0  # images of these
+    sided: int = 0  # images whose side is known, and of these ...
+    alike: int = 0  # ... with most of their cluster's, afterwards
     actions: Counter[str] = field(default_factory=Counter)  # "click", "key", "wheel"
     right: int = 0  # images in a cluster of their label afterwards
 
@@ -101,7 +103,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="COLUMN",
         help="own column by which clusters are also split and merged, with all that there is",
     )
-    parser.add_argument("--ways", type=int, choices=range(1, len(WAYS) + 1), default=len(WAYS), help="so many (all)")
+    parser.add_argument("--ways", type=int, choices=range(1, len(WAYS) + 2), help="so many (all)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -110,11 +112,10 @@ def run(options: argparse.Namespace) -> None:
     if browser is None:
         raise UserError("no chromium is installed, which does the clicks")
     done: dict[str, Work] = {}
+    ways = [*([(ALL, options.side)] if options.side else []), *((way, None) for way in WAYS)]
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=["--no-sandbox"])
-        for way, column in [*([(ALL, options.side)] if options.side else []), *((way, None) for way in WAYS)][
-            : options.ways
-        ]:
+        for way, column in ways[: options.ways]:
             page = chromium.new_context(viewport={"width": 1400, "height": 900}).new_page()
             done[f"{way}, by {column} too" if column else way] = correct(page, folder, way, column)
             page.context.close()
@@ -131,6 +132,7 @@ def run(options: argparse.Namespace) -> None:
                 f"  on the map {work.encircled}; {work.looked} clusters looked at in halves, {work.split} images of "
                 f"them moved; {work.merged} clusters merged, {work.joined} images: {work.of_all:.2f} actions for each "
                 "image whose cluster changed"
+                + (f"; {work.alike} of {work.sided} are then with their side" if work.sided else "")
             )
     first, *others = done.values()
     print(f"{first.right} of {first.images} are then in a cluster of their label; commit {commit_of(CHECKOUT)}")
@@ -205,6 +207,12 @@ def correct(page: Page, folder: Path, way: str, column: str | None = None) -> Wo
     places = page.evaluate("spots.map((spot) => map.placeOf(map.coin(spot)))")
     at = label_of | {number: label for label, number in homes.items()}
     work.right = sum(at.get(place) == spot.label for place, spot in zip(places, spots, strict=True))
+    sides: dict[int, Counter[str]] = {}
+    for place, spot in zip(places, spots, strict=True):
+        if spot.side:
+            sides.setdefault(place, Counter()).update([spot.side])
+    work.sided = sum(one.total() for one in sides.values())
+    work.alike = sum(max(one.values()) for one in sides.values())
     return work
 
 

@@ -17,6 +17,7 @@ COLUMNS = ("epoch", "image", "cluster", "action", "value", "note")
 ACTIONS = ("of", "new", "name", "merge", "move", "wrong", "note")  # of: the table that says what was edited
 MOST_MADE = 1_000_000  # a larger number of a new cluster is damage
 OUT = "clusters-edited.csv"  # in the run: what `explain apply` wrote last
+DIGEST = re.compile("[0-9a-f]{16}")
 TABLES = "assignments"  # ... a folder of the tables that galleries were made of, by their digests: edits name these
 
 
@@ -122,9 +123,13 @@ def edit_clusters(run: Run, edits: list[dict[str, str]]) -> Edited:
     Raises:
         UserError: naming the edit that this run cannot have.
     """
-    epoch = _number(edits[0]["epoch"], "epoch", "--edits")
+    epoch = _number(edits[0]["epoch"], "an epoch", "--edits")
     before = run.clusters(epoch).assignment.astype(np.int64)
-    digest = next((edit["value"] for edit in edits if edit["action"] == "of"), None)
+    digests = sorted({edit["value"] for edit in edits if edit["action"] == "of"})
+    if len(digests) > 1:
+        told = " and ".join(map(shown, digests[:2]))
+        raise UserError(f"--edits: are of several tables of clusters (digests {told}): save each gallery's own")
+    digest = digests[0] if digests else None
     outputs = outputs_of(run, epoch, before)
     if digest is None:
         start = Start(before, {number: (number,) for number in np.unique(before).tolist()})
@@ -185,7 +190,7 @@ def read_start(run: Run, digest: str, k: int) -> Start:
         UserError: if the run has it no more, or it will not do.
     """
     for path in (run.path / TABLES / f"{digest}.csv", run.path / OUT):
-        if digest.isalnum() and path.is_file():
+        if DIGEST.fullmatch(digest) and path.is_file():
             with open_regular(path) as file:
                 if digest_of(file.read()) == digest:
                     return read_clusters_table(path, run, k)
@@ -256,7 +261,7 @@ def outputs_of(run: Run, epoch: int, assignment: np.ndarray) -> int:
 
 
 def _make_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
-    number = _number(edit["cluster"], "cluster", where)
+    number = _number(edit["cluster"], "a cluster", where)
     if not edited.outputs <= number < MOST_MADE:
         raise UserError(f"{where}: new clusters have numbers from {edited.outputs} to {MOST_MADE - 1}, not {number}")
     if number in edited.made | edited.clusters:
@@ -368,12 +373,12 @@ def _end(cluster: int, into: dict[int, int]) -> int:
 def _number(text: str, what: str, where: str) -> int:
     number = whole_number(text)
     if number is None:
-        raise UserError(f"{where}: {shown(text)} is not the number of a {what}")
+        raise UserError(f"{where}: {shown(text)} is not the number of {what}")
     return number
 
 
 def _cluster(text: str, clusters: set[int], where: str) -> int:
-    number = _number(text, "cluster", where)
+    number = _number(text, "a cluster", where)
     if number not in clusters:
         raise UserError(f"{where}: there is no cluster {number} with images in this epoch")
     return number

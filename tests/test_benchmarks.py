@@ -13,6 +13,7 @@ import torch
 from conftest import photograph, refused, run_module
 from PIL import Image
 
+from benchmarks import hand
 from benchmarks.__main__ import COMMANDS
 from benchmarks.agreement import OURS, TITLES, Trained, markdown, ratios, read_table
 from benchmarks.machines import ADDRESSES, NAMES, PORT, in_namespace, two_machines
@@ -220,6 +221,20 @@ def test_two_machines_are_joined_by_a_cable_or_one_sentence_says_what_is_missing
     monkeypatch.setattr("shutil.which", lambda _: None)
     with pytest.raises(UserError, match="needs the command ip"), two_machines():
         pass
+
+
+def test_a_lasso_holds_what_belongs_together_and_nothing_else():
+    """Three strays of b in a row, whose way a coin of a bars from a fourth; a fifth too near another coin."""
+    labels = {(0, 0): "b", (20, 0): "b", (40, 0): "b", (50, 0): "a", (60, 0): "b", (0, 99): "b", (2, 99): "a"}
+    spots = [hand.Spot(str(i), 0, label, 1) for i, label in enumerate(labels.values())]
+    spots.append(hand.Spot("at home", 1, "b", 0))
+    places = np.array([*labels, (10, 0)], float)
+    left = {spot.id: spot for spot in spots[:-1] if spot.label == "b"}
+    [group] = hand.groups_of(spots, places, left, {"a": 0, "b": 1})
+    assert sorted(group) == [0, 1, 2, 7]
+    way = hand.around(places[group], hand.APART)
+    assert hand.holds(way, places).nonzero()[0].tolist() == [0, 1, 2, 7]
+    assert hand.holds(way, np.array([[-2, 0], [-4, 0], [20, 2.5], [20, 3.5]])).tolist() == [True, False, True, False]
 
 
 def test_the_line_through_two_numbers_is_drawn_to_many():

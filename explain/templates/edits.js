@@ -153,7 +153,9 @@ const edits = {
     return rows;
   },
   take(rows) {
-    const of = rows.find((row) => row[3] === "of")?.[4] ?? "";
+    const bases = [...new Set(rows.filter((row) => row[3] === "of").map((row) => row[4]))];
+    if (bases.length > 1) throw new Error("these edits are of several tables of clusters");
+    const of = bases[0] ?? "";
     if (of !== BASE) throw new Error(of && BASE ? "these edits are of clusters that were edited otherwise" : of ? "these edits are of a gallery of edited clusters" : `these edits are of the run's own ${group}s, and here they are edited`);
     const anew = rows.filter((row) => row[3] === "new").map((row) => +row[2]);
     const isThere = (number) => clusterOf.has(number) || anew.includes(number) || this.isMade(number);
