@@ -545,6 +545,22 @@ def test_a_method_stays_chosen_and_the_page_where_it_is(page, gallery):
     assert page.locator('[data-method="guided_backprop"]').get_attribute("aria-pressed") == "true"
 
 
+def test_a_map_of_very_many_images_and_values_is_searched_too(page, gallery):
+    open_page(page, gallery / "2" / "map.html")
+    page.evaluate("() => map.specks($('map').getContext('2d'), map.visible(0), 1, 2)")  # as it draws some thousand dots
+    page.locator("#q").fill("b/0")
+    page.wait_for_function("$('found').querySelectorAll('img').length === $('found').children.length")
+    page.locator("#q").fill("")
+    page.evaluate(
+        "() => spots.push(...Array.from({length: 300}, (_, i) => [...spots[i % 84].slice(0, 6), `v${i}`, -1, i]))"
+    )
+    lines = page.evaluate(
+        "() => map.paintWords((spot) => spot[6], (word) => word === 'v299', () => {}).map((one) => one.textContent)"
+    )
+    assert len(lines) == 202  # 200 of the 302 values, the one that was chosen, and how many others there are
+    assert lines[-1] == "other values, to be searched for101"
+
+
 def test_many_coins_are_selected_moved_and_taken_back(page, gallery):
     number = largest(gallery)
     [other] = {row["cluster"] for row in rows_of(gallery)} - {number}
@@ -970,11 +986,13 @@ def test_own_columns_colour_the_map_and_are_searched(page, gallery, doubtful_gal
 def test_what_the_browser_kept_may_be_damaged_or_too_much(page, gallery):
     number = largest(gallery)
     open_page(page, gallery / "2" / number / "index.html")
-    for kept in ("{", '{"coins": 5}', '{"coins": [[1, null]], "clusters": []}', "7"):
+    steps = '{"coins": [], "clusters": [], "steps": [5, null, {}, {"coins": []}]}'
+    for kept in ("{", '{"coins": 5}', '{"coins": [[1, null]], "clusters": []}', steps, "7"):
         page.evaluate("kept => localStorage.setItem(KEY, kept)", kept)
         page.reload()
         assert page.locator(".coin").count() > 0
         assert page.locator("#edit-count").text_content() == "no edits"
+        page.keyboard.press("Control+z")
     assert "damaged" in page.locator("#message").text_content()
     page.evaluate("() => localStorage.removeItem(KEY)")
     page.reload()

@@ -23,7 +23,7 @@ const edits = {
     try {
       const kept = JSON.parse(text); // another page from disk may have written anything there
       const isEdit = ([, edit]) => edit !== null && typeof edit === "object";
-      if (kept) [this.coins, this.clusters, this.steps] = [new Map(kept.coins.filter(isEdit)), new Map(kept.clusters.filter(isEdit)), [...(kept.steps ?? [])]];
+      if (kept) [this.coins, this.clusters, this.steps] = [new Map(kept.coins.filter(isEdit)), new Map(kept.clusters.filter(isEdit)), [...(kept.steps ?? [])].filter((step) => Array.isArray(step?.coins) && Array.isArray(step.clusters))];
     } catch (error) {
       showMessage("What this browser kept of your edits is damaged: load the edits.csv that you saved last.");
     }

@@ -1,7 +1,7 @@
 "use strict";
 // The map of all images, with a lasso, and the search.
 
-const LISTED = 200; // images in a list
+const LISTED = 200; // images in a list, values in the legend
 const MARGIN = 4; // pixels around the whole map
 const MOST_ZOOM = 80;
 const MANY = 20000; // images whose thumbnails are kept at half their side, for memory's sake
@@ -171,9 +171,9 @@ const map = {
     const across = Math.max(2, Math.round(2 * radius * ratio));
     if (this.layer?.width !== width || this.layer.height !== height) {
       this.layer = make("canvas", { width, height });
-      this.picture = new ImageData(width, height);
+      this.shades = new ImageData(width, height);
     }
-    const pixels = new Uint32Array(this.picture.data.buffer); // opacity, blue, green, red
+    const pixels = new Uint32Array(this.shades.data.buffer); // opacity, blue, green, red
     pixels.fill(0);
     for (let at = 0; at < 3 * count; at += 3) {
       const i = inView[at];
@@ -184,7 +184,7 @@ const map = {
       for (let row = Math.max(0, top); row < bottom; row++)
         for (let column = Math.max(0, left); column < right; column++) pixels[row * width + column] = colour;
     }
-    this.layer.getContext("2d").putImageData(this.picture, 0, 0);
+    this.layer.getContext("2d").putImageData(this.shades, 0, 0);
     pen.drawImage(this.layer, 0, 0, this.width, this.height);
     this.drawn.dots += count;
   },
@@ -338,9 +338,12 @@ const map = {
     const tints = new Map(words.map((word, at) => [word, at < MOST_WORDS ? this.colour(at) : this.colour(null)]));
     tints.set(null, this.faint);
     for (const spot of spots) this.tints.set(spot, tints.get(wordOf(spot)));
-    return [...words, ...(counts.has(null) ? [null] : [])].map((word) =>
+    const told = words.filter((word, at) => at < LISTED || isChosen(word));
+    const lines = [...told, ...(counts.has(null) ? [null] : [])].map((word) =>
       this.line(tints.get(word), [word ?? make("i", {}, NOT_KNOWN)], counts.get(word), isChosen(word), (chosen) => choose(chosen ? word : undefined)),
     );
+    const rest = words.length - told.length;
+    return rest ? [...lines, this.line(this.colour(null), [make("i", {}, "other values, to be searched for")], rest)] : lines;
   },
   paintNumbers(numberOf) {
     const numbers = spots.map(numberOf).filter((number) => number !== null).sort((a, b) => a - b);
