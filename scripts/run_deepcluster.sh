@@ -34,7 +34,8 @@ if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then
   shift
   case $data in
     painted) ;;
-    *) name=$(basename "$(realpath -m -- "$data")")
+    *) # macOS' realpath has no -m
+       name=$(basename "$(realpath -m -- "$data" 2>/dev/null || { cd -- "$data" 2>/dev/null && pwd -P; } || printf %s "$data")")
        name=${name%.[zZ][iI][pP]}
        exp=exp-$(printf %s "$name" | tr '[:space:]:' '-') ;;
   esac

@@ -12,7 +12,8 @@ stamp=$venv/.stamp
 tools=${1:-}
 faiss=cpu
 if command -v nvidia-smi >/dev/null && nvidia-smi -L 2>/dev/null | grep -q GPU; then faiss=gpu; fi
-hash=$(cat "$root/constraints.txt" "$root/pyproject.toml" | sha256sum | cut -d' ' -f1)
+sha=$(command -v sha256sum || echo shasum -a 256)  # macOS has the latter
+hash=$(cat "$root/constraints.txt" "$root/pyproject.toml" | $sha | cut -d' ' -f1)
 
 finished() {
   local part has

@@ -203,6 +203,20 @@ def test_each_dataset_gets_a_run_of_its_own(clone, arguments, expected):
     assert calls(clone)[-1] == " ".join(explained)
 
 
+@pytest.mark.parametrize(
+    ("data", "exp"), [("my coins.ZIP", "exp-my-coins"), ("coins/", "exp-coins"), (".", "exp-clone")]
+)
+def test_a_run_has_its_name_where_realpath_is_that_of_macos(clone, data, exp):
+    setup(clone)
+    (clone / "coins").mkdir()
+    script(clone.parent / "bin" / "realpath", "#!/bin/sh\necho illegal option -- m >&2\nexit 1\n")
+    command = ["bash", str(clone / "scripts" / "run_deepcluster.sh"), data]
+    environment = {"PATH": f"{clone.parent / 'bin'}:/usr/bin:/bin", "HOME": str(clone.parent)}
+    result = subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert calls(clone)[-2] == f"-P -m deepcluster train {data} --exp {exp}"
+
+
 def test_an_interrupted_training_is_not_explained(clone):
     setup(clone)
     command = ["bash", str(clone / "scripts" / "run_deepcluster.sh")]
