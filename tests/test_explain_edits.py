@@ -233,14 +233,14 @@ def test_edits_of_edited_clusters_build_on_them(run, tmp_path):
         apply_edits(run, read_edits(table(tmp_path, of, "3,4.jpg,2,wrong,,")))
     with pytest.raises(UserError, match="is in no cluster"):
         apply_edits(run, read_edits(table(tmp_path, of, "3,6.jpg,3,move,0,")))
+    (run.path / "assignments" / f"{digest}.csv").write_text("image,cluster\n0.jpg,0\n")  # not what the edits are of
+    with pytest.raises(UserError, match="does not have"):
+        apply_edits(run, read_edits(second))
     for forged, words in (("a" * 5000, r"digest 'a{59}\.\.\.\)"), ("../own", "does not have"), ("", "does not have")):
         with pytest.raises(UserError, match=words):
             apply_edits(run, read_edits(table(tmp_path, f"3,,,of,{forged},", "3,2.jpg,0,wrong,,")))
     with pytest.raises(UserError, match="of several tables"):
         apply_edits(run, read_edits(table(tmp_path, of, f"3,,,of,{'a' * 16},")))
-    (run.path / "assignments" / f"{digest}.csv").write_text("image,cluster\n0.jpg,0\n")  # not what the edits are of
-    with pytest.raises(UserError, match="does not have"):
-        apply_edits(run, read_edits(second))
 
 
 @pytest.mark.parametrize(
