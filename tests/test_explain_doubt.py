@@ -2,14 +2,17 @@
 
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from datasets.painted import TYPES, paint_coin, read_mask
+from datasets.places import place_at
 from deepcluster.baselines import BASELINES, beats_baselines, verdict
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
-from explain.gallery.places import ELSEWHERE, RIM, partition
+from explain.drawing import HEAT_CELLS
+from explain.gallery.places import ELSEWHERE, RIM, partition, share_of_parts
 from explain.gallery.tree import draw_tree
 from explain.scores import centres_of, nearest_clusters
 
@@ -105,6 +108,32 @@ def test_the_rim_is_the_outer_part_of_the_radius():
     assert dots["line"].sum() == (radius < 10).sum()
     assert not (dots["line"] & dots["small"]).any()
     assert (dots[ELSEWHERE] == (radius >= 20)).all()
+
+
+def test_where_a_coin_was_found_its_rim_and_face_are_the_parts(tmp_path):
+    places = [place_at(31.5, 31.5, 20, confidence=1), place_at(31.5, 31.5, 20)]  # the second photograph shows none
+    decoded = np.zeros((2, 64, 64, 3), np.uint8)
+    dataset = SimpleNamespace(mask_of=None, mask=lambda _: None, places=places, decoded=decoded)
+    y, x = np.mgrid[:HEAT_CELLS, :HEAT_CELLS] - (HEAT_CELLS - 1) / 2
+    middle = (np.hypot(x, y) < 0.2 * HEAT_CELLS).astype(np.float32)
+    told = SimpleNamespace(
+        subject=SimpleNamespace(
+            pictures=SimpleNamespace(dataset=dataset, position=np.arange(2)),
+            run=SimpleNamespace(ids=["a", "b"]),
+            cut=lambda _, mask, side: cv2.resize(mask, (side, side), interpolation=cv2.INTER_AREA),
+        ),
+        record=SimpleNamespace(heat={0: middle, 1: middle}),
+        folder=tmp_path,
+    )
+    for _ in range(2):  # the second time from what was kept
+        parts = share_of_parts(told)
+        assert [*parts] == ["rim", "face", ELSEWHERE]
+        assert [values[0, 0] for values in parts.values()] == pytest.approx([0, 1, 0], abs=0.01)
+        area = np.pi * 20**2 / 64**2
+        inner = (1 - RIM) ** 2
+        covered = [area * (1 - inner), area * inner, 1 - area]
+        assert [values[0, 1] for values in parts.values()] == pytest.approx(covered, abs=0.03)
+        assert all(np.isnan(values[1]).all() for values in parts.values())
 
 
 def test_centres_point_away_from_the_mean_of_all_and_the_nearest_come_first():

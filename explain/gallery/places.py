@@ -1,4 +1,4 @@
-"""Where in the picture the heat lies, where masks tell what is where: shares of the summary map's heat on each part."""
+"""Where in the picture the heat lies, where masks or a found coin tell: shares of the summary map's heat on parts."""
 
 import os
 from collections.abc import Mapping
@@ -21,14 +21,15 @@ ELSEWHERE = "background"
 def share_of_parts(explanation: Explanation) -> dict[str, np.ndarray] | None:
     """Of each part of the picture the share of heat on it and of the view that it covers, (N, 2) in 0..1.
 
-    The heat is the small map that the record keeps; NaN: no map, an empty one, or no mask. Kept beside the pieces.
+    The heat is the small map that the record keeps; NaN: no map, an empty one, no mask, or no coin found. Kept beside
+    the pieces.
 
     Returns:
-        Part -> (N, 2), parts that do not overlap and together are the view; None where no truth is known.
+        Part -> (N, 2), parts that do not overlap and together are the view; None where neither truth nor coin is known.
     """
     dataset, heat = explanation.subject.pictures.dataset, explanation.record.heat
     rows = np.array(sorted(row for row, values in heat.items() if values.any()), np.int64)
-    if dataset.mask_of is None or not len(rows):
+    if (dataset.mask_of is None and dataset.places is None) or not len(rows):
         return None
     path, count = explanation.folder / ".places.npz", len(explanation.subject.run.ids)
     try:
@@ -40,7 +41,10 @@ def share_of_parts(explanation: Explanation) -> dict[str, np.ndarray] | None:
     found: dict[str, np.ndarray] = {}
 
     def parts(row: int) -> dict[str, np.ndarray]:
-        masks = dataset.mask(int(explanation.subject.pictures.position[row]))
+        position = int(explanation.subject.pictures.position[row])
+        masks = dataset.mask(position)
+        if masks is None and dataset.places is not None and dataset.places[position].found:
+            masks = {"coin": dataset.places[position].mask(dataset.decoded[position].shape)}
         return {} if masks is None else parts_in_view(masks, explanation, row)
 
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
@@ -65,14 +69,16 @@ def parts_in_view(masks: Masks, explanation: Explanation, row: int) -> dict[str,
 
 
 def partition(masks: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Parts (H, W) bool that do not overlap and together are the picture; of a coin symbols, cross, rim and face."""
+    """Parts (H, W) bool that do not overlap and together are the picture; of a coin rim and face, and what is known."""
     if "coin" in masks:
         coin = masks["coin"]
         radius = np.sqrt(coin.sum() / np.pi)
         depth = cv2.distanceTransform(coin.astype(np.uint8), cv2.DIST_L2, 3)
-        symbols = np.any([mask for name, mask in masks.items() if name.startswith("field")], axis=0)
-        order = {"symbols": symbols, "cross": masks["cross"], "rim": coin & (depth <= RIM * radius)}
-        order["face beside them"] = coin
+        order, face = {}, "face"
+        if "cross" in masks:  # painted
+            order["symbols"] = np.any([mask for name, mask in masks.items() if name.startswith("field")], axis=0)
+            order["cross"], face = masks["cross"], "face beside them"
+        order |= {"rim": coin & (depth <= RIM * radius), face: coin}
     else:
         order = dict(masks)
     left = np.ones(next(iter(masks.values())).shape, bool)
