@@ -159,6 +159,7 @@ def write_packs(epoch: Path, out: Path, held: set[Path]) -> Iterator[Path]:
                 write_atomic(out / cluster / name, script.encode(), durable=False)
                 held |= {*inside.values()}
                 yield out / cluster / name
+    out.mkdir(exist_ok=True)  # also of an epoch without pictures
     index = f"const packs = {json.dumps({'each': EACH, 'files': order})};\n"
     write_atomic(out / CLUSTERS, (epoch / CLUSTERS).read_bytes() + index.encode(), durable=False)
 

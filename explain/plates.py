@@ -101,7 +101,10 @@ def _page(plate: Plate, part: slice, cells: Sequence[tuple[Image.Image, str]], n
         left = MARGIN + across * (CELL + GAP)
         top = HEAD + down * pitch
         page.paste(picture, (left + (CELL - picture.width) // 2, top + (CELL - picture.height) // 2))
-        below = [(fitted(plain(name), small, CELL), "black"), (pixels, (90, 90, 90))]
+        below: list[tuple[str, str | tuple[int, int, int]]] = [
+            (fitted(plain(name), small, CELL), "black"),
+            (pixels, (90, 90, 90)),
+        ]
         lines = wrapped(plain(known[:MOST_LETTERS]), small, CELL)
         lines[MOST_KNOWN - 1 :] = [" ".join(lines[MOST_KNOWN - 1 :])]
         below += [(fitted(line, small, CELL), "black") for line in lines]
