@@ -79,7 +79,7 @@ class _Output(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
-        return str(self._stream.encoding)
+        return str(self._stream.encoding or "utf-8")  # a StringIO has none
 
 
 def _guard_output() -> None:

@@ -302,6 +302,9 @@ def add_audit(commands: argparse._SubParsersAction) -> None:
         help="at most so many to teach another network shuffled clusters (12; 0: leave that out)",
     )
     parser.add_argument("--seed", type=seed, default=1, help="of the choice of images and of all chance (1)")
+    parser.add_argument(
+        "--shard", type=shard, metavar="I/N", help="measure with N - 1 other calls; the last makes the page"
+    )
     add_machine(parser)
     add_reading(parser)
 
@@ -381,7 +384,7 @@ def main() -> None:
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version")):
         arguments = ["draw", *arguments]
     options = build_parser().parse_args(arguments)
-    if options.command != "draw":
+    if options.command not in ("draw", "audit"):
         refuse_many(f"python -m explain {options.command}")
     module, function = COMMANDS[options.command][1].split(":")
     getattr(import_module(module), function)(options)

@@ -1,7 +1,8 @@
-"""One epoch drawn by several calls, each its shard of the images: by hand (`--shard 3/8`) or as torchrun starts them.
+"""One epoch drawn or audited by several calls, each its shard: by hand (`--shard 3/8`) or as torchrun starts them.
 
 They need not know of each other: what each has drawn lies in results/, in pieces of its own. Shards share the lock that
 any other writer takes for itself alone; who gets it for itself when it is done was the last, and makes the gallery.
+(What an audit measures takes another time each: there a shard also takes what none of the others has begun.)
 """
 
 from collections.abc import Iterator
@@ -56,8 +57,9 @@ def drawing(results: Path, pieces: Path, shard: Shard) -> Iterator[None]:
     Raises:
         UserError: if another kind of writer is in `results`, or somebody draws this shard, or shards of another count.
     """
-    with locked(results, BUSY, shared=True), ExitStack() as held:
+    with ExitStack() as held:
         with starting(results):
+            held.enter_context(locked(results, BUSY, shared=True))
             for other in sorted(pieces.glob("*-of-*")):
                 if other.is_dir() and not other.name.endswith(f"-of-{shard.count}"):
                     with locked(other, f"another explain draws this shard, not one of {shard.count}: wait for it"):
@@ -70,15 +72,18 @@ def drawing(results: Path, pieces: Path, shard: Shard) -> Iterator[None]:
 
 @contextmanager
 def starting(results: Path) -> Iterator[None]:
-    """One shard at a time: the first writes what all share (results.json, scores), the others then find it."""
+    """One shard at a time: the first writes what all share (results.json, scores), the others then find it.
+
+    A shard that begins while the last one of others makes the gallery waits for it here.
+    """
     with waiting_for(results / ".begin.lock"):
         yield
 
 
 @contextmanager
 def last(results: Path) -> Iterator[bool]:
-    """Whether no other shard is being drawn; if so, nobody else writes in `results` meanwhile."""
-    with ExitStack() as held:
+    """Whether no other shard is at work; if so, nobody else writes in `results` meanwhile."""
+    with starting(results), ExitStack() as held:
         try:
             held.enter_context(locked(results, BUSY))
             alone = True

@@ -30,6 +30,7 @@ __all__ = [
     "refuse_links",
     "spared",
     "sweep",
+    "taken",
     "waiting_for",
     "whole_folder",
     "write_atomic",
@@ -161,6 +162,20 @@ def locked(folder: Path, refusal: str, shared: bool = False) -> Iterator[None]:
             pass
         sweep(folder)
         yield
+
+
+@contextmanager
+def taken(lock: Path) -> Iterator[bool]:
+    """Hold a lock file if nobody else does; whether it is held."""
+    with _open_lock(lock) as file:
+        mine = True
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a mounted Drive has no locks; there is one writer there
+            pass
+        yield mine
 
 
 @contextmanager

@@ -1,17 +1,21 @@
 """`python -m explain audit`: measured once, continued after a stop, shown in the gallery; where the heat is."""
 
 import json
+import os
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import call_main
+from conftest import ROOT, call_main, run_module
+from killed import contents
+from nursery import begin_child
 
 from console import UserError
 from datasets.painted import TYPES, paint
 from deepcluster import by_heart, cluster
 from explain.__main__ import main
-from explain.audit import command, findings, localisation, randomisation
+from explain.audit import command, faithfulness, findings, localisation, randomisation
 from explain.audit.controls import partners_of
 from explain.audit.findings import (
     BETTER,
@@ -32,7 +36,7 @@ from explain.audit.localisation import canonical, deciding_fields, shares_of
 from explain.audit.page import draw_beside, save
 from explain.audit.parts import PARTS
 from explain.results import check_results
-from machine.files import read_csv, write_json
+from machine.files import locked, read_csv, taken, write_json
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def test_a_damaged_part_is_measured_again(trained, audited, monkeypatch, capsys)
 class StandIn:
     """A part that counts how often it is measured, and can be stopped."""
 
-    about, drawn, leaves, compares = "", (), None, False
+    about, drawn, leaves, compares, in_pieces = "", (), None, False, ""
 
     def __init__(self, name):
         self.name = self.title = name
@@ -154,6 +158,74 @@ def test_stopped_it_continues_with_the_next_part(trained, tmp_path, monkeypatch,
     draw = ["draw", "--per-cluster", "1", "--methods", "grad_cam", "--device", "cpu"]
     assert call_main(main, "explain", monkeypatch, capsys, *draw, *words)[0] == 0  # explained afterwards
     assert "12 images" in (tmp_path / "results" / "1" / "index.html").read_text()
+
+
+FEW = ["--images", "3", "--shuffled", "0", "--methods", "grad_cam", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def alone(trained, tmp_path_factory):
+    """An audit of three images by one process, into new results; not to be changed."""
+    results = tmp_path_factory.mktemp("alone") / "results"
+    done = run_module("explain", "audit", "--run", trained, "--results", results, *FEW)
+    assert done.returncode == 0, done.stderr
+    return results
+
+
+def test_two_processes_share_an_audit(trained, alone, tmp_path):
+    """As torchrun starts them; what they leave is what one does, but for the time it took."""
+    results, environment = tmp_path / "results", os.environ | {"PYTHONPATH": str(ROOT), "WORLD_SIZE": "2"}
+    words = ["explain", "audit", "--run", str(trained), "--results", str(results), *FEW]
+    said = [tmp_path / f"{rank}.txt" for rank in range(2)]
+    both = [
+        begin_child(words, ROOT, environment | {"RANK": str(rank)}, [str(said[rank]), os.devnull]) for rank in range(2)
+    ]
+    for one in both:
+        one.join()
+    assert [one.exitcode for one in both] == [0, 0]
+    texts = [path.read_text() for path in said]
+    assert all(f"shard {number} of 2 has measured its share" in text for number, text in enumerate(texts, 1))
+    assert sum("in a browser" in text for text in texts) == 1
+    assert contents(results) == contents(alone)
+
+
+def test_a_shard_leaves_what_others_measure_and_takes_up_what_killed_ones_left(
+    trained, alone, tmp_path, monkeypatch, capsys
+):
+    results, measured = tmp_path / "results", faithfulness.measure_piece
+    folder = results / "1" / "audit"
+    pieces = folder / command.PIECES
+    words = ["audit", "--run", trained, "--results", results, *FEW]
+
+    def stop_at_the_second(sample, asked, row):
+        if any(pieces.glob("*.json")):
+            raise KeyboardInterrupt
+        return measured(sample, asked, row)
+
+    monkeypatch.setattr(faithfulness, "measure_piece", stop_at_the_second)
+    assert call_main(main, "explain", monkeypatch, capsys, *words)[0] == 130
+    (first,) = pieces.glob("faithfulness-*.json")
+    monkeypatch.setattr(faithfulness, "measure_piece", measured)
+    with ExitStack() as held:  # as another that measures these
+        held.enter_context(locked(folder, "", shared=True))
+        for name in ("claims", *(f"faithfulness-{row}" for row in range(28))):
+            assert held.enter_context(taken(pieces / f"{name}.lock"))
+        code, said, _ = call_main(main, "explain", monkeypatch, capsys, *words, "--shard", "1/2")
+        assert code == 0
+        assert "other shards are still measuring: the last one makes the page" in said
+        assert "another audit is measuring here" in call_main(main, "explain", monkeypatch, capsys, *words)[2]
+    done = {path: path.stat().st_mtime_ns for path in folder.glob(".*.json")}
+    assert {path.name for path in done} == {f".{part.name}.json" for part in PARTS} - {
+        ".claims.json",
+        ".faithfulness.json",
+    }
+    assert [path.name for path in pieces.glob("*.json")] == [first.name]
+    code, said, _ = call_main(main, "explain", monkeypatch, capsys, *words, "--shard", "2/2")  # the others are gone
+    assert code == 0
+    assert "in a browser" in said
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert not pieces.exists()
+    assert contents(results) == contents(alone)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,10 @@
 
 import argparse
 import re
+import shutil
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from itertools import islice
@@ -12,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import runs
-from console import UserError
+from console import UserError, progress
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH as PHOTOGRAPH_VIEW
 from explain.attribution.registry import PHOTOGRAPH, VIEW, default_methods
@@ -38,12 +41,16 @@ from explain.audit.parts import PARTS, Part
 from explain.audit.retraining import open_others
 from explain.results import check_results, default_results, read_results, refresh_pages
 from explain.scores import score_images
+from explain.shards import BUSY, Shard, last, shard_of, starting
 from explain.subject import Subject, epochs_to_explain, find_pictures
 from machine.device import use_device
-from machine.files import locked, refuse_links, write_json
+from machine.files import locked, refuse_links, taken, write_json
+from machine.processes import device_here
 from machine.reading import Damaged, read_json, shown, typed
 
 FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
+PIECES = ".pieces"  # of parts, until all are measured; and locks of what is being measured
+AUDITED = "another audit is measuring here: wait for it or choose --results"
 VERSION = 6  # raise when a part measures otherwise: kept parts are measured again
 
 
@@ -53,7 +60,8 @@ def audit_command(options: argparse.Namespace) -> None:
         raise UserError("--epoch all: an audit is one epoch's: name its number, or latest")
     run = runs.open_run(options.run)
     epoch = epochs_to_explain(run, options.epoch)[-1]
-    device = use_device(options.device, run.meta.stamp.threads)
+    shard = shard_of(options.shard)
+    device = use_device(device_here(options.device), run.meta.stamp.threads)
     results: Path = options.results or default_results(run.path)
     check_results(results, run)
     refuse_inside(results, options.data or run.meta.dataset.source, "--results")
@@ -84,7 +92,15 @@ def audit_command(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise UserError(f"{error.filename}: a file is in the way: move it away or choose another --results") from None
-    with locked(results, "another explain is writing here: wait for it or choose --results"):
+    with ExitStack() as held:
+        if shard is None:
+            held.enter_context(locked(folder, AUDITED))
+        else:
+            measure_share(subject, results, folder, asked, shard)
+            if not held.enter_context(last(folder)):
+                print("other shards are still measuring: the last one makes the page")
+                return
+        held.enter_context(locked(results, BUSY))
         sample = draw_sample(subject, results, folder, asked)
         measured, luck = correct_all(measure_all(sample, asked, folder))
         findings = [finding for one in measured.values() for finding in one.findings]
@@ -93,6 +109,7 @@ def audit_command(options: argparse.Namespace) -> None:
         write_page(sample, asked, measured, concluded, luck, folder)
         write_json(folder / SAID, asdict(what_is_said(findings, concluded)))
         refresh_pages(subject, results)
+        shutil.rmtree(folder / PIECES, ignore_errors=True)
     tell(measured, concluded)
     if luck.tests:
         print(say_luck(luck))
@@ -124,24 +141,65 @@ def draw_sample(subject: Subject, results: Path, folder: Path, asked: Asked) -> 
 
 def measure_all(sample: Sample, asked: Asked, folder: Path) -> dict[Part, Measured]:
     """Every part, in the order of PARTS; one that was measured with the same is read instead."""
-    found, by_all = {}, _identity(sample, asked)
-    own: dict[str, dict[str, Any]] = {
-        "retraining": {"against": [runs.open_run(path).identity for path in asked.against]},
-        "shuffling": {"shuffled": asked.shuffled},
-    }
-    for part in PARTS:
-        known = by_all | own.get(part.name, {})
-        path = folder / f".{part.name}.json"
-        measured = _read(path, known)
-        if measured is None:
-            begun = time.perf_counter()
-            measured = part.module.measure(sample, asked)
-            measured = replace(measured, seconds=round(time.perf_counter() - begun, 1))
-            if part.leaves is not None:
-                part.module.write_beside(folder / part.leaves[0], sample, asked)
-            write_json(path, {"asked": known, **_to_json(measured)})
-        found[part] = measured
-    return found
+    (folder / PIECES).mkdir(exist_ok=True)
+    return {part: measure_part(part, sample, asked, folder) for part in PARTS}
+
+
+def measure_share(subject: Subject, results: Path, folder: Path, asked: Asked, shard: Shard) -> None:
+    """What no other shard measures: this one's share first, then what the others have not begun."""
+    with ExitStack() as held:
+        with starting(folder):
+            held.enter_context(locked(folder, AUDITED, shared=True))
+            (folder / PIECES).mkdir(exist_ok=True)
+            sample = draw_sample(subject, results, folder, asked)
+        work: list[tuple[Part, int | None]] = [(part, None) for part in PARTS if not part.in_pieces]
+        for part in PARTS:  # those in pieces last: they fill what a long one leaves to the others
+            if part.in_pieces and _read(*_kept(part, sample, asked, folder)) is None:
+                work += [(part, piece) for piece in part.module.pieces(sample, asked)]
+        every = range(len(work))
+        for at in progress([*shard.of(np.array(every)), *every], "auditing, with others", unit="pieces"):
+            part, piece = work[at]
+            name = part.name if piece is None else f"{part.name}-{piece}"
+            with taken(folder / PIECES / f"{name}.lock") as mine:
+                if mine and piece is None:
+                    measure_part(part, sample, asked, folder)
+                elif mine:
+                    measure_piece(part, sample, asked, folder, piece)
+    print(f"epoch {subject.epoch}: shard {shard.number} of {shard.count} has measured its share")
+
+
+def measure_part(part: Part, sample: Sample, asked: Asked, folder: Path) -> Measured:
+    """A part, as it was measured with the same, or now."""
+
+    def measure() -> Measured:
+        if part.in_pieces:
+            pieces = progress(part.module.pieces(sample, asked), part.in_pieces, unit="images")
+            each = [measure_piece(part, sample, asked, folder, piece) for piece in pieces]
+            joined: Measured = part.module.join(sample, asked, each)
+            return replace(joined, seconds=round(sum(one.seconds for one in each), 1))
+        found: Measured = part.module.measure(sample, asked)
+        if part.leaves is not None:
+            part.module.write_beside(folder / part.leaves[0], sample, asked)
+        return found
+
+    return _read_or(measure, *_kept(part, sample, asked, folder))
+
+
+def measure_piece(part: Part, sample: Sample, asked: Asked, folder: Path, piece: int) -> Measured:
+    """A piece of a part, as it was measured with the same, or now."""
+    path, known = _kept(part, sample, asked, folder)
+    path = folder / PIECES / f"{part.name}-{piece}.json"
+    return _read_or(lambda: part.module.measure_piece(sample, asked, piece), path, known)
+
+
+def _read_or(measure: Callable[[], Measured], path: Path, known: dict[str, Any]) -> Measured:
+    measured = _read(path, known)
+    if measured is None:
+        begun = time.perf_counter()
+        measured = measure()
+        measured = replace(measured, seconds=measured.seconds or round(time.perf_counter() - begun, 1))
+        write_json(path, {"asked": known, **_to_json(measured)})
+    return measured
 
 
 def correct_all(measured: dict[Part, Measured]) -> tuple[dict[Part, Measured], Luck]:
@@ -162,10 +220,10 @@ def tell(measured: dict[Part, Measured], concluded: dict[str, list[str]]) -> Non
             print(f"  {sentence}")
 
 
-def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
-    """What a kept part must have been measured with."""
+def _kept(part: Part, sample: Sample, asked: Asked, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Where a part is kept, and what it must have been measured with."""
     subject = sample.subject
-    return {
+    known: dict[str, Any] = {
         "version": VERSION,
         "run": subject.run.identity,
         "assignments": subject.clusters.digest,
@@ -175,6 +233,11 @@ def _identity(sample: Sample, asked: Asked) -> dict[str, Any]:
         "seed": asked.seed,
         "table": None if asked.table is None else sha256(asked.table.read_bytes()).hexdigest()[:16],
     }
+    if part.name == "retraining":
+        known["against"] = [runs.open_run(path).identity for path in asked.against]
+    if part.name == "shuffling":
+        known["shuffled"] = asked.shuffled
+    return folder / f".{part.name}.json", known
 
 
 def _to_json(measured: Measured) -> dict[str, Any]:

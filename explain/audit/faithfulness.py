@@ -7,7 +7,8 @@ they, image by image.
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -15,11 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from console import progress
 from explain.attribution.perturbation import filling
 from explain.audit.controls import CONTROLS, UNIFORM, UNTRAINED, goes_around, heats, own_targets
 from explain.audit.findings import (
     BETTER,
+    UNKNOWN,
     Asked,
     Figure,
     Finding,
@@ -50,61 +51,79 @@ SIC, AIC = "softmax information curve (SIC)", "accuracy information curve (AIC)"
 MORE_IS_BETTER = (INCREASE, SIC, AIC)
 
 
-def measure(sample: Sample, asked: Asked) -> Measured:
-    """Deletion, insertion, SIC, AIC, ROAD, average drop, increase of confidence of each method, beside the controls."""
-    subject = sample.subject
-    if len(subject.clusters.numbers) < 2:
-        return Measured([], missing=["Faithfulness: there is one cluster alone, whose probability is always 1."])
-    if not len(sample.rows) or not asked.methods:
-        return Measured([], missing=["Faithfulness: there is no image in a cluster, or no method, to measure."])
+def pieces(sample: Sample, asked: Asked) -> list[int]:
+    """Rows of the images that are measured, each by itself."""
+    if len(sample.subject.clusters.numbers) < 2 or not asked.methods:
+        return []
     rng = np.random.default_rng(derive_seed(asked.seed, 0, PART))
-    rows = np.sort(rng.permutation(sample.rows)[:FEW])
-    curves: dict[str, dict[str, list[np.ndarray]]] = {}  # measure -> map -> a curve of each image
-    values: dict[str, dict[str, list[float]]] = {}  # measure -> map -> a value of each image
-    for row in progress(rows.tolist(), "taking pixels away", unit="images"):
-        one = np.array([row])
-        image, column = subject.images(one), int(own_targets(subject, one)[0])
-        found = heats(subject, one, asked.methods, asked.seed)
-        orders = {title: order_of(heat[0], derive_seed(asked.seed, row, "ties")) for title, heat in found.items()}
-        for name, fill in fills_of(subject, sample.rows, row, image, asked.seed).items():
-            for what, start, end in (
-                (DELETION, image, fill.expand_as(image)),
-                (INSERTION, fill.expand_as(image), image),
-            ):
-                probabilities = replacement_curves(subject.model, start, end, np.stack([*orders.values()]), column)
-                for title, curve in zip(orders, probabilities, strict=True):
-                    curves.setdefault(what.format(BASELINES[name]), {}).setdefault(title, []).append(curve)
-        alone = confidences(subject.model, image, found, column)
-        whole = float(probabilities_of(subject.model, image, column)[0])
-        filled = road_probabilities(
-            subject.model, image, orders, column, derive_seed(asked.seed, row, "ROAD"), goes_around(subject)
-        )
-        shown = information_curves(subject, image, orders, column, derive_seed(asked.seed, row, "SIC"))
-        for title in orders:
-            measured = {
-                SIC: shown[title][0],
-                AIC: shown[title][1],
-                ROAD: filled[title],
-                DROP: max(0.0, whole - alone[title]) / max(whole, 1e-12),
-                INCREASE: float(alone[title] > whole),
-            }
-            for what, value in measured.items():
-                if title == UNIFORM and what in (DROP, INCREASE):
-                    continue  # it leaves the image whole
-                values.setdefault(what, {}).setdefault(title, []).append(value)
-    areas = {what: {title: [area(one) for one in of] for title, of in maps.items()} for what, maps in curves.items()}
+    return [int(row) for row in np.sort(rng.permutation(sample.rows)[:FEW])]
+
+
+def measure_piece(sample: Sample, asked: Asked, row: int) -> Measured:
+    """Of one image every measure of every map and control, and its curves."""
+    subject = sample.subject
+    one = np.array([row])
+    image, column = subject.images(one), int(own_targets(subject, one)[0])
+    found = heats(subject, one, asked.methods, asked.seed)
+    orders = {title: order_of(heat[0], derive_seed(asked.seed, row, "ties")) for title, heat in found.items()}
+    rows, curves = [], {}
+    for name, fill in fills_of(subject, sample.rows, row, image, asked.seed).items():
+        for what, start, end in (
+            (DELETION.format(BASELINES[name]), image, fill.expand_as(image)),
+            (INSERTION.format(BASELINES[name]), fill.expand_as(image), image),
+        ):
+            probabilities = replacement_curves(subject.model, start, end, np.stack([*orders.values()]), column)
+            curves[what] = dict(zip(orders, probabilities, strict=True))
+            rows += [Finding(PART, what, title, area(curve)) for title, curve in curves[what].items()]
+    alone = confidences(subject.model, image, found, column)
+    whole = float(probabilities_of(subject.model, image, column)[0])
+    filled = road_probabilities(
+        subject.model, image, orders, column, derive_seed(asked.seed, row, "ROAD"), goes_around(subject)
+    )
+    shown = information_curves(subject, image, orders, column, derive_seed(asked.seed, row, "SIC"))
+    for title in orders:
+        measured = {
+            SIC: shown[title][0],
+            AIC: shown[title][1],
+            ROAD: filled[title],
+            DROP: max(0.0, whole - alone[title]) / max(whole, 1e-12),
+            INCREASE: float(alone[title] > whole),
+        }
+        for what, value in measured.items():
+            if title == UNIFORM and what in (DROP, INCREASE):
+                continue  # it leaves the image whole
+            rows.append(Finding(PART, what, title, value))
+    return Measured(rows, figures_of(curves))
+
+
+def join(sample: Sample, asked: Asked, found: Sequence[Measured]) -> Measured:
+    """Deletion, insertion, SIC, AIC, ROAD, average drop, increase of confidence of each method, beside the controls."""
+    if len(sample.subject.clusters.numbers) < 2:
+        return Measured([], missing=["Faithfulness: there is one cluster alone, whose probability is always 1."])
+    if not found:
+        return Measured([], missing=["Faithfulness: there is no image in a cluster, or no method, to measure."])
+    values: dict[str, dict[str, np.ndarray]] = {}  # measure -> map -> a value of each image
+    for number, piece in enumerate(found):
+        for row in piece.findings:
+            of = values.setdefault(row.measure, {}).setdefault(row.of, np.full(len(found), UNKNOWN))
+            of[number] = row.value
     findings = [
         compare(
             what, one.title, maps, asked.seed, more_is_better=what in MORE_IS_BETTER or what.startswith("insertion")
         )
         for one in asked.methods
-        for what, maps in (areas | values).items()
+        for what, maps in values.items()
         if one.title in maps
     ]
     missing = []
-    if not any(BASELINES["other"] in what for what in areas):
+    if not any(BASELINES["other"] in what for what in values):
         missing.append("Faithfulness: no sampled image is of another cluster, so none could fill in for what is taken.")
-    return Measured(findings, figures_of(curves), missing)
+    return Measured(findings, mean_figures([piece.figures for piece in found]), missing)
+
+
+def measure(sample: Sample, asked: Asked) -> Measured:
+    """Every piece, joined."""
+    return join(sample, asked, [measure_piece(sample, asked, row) for row in pieces(sample, asked)])
 
 
 def order_of(heat: np.ndarray, seed: int) -> np.ndarray:
@@ -315,7 +334,9 @@ def bytes_of(picture: np.ndarray) -> int:
     return buffer.tell()
 
 
-def compare(what: str, title: str, maps: Mapping[str, list[float]], seed: int, more_is_better: bool) -> Finding:
+def compare(
+    what: str, title: str, maps: Mapping[str, Sequence[float] | np.ndarray], seed: int, more_is_better: bool
+) -> Finding:
     """One method's figure beside the best control's; the verdict is of differences on the same images.
 
     Args:
@@ -348,16 +369,27 @@ def conclude(measured: Measured) -> list[str]:
     return said
 
 
-def figures_of(curves: Mapping[str, Mapping[str, list[np.ndarray]]]) -> dict[str, Figure]:
-    """The mean curves of deletion and of insertion, each with the baseline that its authors chose."""
+def figures_of(curves: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Figure]:
+    """The curves of deletion and of insertion, each with the baseline that its authors chose."""
     chosen = {"deletion": DELETION.format(BASELINES["neutral"]), "insertion": INSERTION.format(BASELINES["blur"])}
     figures = {}
     for name, what in chosen.items():
-        lines = {}
-        for title, of in curves[what].items():
-            mean = np.mean(of, 0)
-            lines[title] = (np.linspace(0, 1, len(mean)).tolist(), mean.tolist())
+        lines = {
+            title: (np.linspace(0, 1, len(curve)).tolist(), curve.tolist()) for title, curve in curves[what].items()
+        }
         better = "the lower the better" if name == "deletion" else "the higher the better"
         across = "share of the pixels replaced, the hottest first"
         figures[name] = Figure(f"{what[0].upper()}{what[1:]}: {better}", across, "probability of the cluster", lines)
+    return figures
+
+
+def mean_figures(found: Sequence[Mapping[str, Figure]]) -> dict[str, Figure]:
+    """The mean of each line over all images."""
+    figures = {}
+    for name, first in found[0].items():
+        lines = {}
+        for title, (across, _) in first.lines.items():
+            each = [of[name].lines[title][1] for of in found if name in of and title in of[name].lines]
+            lines[title] = (across, np.mean([up for up in each if len(up) == len(across)], 0).tolist())
+        figures[name] = replace(first, lines=lines)
     return figures

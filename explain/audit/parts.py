@@ -17,6 +17,7 @@ class Part:
     drawn: tuple[str, ...] = ()  # measures that are drawn beside their controls, if they were measured
     leaves: tuple[str, str] | None = None  # a file that its module's `write_beside` writes, and what that is
     compares: bool = False  # methods with controls: how many come out better by luck is told, and corrected
+    in_pieces: str = ""  # what is done to each of its module's `pieces` by `measure_piece`, before it may `join` them
 
     @property
     def module(self) -> Any:
@@ -55,6 +56,7 @@ PARTS = (
         "order of the heat; the area is under the curve of the cluster's probability. Pairs of the same image "
         "decide whether a method surpasses every control.",
         compares=True,
+        in_pieces="taking pixels away",
     ),
     Part(
         "randomisation",
