@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,13 +30,14 @@ NAMES = tuple(f"machine-{letter}-{os.getpid()}" for letter in "ab")
 ADDRESSES = ("10.213.7.1", "10.213.7.2")
 CARD, PORT = "cable", 29500
 STILL, MOVES = 0.4, 0.1  # seconds, in turn, of the slow machine
-PATIENCE = 2 * SILENCE  # seconds in which a pulled cable must be noticed
+PATIENCE = 3 * SILENCE  # seconds in which both machines must have ended after their cable was pulled
 COMPARED = ("clusters.csv", "images.csv", "clusters/epoch_0001.npz", "clusters/epoch_0003.npz")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", help="folder of photographs (default: the painted coins)")
     parser.add_argument("--limit", type=positive, default=60, metavar="N", help="number of images (60)")
+    parser.add_argument("--pulls", type=positive, default=5, metavar="N", help="times that the cable is pulled (5)")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -51,8 +52,11 @@ def run(options: argparse.Namespace) -> None:
         begin = time.perf_counter()
         whole = Pair(home, "whole", train)
         tell("nothing", begin, whole, whole.ended(), whole.end(), "")
-        for what in (lost, pulled, slow, full):
-            what(home, train, whole)
+        lost(home, train, whole)
+        for number in range(options.pulls):
+            pulled(home, train, whole, number)
+        slow(home, train, whole)
+        full(home, train, whole)
 
 
 def lost(home: Path, train: list[str], whole: "Pair") -> None:
@@ -66,19 +70,24 @@ def lost(home: Path, train: list[str], whole: "Pair") -> None:
     tell_again("... and both begin again", home, "lost", train, whole)
 
 
-def pulled(home: Path, train: list[str], whole: "Pair") -> None:
-    """The cable is pulled in the second epoch: nobody tells the others."""
+def pulled(home: Path, train: list[str], whole: "Pair", number: int) -> None:
+    """The cable is pulled in the second epoch, each time a little later: nobody tells either machine of the other."""
     begin = time.perf_counter()
-    pair = Pair(home, "pulled", train)
+    name = f"pulled-{number}"
+    pair = Pair(home, name, train)
     pair.wait_for("clusters/epoch_0002.npz")
+    time.sleep(number)
     in_namespace(NAMES[1], "ip", "link", "set", CARD, "down")
     try:
-        codes = pair.ended(PATIENCE, machines=[0])
+        out = time.perf_counter()
+        codes = pair.ended(PATIENCE)
+        seconds = f"{time.perf_counter() - out:.0f} s" if None not in codes else f"not all in {PATIENCE} s"
     finally:
         in_namespace(NAMES[1], "ip", "link", "set", CARD, "up")
-    said = pair.sentence(0) if codes[0] is not None else f"not noticed in {PATIENCE} s"
+    said = f"{seconds} later: {pair.sentence(0)}; {pair.sentence(1)}"
     tell("the cable is out in epoch 2", begin, pair, codes, pair.end(), said)
-    tell_again("... is in again, both begin again", home, "pulled", train, whole)
+    if not number:
+        tell_again("... is in again, both begin again", home, name, train, whole)
 
 
 def slow(home: Path, train: list[str], whole: "Pair") -> None:
@@ -115,10 +124,9 @@ class Pair:
     def __init__(self, home: Path, name: str, train: list[str]):
         self.exp, self.said = home / name, [home / f"{name}-{i}.txt" for i in range(2)]
         self.processes = []
-        for i, (machine, address) in enumerate(zip(NAMES, ADDRESSES, strict=True)):
-            torchrun = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d", "--rdzv-id", name]
-            torchrun += ["--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}", "--local-addr", address]
-            torchrun += ["--rdzv-conf", f"is_host={int(i == 0)}"]  # torchrun asks the name server, which knows neither
+        for i, machine in enumerate(NAMES):
+            torchrun = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(i)]
+            torchrun += ["--master-addr", ADDRESSES[0], "--master-port", str(PORT)]
             words = [sys.executable, "-m", "torch.distributed.run", *torchrun, "-m", "deepcluster", *train]
             environment = os.environ | {
                 "PYTHONPATH": str(CHECKOUT),
@@ -143,10 +151,10 @@ class Pair:
                 raise UserError(f"machines: the training ended early: {self.sentence(0)} {self.sentence(1)}")
             time.sleep(0.02)
 
-    def ended(self, patience: float = 600, machines: Sequence[int] = (0, 1)) -> list[int | None]:
-        """Both exit codes, once these machines have ended; None of one that has not by then."""
+    def ended(self, patience: float = 600) -> list[int | None]:
+        """Both exit codes, once both have ended; None of one that has not by then."""
         until = time.monotonic() + patience
-        while time.monotonic() < until and any(self.processes[i].poll() is None for i in machines):
+        while time.monotonic() < until and any(process.poll() is None for process in self.processes):
             time.sleep(0.05)
         return [process.poll() for process in self.processes]
 

@@ -3,7 +3,6 @@
 import argparse
 import re
 from collections.abc import Callable
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +60,7 @@ natural = number(int, "a whole number from 0", lambda n: n >= 0)
 side = number(int, "a number of pixels from 1 to 4096", lambda n: 1 <= n <= 4096)  # as machine.reading.MOST_SIDE
 decoded = number(int, "a number of pixels from 1 to 1048576", lambda n: 1 <= n <= 1 << 20)
 seed = number(int, "a whole number from 0, below 2**64", lambda n: 0 <= n < 2**64)
-above_zero = number(float, "a number above 0", lambda x: 0 < x < float("inf"))
-finite = number(float, "a number", isfinite)
-not_negative = number(float, "a number from 0", lambda x: 0 <= x < float("inf"))
+# as `Factor` in deepcluster.config, and below what a float of torch holds
+above_zero = number(float, "a number above 0, up to a billion", lambda x: 0 < x <= 1e9)
+finite = number(float, "a number, up to a billion", lambda x: abs(x) <= 1e9)
+not_negative = number(float, "a number from 0, up to a billion", lambda x: 0 <= x <= 1e9)

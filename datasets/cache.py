@@ -4,6 +4,7 @@ A cache entry is a folder of shards, each the pixels of 1,024 images or of a 256
 renamed into place one by one, so an interrupted decoding continues, and the folder itself is renamed when it is whole.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -19,13 +20,16 @@ from typing import TypeVar
 
 import numpy as np
 
-from console import progress
+from console import UserError, progress
 from datasets.decoding import MOST_BYTES, BadImage
 from machine.files import cache_root, waiting_for, write_atomic
 from machine.reading import Damaged, open_regular, read_json, typed
 
 SHARD = 1024  # images in a file, at least
 MOST_SHARDS = 256  # files of an entry, which are open as long as it is used
+REFUSALS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "no space left") | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS), "no permission"
+)
 Result = TypeVar("Result")
 
 VERSION = 2  # raise when decoding.py gives other pixels for the same file
@@ -63,12 +67,25 @@ def made_once(home: Path, make: Callable[[Path], None]) -> Path:
 
 @contextmanager
 def _turn(home: Path) -> Iterator[None]:
-    """Hold an entry of the cache, after whoever makes it now."""
-    locks = cache_root() / "locks"
-    for folder in (home.parent, locks):
-        folder.mkdir(parents=True, exist_ok=True)
-    with waiting_for(locks / f"{home.parent.name}-{home.name}.lock"):
-        yield
+    """Hold an entry of the cache, after whoever makes it now.
+
+    Raises:
+        UserError: naming the cache, if there is no space for it, or no permission.
+    """
+    root = cache_root()
+    try:
+        for folder in (home.parent, root / "locks"):
+            folder.mkdir(parents=True, exist_ok=True)
+        with waiting_for(root / "locks" / f"{home.parent.name}-{home.name}.lock"):
+            yield
+    except OSError as error:
+        elsewhere = error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(root)
+        if elsewhere or error.errno not in REFUSALS:
+            raise
+        raise UserError(
+            f"{REFUSALS[error.errno]} for the cache {root}: set DEEPCLUSTER_CACHE to another folder, or mend this one, "
+            "and run the same command again, it continues"
+        ) from None
 
 
 class Pixels:

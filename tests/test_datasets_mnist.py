@@ -7,7 +7,7 @@ import pytest
 from conftest import MNIST, needs_mnist
 
 from console import UserError
-from datasets import open_dataset
+from datasets import mnist, open_dataset
 from datasets.mnist import load_mnist
 
 
@@ -52,6 +52,21 @@ def test_damaged_files_are_named(content, words, packed, tmp_path):
 def test_cut_gzip_is_damaged(tmp_path):
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"x" * 1000)[:20])
     with pytest.raises(UserError, match="damaged"):
+        load_mnist("test", tmp_path)
+
+
+def test_a_flipped_header_and_a_bomb_are_damaged(tmp_path, monkeypatch):
+    """The bomb is unpacked no further than MNIST's largest could be."""
+    path = tmp_path / "t10k-images-idx3-ubyte.gz"
+    packed = bytearray(gzip.compress(b"x" * 1000))
+    packed[12] ^= 0xFF  # of the stream
+    path.write_bytes(packed)
+    with pytest.raises(UserError, match="damaged"):
+        load_mnist("test", tmp_path)
+    monkeypatch.setattr(mnist, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(mnist, "MD5", {})
+    path.write_bytes(gzip.compress(b"\0\0\x08\x01" + (8 << 20).to_bytes(4) + bytes(8 << 20)))
+    with pytest.raises(UserError, match="not of the size that it says"):
         load_mnist("test", tmp_path)
 
 

@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,8 @@ from conftest import ROOT, call_main, run_module
 
 from explain.__main__ import main
 from explain.record import PIECES
+from explain.results import draw_shard
+from explain.shards import last
 from machine.files import locked
 
 TRAIN = "--view photograph --arch alexnet --size 64 --k 4 --epochs 1 --batch 16 --reassign 1".split()
@@ -126,6 +130,32 @@ def test_one_shard_is_drawn_by_one(explain, whole, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "torchrun shares the images already" in explain(results, "--shard", "1/2")[2]
+
+
+def test_a_shard_that_begins_while_the_last_one_makes_the_gallery_waits(explain, whole, tmp_path, monkeypatch):
+    results = tmp_path / "results"
+    shutil.copytree(whole, results)
+    making, arrived = threading.Event(), threading.Event()
+
+    def make_gallery():
+        with last(results) as alone:
+            assert alone
+            making.set()
+            arrived.wait(60)
+            time.sleep(0.3)
+
+    def arrive(*given):
+        arrived.set()
+        draw_shard(*given)
+
+    monkeypatch.setattr("explain.results.draw_shard", arrive)
+    other = threading.Thread(target=make_gallery)
+    other.start()
+    making.wait(60)
+    code, said, _ = explain(results, "--shard", "1/2")
+    other.join()
+    assert code == 0
+    assert "in a browser" in said  # the others are done: it is the last
 
 
 def test_after_a_shard_the_next_one_is_proposed(explain, tmp_path):

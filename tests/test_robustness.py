@@ -6,12 +6,13 @@ import subprocess
 import sys
 import threading
 import zipfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, a_meta, photograph, refused, run_module
+from conftest import ROOT, a_meta, call_main, photograph, refused, run_module
 from PIL import Image
 
 import runs
@@ -280,6 +281,29 @@ def test_an_entry_of_the_cache_is_made_by_one(tmp_path, monkeypatch):
     assert not (home / "other.partial").exists()
 
 
+def test_a_full_disk_of_the_cache_is_named_and_decoding_continues(tmp_path, monkeypatch, small_disk):
+    disk = small_disk("64k")
+    monkeypatch.setenv("DEEPCLUSTER_CACHE", str(disk / "cache"))
+    for i in range(4):
+        photograph(tmp_path / "in" / f"{i}.jpg", i)
+    with pytest.raises(UserError, match=rf"no space left for the cache {disk}/cache: set DEEPCLUSTER_CACHE"):
+        open_dataset(str(tmp_path / "in"), 96)
+    small_disk("16m")
+    assert len(open_dataset(str(tmp_path / "in"), 96)) == 4
+
+
+def test_notes_of_what_was_read_that_are_damaged_are_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEEPCLUSTER_CACHE", str(tmp_path / "cache"))
+    photograph(tmp_path / "in" / "a.jpg", 0)
+    first = cache.content_digests(tmp_path / "in", ["a.jpg"])
+    (notes,) = (tmp_path / "cache" / "digests").iterdir()
+    whole = notes.read_bytes()
+    for damage in (b"7", b"[]", b"", b'{"a.jpg": 7}', whole[:-9]):
+        notes.write_bytes(damage)
+        assert cache.content_digests(tmp_path / "in", ["a.jpg"]) == first
+        assert notes.read_bytes() == whole
+
+
 def a_zip(path: Path, **names: bytes) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in names.items():
@@ -444,11 +468,22 @@ def test_seeds_beyond_32_bits_are_drawn_with_and_explained():
         (["datasets", "prepare", "painted", "--size", "100000"], "a number of pixels from 1 to 4096"),
         (["deepcluster", "train", "x", "--size", "100000"], "a number of pixels from 1 to 4096"),
         (["deepcluster", "train", "x", "--seed", str(2**65)], "a whole number from 0"),
+        (["deepcluster", "train", "x", "--wd", "nan"], "'nan' is not a number"),
+        (["deepcluster", "train", "x", "--wd", "1e300"], "up to a billion"),
+        (["deepcluster", "train", "x", "--lr", "1e30"], "up to a billion"),
+        (["deepcluster", "train", "x", "--whiten", "nan"], "'nan' is not a number"),
+        (["explain", "draw", "--run", "x", "--target", "²"], "the number of a cluster"),
+        (["explain", "audit", "--run", "x", "--shard", "9/8"], "not a shard like 3/8"),
+        (["datasets", "check", "x", "--workers", "-3"], "a whole number from 1"),
     ],
 )
-def test_absurd_options_are_one_sentence(tmp_path, arguments, words):
+def test_absurd_options_are_one_sentence(tmp_path, monkeypatch, capsys, arguments, words):
     given = [str(tmp_path / "out") if one == "OUT" else one for one in arguments]
-    assert words in refused(run_module(*given, cwd=tmp_path))
+    monkeypatch.chdir(tmp_path)
+    main = import_module(f"{arguments[0]}.__main__").main
+    code, _, sentence = call_main(main, arguments[0], monkeypatch, capsys, *given[1:])
+    assert code == 2
+    assert words in sentence
 
 
 def test_a_cache_nobody_knows_of_is_one_sentence(monkeypatch):
