@@ -322,7 +322,7 @@ def test_a_part_that_someone_changed_is_measured_again(tmp_path, changes):
 def test_names_of_an_own_table_are_drawn_as_they_are(tmp_path):
     """A $ begins no formula, a long name takes not the whole picture."""
     rows = [Finding("confounders", "$m^$", name, 0.5) for name in ("$\\frac$", "price in $ and $_", "x" * 5000)]
-    assert (tmp_path / save(draw_beside("$m^$", rows, []), tmp_path, "picture", "")["name"]).exists()
+    assert (tmp_path / save(draw_beside("$m^$", rows, []), tmp_path, "picture", "", "")["name"]).exists()
 
 
 def test_an_own_column_is_no_cluster_and_no_formula(tmp_path):
