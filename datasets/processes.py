@@ -1,11 +1,12 @@
 """One function for each of many things, in processes: most of looking for coins holds Python's lock."""
 
 from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
 from typing import TypeVar
 
 import cv2
 
-HERE = 32  # things that are done in this process; for more, others are started, which takes two seconds
+HERE = 3.0  # seconds of work that are done in this process; for more, others are started, which takes two
 
 Given = TypeVar("Given")
 Found = TypeVar("Found")
@@ -22,12 +23,19 @@ def map_processes(
         count: how many there are.
         workers: processes; None: one a core.
     """
-    if count <= HERE:
-        return map(function, things)
+    things, took = iter(things), list[float]()
+    # the quickest tells: the first has libraries to load, and any may have had to wait
+    while len(took) < count and (min(took) if len(took) > 2 else 0) * (count - len(took)) < HERE:
+        begun = perf_counter()
+        found = function(next(things))
+        took.append(perf_counter() - begun)
+        yield found
+    if len(took) == count:
+        return
     from joblib import Parallel, delayed  # its processes also start from notebooks and from unguarded scripts
 
     pool = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=8)
-    return pool(delayed(_on_one_thread)(function, thing) for thing in things)
+    yield from pool(delayed(_on_one_thread)(function, thing) for thing in things)
 
 
 def _on_one_thread(function: Callable[[Given], Found], thing: Given) -> Found:
