@@ -53,7 +53,7 @@ class Journal:
     ):
         self.run, self.dataset, self.config, self.writes = run, dataset, config, writes
         self._save_every, self._keep = save_every, keep
-        self._saving, self._drawing = TimeBudget(SAVE_SHARE), TimeBudget(DRAW_SHARE)
+        self._saving, self._drawing = TimeBudget(SAVE_SHARE), TimeBudget(DRAW_SHARE, guess=1.0)
         self._tensorboard = tensorboard and writes
         self._scalars: Any = None
 
@@ -131,10 +131,10 @@ def is_younger(path: Path, other: Path) -> bool:
 
 
 class TimeBudget:
-    """Lets a costly act take no more than `share` of the time."""
+    """Lets a costly act take no more than `share` of the time; `guess`: the seconds that the first may take."""
 
-    def __init__(self, share: float):
-        self._share, self._ended, self._cost = share, time.monotonic(), 0.0
+    def __init__(self, share: float, guess: float = 0.0):
+        self._share, self._ended, self._cost = share, time.monotonic(), guess
 
     def spend(self, act: Callable[[], None], now: bool) -> None:
         """Act if enough time has passed since the last time, or at once if `now`."""
