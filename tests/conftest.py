@@ -137,6 +137,14 @@ def coins(tmp_path_factory) -> Path:
     return root
 
 
+# Minutes each: begun first, so that at the end no worker is left alone with one of them.
+LONG = ("test_deepcluster_train", "test_deepcluster_together", "test_deepcluster_gradcam", "test_scripts_colab")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
 def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, metavar="N", help="attacks of each kind in tests/test_hostile.py (a few)")
 

@@ -6,15 +6,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from importlib import import_module
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import photograph, refused, run_module
+from conftest import ROOT, call_main, photograph, refused, run_module
+from nursery import run_child
 from PIL import Image
 
 from benchmarks import hand
-from benchmarks.__main__ import COMMANDS
+from benchmarks.__main__ import COMMANDS, main
 from benchmarks.agreement import OURS, TITLES, Trained, markdown, ratios, read_table
 from benchmarks.machines import ADDRESSES, NAMES, PORT, in_namespace, two_machines
 from benchmarks.scale import Taken, at_many, family, on_disk, table, watch, write_digits
@@ -83,23 +85,30 @@ def test_flips_by_windows_against_whole_images(tmp_path):
     assert str(tmp_path) in refused(run_module("benchmarks", "pixelflip", "--models", "--runs", tmp_path))
 
 
-def test_agreement_beside_every_baseline(photographs, tmp_path):
-    table = tmp_path / "table.csv"
-    command = ["benchmarks", "agreement", photographs, "--k", "3", "--seeds", "1", "--out", table]
+def test_agreement_beside_every_baseline(photographs, tmp_path, monkeypatch, capsys):
+    table, begun = tmp_path / "table.csv", []
+
+    def train(command, **_):  # as subprocess.run, but it begins at once; test_agreement_needs_labels starts a real one
+        assert command[:2] == [sys.executable, "-m"]
+        begun.append(run_child(command[2:], ROOT, dict(os.environ)))
+        return begun[-1]
+
+    monkeypatch.setattr("benchmarks.agreement.subprocess", SimpleNamespace(run=train, DEVNULL=None))
+    command = ["agreement", photographs, "--k", "3", "--seeds", "1", "--out", table]
     training = ["--size", "64", "--epochs", "1", "--device", "cpu"]
-    result = run_module(*command, *training)
-    assert result.returncode == 0, result.stderr
+    code, said, _ = call_main(main, "benchmarks", monkeypatch, capsys, *command, *training)
+    assert code == 0, begun[-1].stderr
     (row,) = read_csv(table)
     usual = {name: baseline for name, baseline in BASELINES.items() if name != "given"}  # there were no --weights
     for name in (OURS, *usual):
         assert all(float(row[f"{name}_{measure}"]) <= 1 for measure in MEASURES)
     for baseline in usual.values():
-        assert f"ratio to {baseline.title}, AMI at k 3: " in result.stdout
-    assert all(word in result.stdout for word in CONDITIONS)
+        assert f"ratio to {baseline.title}, AMI at k 3: " in said
+    assert all(word in said for word in CONDITIONS)
 
-    again = run_module(*command, *training)
-    assert again.stdout == result.stdout
+    assert call_main(main, "benchmarks", monkeypatch, capsys, *command, *training) == (0, said, "")
     assert read_csv(table) == [row]
+    assert len(begun) == 1
 
 
 def test_agreement_needs_labels(photographs, tmp_path):

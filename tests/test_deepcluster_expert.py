@@ -111,7 +111,7 @@ def test_what_does_not_go_with_edits_is_one_sentence(given, words):
 
 def test_a_training_starts_from_the_edited_clusters_and_keeps_to_the_edits(coins, tmp_path, monkeypatch, capsys):
     def train(*options):
-        same = ["train", coins, "--view", "photograph", "--size", "64", "--batch", "16", *options]
+        same = ["train", coins, "--view=photograph", "--arch=alexnet_fine", "--size=32", "--batch=16", *options]
         return call_main(main, "deepcluster", monkeypatch, capsys, *same)
 
     assert train("--exp", tmp_path / "exp", "--k", "3", "--epochs", "1")[0] == 0

@@ -92,7 +92,15 @@ def test_begin_continue_or_refuse(tmp_path):
 
 def test_a_training_begun_with_schema_1_is_continued(coins, tmp_path, monkeypatch):
     """Stopped after its first epoch, whose row schema 1 filled with None: it ends with the same clusters."""
-    settings = {"view": "photograph", "size": 64, "k": 4, "batch": 16, "save_every": 1, "epochs": 3}
+    settings = {
+        "view": "photograph",
+        "arch": "alexnet_fine",
+        "size": 32,
+        "k": 4,
+        "batch": 16,
+        "save_every": 1,
+        "epochs": 3,
+    }
     options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     whole = ["deepcluster", "train", coins, "--exp", tmp_path / "whole", *options]
     assert run_module(*whole).returncode == 0
