@@ -1,17 +1,21 @@
 """`python -m runs sheet`: a table of experiments is checked, run, continued, and compared on one page."""
 
 import csv
+import io
 import json
 import os
 import signal
 import sys
 import threading
+from contextlib import redirect_stdout
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, call_main, refused, run_module
+from nursery import begin_child
 
 from console import UserError
 from runs.__main__ import main
@@ -41,15 +45,30 @@ sobel = true
 """
 
 
+class Begun:
+    """As subprocess.Popen, a command that begins at once (nursery)."""
+
+    def __init__(self, words, env, stdout, **_):
+        assert words[:2] == [sys.executable, "-m"]
+        self.child = begin_child(words[2:], Path.cwd(), env, (stdout.name, stdout.name))
+
+    def wait(self):
+        self.child.join()
+        return self.child.exitcode
+
+
 @pytest.fixture(scope="module")
 def finished(coins, tmp_path_factory):
     """A sheet that was run whole."""
     home = tmp_path_factory.mktemp("sheet")
     (home / "coins").symlink_to(coins)
     (home / "two.toml").write_text(SHEET)
-    result = run_module("runs", "sheet", home / "two.toml", "--out", home / "out")
-    assert result.returncode == 0, result.stderr
-    assert "is recommended" in result.stdout
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said):
+        patch.setattr(work, "subprocess", SimpleNamespace(Popen=Begun, DEVNULL=None))
+        patch.setattr(sys, "argv", ["runs", "sheet", str(home / "two.toml"), "--out", str(home / "out")])
+        main()
+    assert "is recommended" in said.getvalue()
     return home
 
 
