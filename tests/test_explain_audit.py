@@ -15,7 +15,7 @@ from console import UserError
 from datasets.painted import TYPES, paint
 from deepcluster import by_heart, cluster
 from explain.__main__ import main
-from explain.audit import command, faithfulness, findings, localisation, randomisation
+from explain.audit import command, faithfulness, findings, localisation, randomisation, stability
 from explain.audit.controls import partners_of
 from explain.audit.findings import (
     BETTER,
@@ -60,6 +60,8 @@ def audited(trained):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(by_heart, "SHOWN", 32)
         patch.setattr(randomisation, "DRAWS", 2)
+        patch.setattr(faithfulness, "FEW", 4)  # most of the time goes there; its figures have a file of tests
+        patch.setattr(stability, "FEW", 6)
         for words in (
             ["--run", trained, "--per-cluster", "2"],
             ["audit", "--run", trained, "--images", "12", "--shuffled", "1"],
