@@ -29,7 +29,10 @@ _server.set_forkserver_preload(list(LIBRARIES))
 def begin_child(
     arguments: Sequence[str], cwd: Path, environment: dict[str, str], said: Sequence[str] = (os.devnull, os.devnull)
 ) -> BaseProcess:
-    """`python -m` with these arguments, begun; `said` are the files of its stdout and stderr."""
+    """`python -m` with these arguments, or `python` with ("-c", program), begun.
+
+    `said` are the files of its stdout and stderr, which may be one.
+    """
     child = _server.Process(target=_be, args=(list(arguments), str(cwd), environment, list(said)))
     child.start()
     return child
@@ -48,10 +51,18 @@ def run_child(arguments: Sequence[str], cwd: Path, environment: dict[str, str]) 
 def _be(arguments: list[str], cwd: str, environment: dict[str, str], said: list[str]) -> None:
     """In the child: become the command."""
     os.chdir(cwd)
+    threads = environment.get("OMP_NUM_THREADS")
+    if threads and threads != os.environ.get("OMP_NUM_THREADS"):  # which OpenMP has read before
+        import torch
+
+        torch.set_num_threads(int(threads))
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None
-    streams = [os.open(os.devnull, os.O_RDONLY), *(os.open(path, os.O_WRONLY | os.O_CREAT) for path in said)]
+    streams = [
+        os.open(os.devnull, os.O_RDONLY),
+        *(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in said),
+    ]
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     sys.stdin, sys.stdout = open(0, closefd=False), open(1, "w", closefd=False)
@@ -60,7 +71,10 @@ def _be(arguments: list[str], cwd: str, environment: dict[str, str], said: list[
     sys.argv = arguments
     code = 0
     try:
-        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
+        if arguments[0] == "-c":
+            exec(compile(arguments[1], "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:

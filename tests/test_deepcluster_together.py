@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, call_main
+from nursery import begin_child
 
 import runs
 from console import UserError
@@ -40,42 +41,43 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def as_one(program: str, ends: int = 0, count: int = 2) -> list[str]:
-    """What each of `count` processes said, that ran the same program as a group; all must end with this exit code."""
-    place = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+def places(count: int) -> list[dict[str, str]]:
+    """What each of `count` processes of a group is told, as torchrun tells it."""
+    group = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [SETTING | group | {"RANK": str(i), "LOCAL_RANK": str(i)} for i in range(count)]
+
+
+def as_one(scratch: Path, *arguments: str, count: int = 2) -> list[str]:
+    """What each of `count` processes said, that did the same as a group: `python -m`, or -c and a program."""
+    said = [scratch / f"said-{i}-of-{count}" for i in range(count)]
+    cache = {"DEEPCLUSTER_CACHE": os.environ["DEEPCLUSTER_CACHE"]}
     group = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=SETTING | place | {"RANK": str(i), "LOCAL_RANK": str(i)},
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for i in range(count)
+        begin_child(arguments, ROOT, place | cache, (str(path), str(path)))
+        for place, path in zip(places(count), said, strict=True)
     ]
     try:
-        said = [process.communicate(timeout=300)[0] for process in group]
+        for process in group:
+            process.join(300)
     finally:
         for process in group:
             process.kill()
-    assert [process.returncode for process in group] == [ends] * count, "\n".join(said)
-    return said
+    told = [path.read_text() for path in said]
+    assert [process.exitcode for process in group] == [0] * count, "\n".join(told)
+    return told
 
 
 @pytest.fixture(scope="module")
 def undisturbed(coins, tmp_path_factory) -> tuple[Path, str]:
     """A training by two processes, and what was said."""
     exp = tmp_path_factory.mktemp("two") / "exp"
-    command = [*TORCHRUN, "-m", "deepcluster", "train", str(coins), "--exp", str(exp), *TRAIN]
-    done = subprocess.run(command, env=SETTING, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return exp, done.stdout + done.stderr
+    return exp, "".join(as_one(exp.parent, "deepcluster", "train", str(coins), "--exp", str(exp), *TRAIN))
 
 
-def test_two_processes_learn_from_a_batch_what_one_does_from_the_whole():
+def test_two_processes_learn_from_a_batch_what_one_does_from_the_whole(tmp_path):
     """In float64, so that nothing but the arithmetic can differ: gradients and running statistics, to 1e-9."""
     as_one(
+        tmp_path,
+        "-c",
         """
 import copy
 import torch
@@ -103,7 +105,7 @@ with joined():
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-9, atol=1e-9, msg=name)
         for (name, one), other in zip(whole.named_buffers(), ours.named_buffers(), strict=True):
             torch.testing.assert_close(other[1], one, rtol=1e-9, atol=1e-9, msg=name)
-"""
+""",
     )
 
 
@@ -189,7 +191,7 @@ def test_three_processes_that_hold_a_share_of_the_rows_each_find_what_one_finds(
     """PCA, k-means (also where clusters are left empty) and the head's beginning: the same but for rounding."""
     two, three = undisturbed[0], tmp_path / "three"
     monkeypatch.setitem(SETTING, "TRAIN", "\n".join([str(coins), "--exp", str(three), *TRAIN, "--epochs", "1"]))
-    as_one(THREE_HOLD_THE_ROWS, count=3)
+    as_one(tmp_path, "-c", THREE_HOLD_THE_ROWS, count=3)
     assert runs.open_run(three).meta.stamp.processes == 3
     assert len(read_csv(three / "log.csv")) == 1
     np.testing.assert_array_equal(*[runs.open_run(exp).clusters(1).assignment for exp in (two, three)])
@@ -217,10 +219,7 @@ def test_a_killed_process_and_all_come_back_to_the_same_bytes(coins, undisturbed
 def test_two_processes_predict_what_one_does(coins, undisturbed, tmp_path, monkeypatch, capsys):
     words = [str(word) for word in ("predict", "--exp", undisturbed[0], "--images", coins, "--device", "cpu", "--out")]
     one, two = tmp_path / "one.csv", tmp_path / "two.csv"
-    command = [*TORCHRUN, "-m", "deepcluster", *words, str(two)]
-    done = subprocess.run(command, env=SETTING, cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("Next: ") == 1
+    assert "".join(as_one(tmp_path, "deepcluster", *words, str(two))).count("Next: ") == 1
     assert call_main(main, "deepcluster", monkeypatch, capsys, *words, one)[0] == 0
     tables = [read_csv(path) for path in (one, two)]
     assert len(tables[0]) == 48
@@ -292,9 +291,7 @@ def test_the_work_of_one_process_is_not_done_by_several(words, monkeypatch, caps
     assert f"python -m {name} {rest[0]}: the work of one process" in error
 
 
-def test_shares_are_gathered_in_order_and_the_first_decides():
-    said = as_one(
-        """
+REFUSED_BY_ONE = """
 import torch
 from console import UserError, command
 from machine.processes import decided, gathered, is_first, joined, rank, share, stacked, summed
@@ -314,7 +311,17 @@ def main():
         decided(refuse)
 
 command(main)
-""",
-        ends=2,
-    )
+"""
+
+
+def test_shares_are_gathered_in_order_and_the_first_decides():
+    """In whole processes: threads of gloo that are left behind end them by a signal when the interpreter ends."""
+    whole = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    group = [subprocess.Popen([sys.executable, "-c", REFUSED_BY_ONE], env=place, **whole) for place in places(2)]
+    try:
+        said = [process.communicate(timeout=300)[0] for process in group]
+    finally:
+        for process in group:
+            process.kill()
+    assert [process.returncode for process in group] == [2, 2], said
     assert said == ["heard once\nerror: no, says 0\n", "process 2 of 2: error: no, says 0\n"]
