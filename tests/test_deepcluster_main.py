@@ -23,7 +23,7 @@ from deepcluster.estimate import measure_pace
 from machine.files import read_csv
 
 # The discs of `coins` differ in colour alone, which only the photograph shows.
-TRAIN = ["--view", "photograph", "--size", "64", "--k", "4", "--epochs", "2", "--batch", "16"]
+TRAIN = ["--view", "photograph", "--arch", "alexnet_fine", "--size", "32", "--k", "4", "--epochs", "2", "--batch", "16"]
 USUAL = [name for name in BASELINES if name not in ("facts", "given")]  # without --with and --weights
 
 
@@ -150,7 +150,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(coins, trained, tm
     code, said, _ = call(monkeypatch, capsys, *plan)
     assert code == 0
     assert "would train 2 epochs of 48 images" in said
-    assert "4 clusters, alexnet on the view photograph, 64 pixels" in said
+    assert "4 clusters, alexnet_fine on the view photograph, 32 pixels" in said
     assert re.search(r"on the CPU, \d+ threads?: about \d+ \w+ for 2 epochs", said)
     assert said.splitlines()[-1] == "Next: python -m deepcluster " + shlex.join(map(str, plan[:-1]))
     assert not (tmp_path / "exp").exists()
@@ -188,7 +188,7 @@ def test_k_auto_recommends_and_draws(coins, tmp_path):
         "--exp",
         tmp_path / "exp",
         "--size",
-        "64",
+        "32",
         "--epochs",
         "1",
         "--k",
@@ -202,7 +202,7 @@ def test_k_auto_recommends_and_draws(coins, tmp_path):
 
 
 def test_small_sets_get_fewer_clusters_in_words(coins, tmp_path):
-    result = run_module("deepcluster", "train", coins, "--exp", tmp_path / "exp", "--size", "64", "--epochs", "1")
+    result = run_module("deepcluster", "train", coins, "--exp", tmp_path / "exp", "--size", "32", "--epochs", "1")
     assert "clustering into 6 instead of 50" in result.stdout
     assert "PCA keeps 47 dimensions instead of 64" in result.stdout
 
@@ -275,8 +275,8 @@ def test_wrong_places(coins, trained, tmp_path, monkeypatch, capsys):
         (["train", coins, "--exp", tmp_path / "file", *TRAIN], "file is in the way"),
         (["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--k", "5"], "--k 4 (now 5)"),
         (
-            ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--size", "72"],
-            "--size 64 (now 72)",
+            ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--size", "36"],
+            "--size 32 (now 36)",
         ),
         (
             ["train", coins, "--exp", trained, *TRAIN, "--epochs", "4", "--reassign", "4", "--limit", "40"],
