@@ -54,6 +54,8 @@ def share_of_parts(explanation: Explanation) -> dict[str, np.ndarray] | None:
         for name, cells in cells_of_parts[at].items():
             values = found.setdefault(name, np.zeros((len(rows), 2)))
             values[at] = (warm * cells).sum() / warm.sum(), cells.mean()
+    for values in found.values():
+        values[[not cells for cells in cells_of_parts]] = np.nan  # of what shows no coin nothing is known
     arrays: dict[str, Any] = {f"on {name}": values for name, values in found.items()}
     write_atomic(path, lambda file: np.savez(file, rows=rows, parts=np.array(list(found)), **arrays), durable=False)
     return {name: _spread(values, rows, count) for name, values in found.items()}
