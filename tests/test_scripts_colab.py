@@ -40,7 +40,7 @@ COLAB = {
     "    path = pathlib.Path(os.environ['UPLOADED'])\n"
     "    return {path.name: path.read_bytes()}\n"
     "def download(path): print('download', path)",
-    "google/colab/output.py": "import urllib.request\n"
+    "google/colab/output.py": "import re\nimport urllib.request\n"
     "def serve_kernel_port_as_iframe(port, path, height):\n"
     "    import time\n"
     "    for _ in range(100):\n"
@@ -48,7 +48,7 @@ COLAB = {
     "            page = urllib.request.urlopen(f'http://127.0.0.1:{port}{path}').read()\n"
     "            break\n"
     "        except OSError: time.sleep(.1)\n"
-    "    print('served', len(page) > 1000)",
+    "    print('served', len(page) > 1000, *sorted(set(re.findall('exp-[a-z]+', page.decode()))))",
     "ipywidgets.py": "class Button:\n"
     "    def __init__(self, description, layout): print('button:', description)\n"
     "    def on_click(self, act): act(None)",
@@ -149,7 +149,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     assert known == then  # seconds and all: continued, not begun again
     assert "12 of 12 finished" in said
     assert "epoch 12: 24 images in" in said
-    assert "served True" in said
+    assert "served True exp-small\n" in said
     assert f"button: Download {kept.name}" in said
     assert f"download {exp / 'clusters.csv'}" in said
     assert "GPU" in said
@@ -158,6 +158,16 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     shutil.unpack_archive(kept, tmp_path / "unpacked")
     assert len(read_csv(tmp_path / "unpacked" / "12" / "explanations.csv")) == 24
     assert (tmp_path / "unpacked" / "index.html").exists()
+
+    other = settings | {
+        "NAME": "other",
+        "EPOCHS": 1,
+        "CLUSTERS": "2",
+    }  # on the same runtime: a run and a gallery of its own
+    assert "served True exp-other\n" in session(drive, local, colab, PROJECT=program.name, **other)
+    assert len(read_csv(drive / "kept" / "exp-other" / "log.csv")) == 1
+    assert read_csv(exp / "log.csv") == log
+    assert kept.exists()
 
     shutil.rmtree(local)  # outside Colab: finished, so it looks, unpacks, copies, and takes the expert's edits
     local.mkdir()
