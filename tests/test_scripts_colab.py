@@ -120,7 +120,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
         (colab / name).parent.mkdir(parents=True, exist_ok=True)
         (colab / name).write_text(text)
     shutil.make_archive(str(drive / "coins"), "zip", tmp_path / "coins")
-    settings = {"DATA": "coins.zip", "NAME": "small", "CLUSTERS": "3", "EPOCHS": 12, "SIZE": 64, "FOLDER": "kept"}
+    settings = {"DATA": "coins.zip", "NAME": "small", "CLUSTERS": "3", "EPOCHS": 8, "SIZE": 64, "FOLDER": "kept"}
     settings |= {"VIEW": "photograph", "LIMIT": 24, "MINUTES": 0.01}
     exp, kept = drive / "kept" / "exp-small", drive / "kept" / "results-small.zip"
 
@@ -136,7 +136,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     assert len(shown) == 1, shown  # one sentence and no traceback
     assert "did not finish" in shown[0]
     reached = read_csv(exp / "log.csv")
-    assert 1 <= len(reached) < 12
+    assert 1 <= len(reached) < 8
     saved = runs.open_run(exp).latest()["epoch"]
 
     shutil.rmtree(local)  # the runtime is gone, and with it all that was not in Drive
@@ -144,11 +144,11 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     shutil.copy(program, drive)
     said = session(drive, local, colab, PROJECT=program.name, **settings)
     log = read_csv(exp / "log.csv")
-    assert len(log) == 12
+    assert len(log) == 8
     known, then = ([{k: v for k, v in row.items() if v} for row in rows[:saved]] for rows in (log, reached))
     assert known == then  # seconds and all: continued, not begun again
-    assert "12 of 12 finished" in said
-    assert "epoch 12: 24 images in" in said
+    assert "8 of 8 finished" in said
+    assert "epoch 8: 24 images in" in said
     assert "served True exp-small\n" in said
     assert f"button: Download {kept.name}" in said
     assert f"download {exp / 'clusters.csv'}" in said
@@ -156,7 +156,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     assert "\x1b[A" not in said
     assert not list(kept.parent.glob("*.part-*"))
     shutil.unpack_archive(kept, tmp_path / "unpacked")
-    assert len(read_csv(tmp_path / "unpacked" / "12" / "explanations.csv")) == 24
+    assert len(read_csv(tmp_path / "unpacked" / "8" / "explanations.csv")) == 24
     assert (tmp_path / "unpacked" / "index.html").exists()
 
     other = settings | {
@@ -172,7 +172,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     shutil.rmtree(local)  # outside Colab: finished, so it looks, unpacks, copies, and takes the expert's edits
     local.mkdir()
     moved = read_csv(exp / "clusters.csv")[0]
-    edit = f"12,{moved['image']},{moved['cluster']},wrong,,a cast"
+    edit = f"8,{moved['image']},{moved['cluster']},wrong,,a cast"
     (drive / "edits.csv").write_text(f"epoch,image,cluster,action,value,note\n{edit}\n")
     said = session(drive, local, **settings | {"COPY_PICTURES": True, "EDITS": "edits.csv"})
     assert read_csv(exp / "log.csv") == log
@@ -181,7 +181,7 @@ def test_a_session_dies_the_next_one_goes_on_and_edits_are_replayed(tmp_path, pr
     }
     assert copied == {path.relative_to(tmp_path / "unpacked") for path in (tmp_path / "unpacked").rglob("*.png")}
     shutil.unpack_archive(drive / "kept" / "results-small-edited.zip", tmp_path / "edited")
-    explained = {row["image"] for row in read_csv(tmp_path / "edited" / "12" / "explanations.csv")}
+    explained = {row["image"] for row in read_csv(tmp_path / "edited" / "8" / "explanations.csv")}
     assert moved["image"] not in explained
     assert len(explained) == 23
 
