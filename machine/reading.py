@@ -208,7 +208,8 @@ def read_csv(path: Path, mend: str = "save it as CSV (UTF-8, commas)", separator
             reader = csv.DictReader(file, restval="", restkey="", delimiter=separator, strict=True)
             counts = Counter(name for name in reader.fieldnames or () if name)  # "": what a spreadsheet leaves behind
             if counts and max(counts.values()) > 1:
-                raise Damaged(path, f"line 1: two columns are called {shown(counts.most_common(1)[0][0])}", mend)
+                name = shown(counts.most_common(1)[0][0])
+                raise Damaged(path, f"line 1: two columns are called {name}", "give each a name of its own")
             rows = []
             for row in reader:
                 row.pop("", None)  # what a spreadsheet leaves behind the last column
