@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -69,10 +70,17 @@ def run_module(*arguments: str, cwd: Path | None = None, **variables: str) -> su
     )
 
 
-def kill_module(seconds: float, *arguments: object) -> bool:
-    """Begin `python -m ...` and kill it after so many seconds; whether it was still at work."""
+def kill_module(when: float | Callable[[], bool], *arguments: object) -> bool:
+    """Begin `python -m ...` and kill it after so many seconds, or as soon as something is so; whether it was at work.
+
+    Seconds meet any instant, and on a machine with other work none: then what it has written says when.
+    """
     child = begin_child([str(word) for word in arguments], ROOT, os.environ | {"PYTHONPATH": str(ROOT)})
-    child.join(seconds)
+    if callable(when):
+        while child.is_alive() and not when():
+            child.join(0.005)
+    else:
+        child.join(when)
     child.kill()
     child.join()
     return child.exitcode == -signal.SIGKILL
