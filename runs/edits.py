@@ -277,7 +277,11 @@ def _edit_cluster(edited: Edited, edit: dict[str, str], where: str) -> None:
         edited.names[cluster] = edit["value"]
         edited.log.append(f"cluster {cluster} is called {edit['value']!r}")
         return
-    edited.into[cluster] = _cluster(edit["value"], edited.clusters | edited.made, where)
+    other = _cluster(edit["value"], edited.clusters | edited.made, where)
+    if edited.into.get(cluster, other) != other:
+        told = f"{other}, not into {edited.into[cluster]} as a line above says"
+        edited.log.append(f"cluster {cluster} is merged into {told}")
+    edited.into[cluster] = other
 
 
 def _as_saved(name: str) -> str:
@@ -306,8 +310,10 @@ def _image(edited: Edited, edit: dict[str, str], cluster: int, index: dict[str, 
 def _edit_image(edited: Edited, edit: dict[str, str], cluster: int, i: int, where: str) -> None:
     reason = f" ({edit['note']})" if edit["note"] else ""
     if edit["action"] == "move":
-        edited.after[i] = _cluster(edit["value"], edited.clusters | edited.made, where)
+        earlier, edited.after[i] = edited.after[i], _cluster(edit["value"], edited.clusters | edited.made, where)
         done = f"moved from cluster {cluster} to {edited.after[i]}"
+        if earlier not in (cluster, -1, edited.after[i]):
+            done += f", not to {earlier} as a line above says"
     elif edit["action"] == "wrong":
         edited.after[i] = -1
         edited.wrong.add(i)
