@@ -20,6 +20,7 @@ MARGIN = 1.06  # the face reaches so far, in radii
 REACH = 0.97  # radii that are unrolled: the rim's edge is left out
 GROUND = 128  # grey in place of what is not the coin
 LOCAL = 1 / 12  # sigma of what is local, in radii
+FINEST = 1.5  # pixels of the face, a sigma: what is finer tells sharp photographs from blurred ones, and few designs
 FAINT = 2.0  # grey levels, added to the local deviation: plain metal is not blown up to relief
 BRIGHTER, EDGE = 40.0, 48.0  # bytes for a deviation of 1, and for an edge whose root is 1
 INSIDE = 0.03  # radii within the outline where the relief has its full strength
@@ -52,7 +53,7 @@ def _weight(place: Place, scale: float, side: int) -> np.ndarray:
 
 
 def relief(pixels: np.ndarray, place: Place) -> np.ndarray:
-    """The face without colour and light.
+    """The face without colour and light, and nothing finer than FINEST.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
@@ -62,11 +63,11 @@ def relief(pixels: np.ndarray, place: Place) -> np.ndarray:
         (S, S, 3) float32, S = 2 * MARGIN * FACE_RADIUS: grey less the local mean and over the local deviation; the
         roots of the strength of its edges that run across and along the circles about the centre. 0 off the coin.
     """
-    grey = cv2.cvtColor(face(pixels, place), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    weight, sigma = _weight(place, FACE_RADIUS / place.radius, len(grey)), LOCAL * FACE_RADIUS
-    around = np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
-    mean = cv2.GaussianBlur(grey * weight, (0, 0), sigma) / around
-    variance = cv2.GaussianBlur(grey * grey * weight, (0, 0), sigma) / around - mean * mean
+    sharp = cv2.cvtColor(face(pixels, place), cv2.COLOR_RGB2GRAY).astype(np.float32)
+    weight, sigma = _weight(place, FACE_RADIUS / place.radius, len(sharp)), LOCAL * FACE_RADIUS
+    grey = _mean_about(sharp, weight, FINEST)
+    mean = _mean_about(grey, weight, sigma)
+    variance = _mean_about(grey * grey, weight, sigma) - mean * mean
     local = (grey - mean) / (np.sqrt(np.maximum(variance, 0)) + FAINT) * weight
     across, down = cv2.Sobel(local, cv2.CV_32F, 1, 0), cv2.Sobel(local, cv2.CV_32F, 0, 1)
     at = np.arange(len(grey), dtype=np.float32) - (len(grey) - 1) / 2
@@ -74,6 +75,12 @@ def relief(pixels: np.ndarray, place: Place) -> np.ndarray:
     x, y = at[None] / away, at[:, None] / away
     radial, angular = np.abs(across * x + down * y), np.abs(down * x - across * y)
     return np.dstack([local, np.sqrt(angular), np.sqrt(radial)])
+
+
+def _mean_about(values: np.ndarray, weight: np.ndarray, sigma: float) -> np.ndarray:
+    """The mean of what lies about each pixel, of the coin alone: Gaussian, `sigma` in pixels."""
+    there = np.maximum(cv2.GaussianBlur(weight, (0, 0), sigma), 1e-3)
+    return cv2.GaussianBlur(values * weight, (0, 0), sigma) / there
 
 
 def unroll(picture: np.ndarray, height: int, width: int) -> np.ndarray:

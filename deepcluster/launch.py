@@ -13,7 +13,7 @@ import torch
 
 import runs
 from console import UserError
-from datasets import Dataset, decoded_side, default_view, look, open_dataset
+from datasets import VIEW_VERSION, Dataset, decoded_side, default_view, look, open_dataset
 from datasets.cache import fingerprint
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
@@ -348,12 +348,19 @@ def describe_run(config: Config, dataset: Dataset, limit: int | None, device: to
     return Meta(
         kind="deepcluster",
         dataset=Source(dataset.name, dataset.source, dataset.key, limit, len(dataset), excluded),
-        view=View(config.size, config.center_crop, decoded_side(config.size), config.decode_at_most, config.view),
+        view=describe_view(config),
         model=model_arguments(config),
         config=asdict(config),
         seed=config.seed,
         stamp=runs.make_stamp(device, PACKAGES),
     )
+
+
+def describe_view(config: Config) -> View:
+    """What a training with these settings sees."""
+    side = decoded_side(config.size)
+    drawn = {} if config.view == PHOTOGRAPH else {"drawn": VIEW_VERSION}
+    return View(config.size, config.center_crop, side, config.decode_at_most, config.view, **drawn)
 
 
 def introduce(dataset: Dataset, device: torch.device) -> None:

@@ -52,7 +52,7 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     if data is None and stored.excluded:  # images.csv knows which were left
         own = {*run.ids}
         dataset = dataset.take(np.array([i for i, name in enumerate(dataset.ids) if name in own], np.int64))
-    dataset = look(dataset, seen.name, seen.size, workers)
+    dataset = look(dataset, seen.name, seen.size, workers, seen.drawn)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import runs
 from console import UserError
+from datasets import check_drawn
 from datasets.cache import Pixels
 from datasets.decoding import BadImage, decode
 from datasets.places import Place
@@ -181,6 +182,7 @@ def target_of(target: str, viewer: Viewer, order: list[int]) -> tuple[Tensor, st
 def viewer_of_run(path: Path, epoch: str, device: torch.device) -> Viewer:
     """The network of a run's epoch (`latest` or a number)."""
     run = runs.open_run(path)
+    check_drawn(run.meta.view.name, run.meta.view.drawn)
     trainer = trainer_of(run)
     number = epochs_to_explain(run, epoch)[-1]
     model = trainer.for_inference(trainer.network(run, number).to(device))

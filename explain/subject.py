@@ -355,7 +355,7 @@ def find_pictures(
         used = np.flatnonzero(np.isin(np.arange(len(dataset)), position))
         dataset = dataset.take(used)
         position = np.where(position >= 0, np.searchsorted(used, position), -1)
-    dataset = look(dataset, seen.name, seen.size, workers)
+    dataset = look(dataset, seen.name, seen.size, workers, seen.drawn)
     return Pictures(dataset, Frames(dataset.pixels, device), position)
 
 

@@ -316,6 +316,11 @@ def refuse_differences(run: Run, meta: Meta) -> None:
             f"{run.path}: was begun with {', '.join(differing)}: give the same settings to continue it, or choose "
             f"another --exp{more if run.meta.config.get('epochs') != meta.config.get('epochs') else ''}"
         )
+    if run.meta.view.drawn != meta.view.drawn:
+        raise UserError(
+            f"{run.path}: was begun with version {run.meta.view.drawn} of the view {run.meta.view.name}, which this "
+            f"program draws as version {meta.view.drawn}: choose another --exp, or use the program that began it"
+        )
 
 
 def open_run(path: Path) -> Run:
