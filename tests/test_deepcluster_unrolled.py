@@ -2,19 +2,20 @@
 
 import csv
 import json
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import strike
+from conftest import call_main, strike
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from test_deepcluster_main import call
 
 import runs
 from console import UserError
-from datasets import look, open_dataset
+from datasets import VIEW_VERSION, look, open_dataset
 from datasets.places import place_at
 from datasets.view import VIEWS
 from deepcluster import cluster, launch, open_run
@@ -27,6 +28,7 @@ from deepcluster.launch import check_options, choose_facts, configure, open_in_v
 from deepcluster.models import build
 from deepcluster.train import reduce
 from deepcluster.views import Frames, fixed_view
+from explain.__main__ import main as explain
 from machine.files import read_csv
 
 CPU = torch.device("cpu")
@@ -261,6 +263,30 @@ def test_the_same_command_continues_and_another_view_is_refused(trained, struck,
     assert "--view unrolled (now photograph)" in sentence
     assert "--neck spectrum (now mlp)" in sentence
     assert (trained / "clusters.csv").read_bytes() == before
+
+
+def test_a_run_that_saw_an_earlier_version_of_the_view_is_neither_continued_nor_explained(
+    trained, struck, tmp_path, monkeypatch, capsys
+):
+    """Its network would be shown other pixels than it learnt from."""
+    old = tmp_path / "exp"
+    shutil.copytree(trained, old)
+    meta = json.loads((old / "run.json").read_text())
+    assert meta["view"].pop("drawn") == VIEW_VERSION > 1
+    (old / "run.json").write_text(json.dumps(meta))  # as they were before versions were written down
+    code, _, sentence = call(monkeypatch, capsys, "train", struck, "--exp", old, *TRAIN)
+    assert code == 2
+    assert (
+        f"was begun with version 1 of the view unrolled, which this program draws as version {VIEW_VERSION}" in sentence
+    )
+    for words in (("draw",), ("audit",), ("image", next(struck.rglob("*.*"))), ("export", "--out", tmp_path / "out")):
+        command = (words[0], "--run", old, *words[1:], *(("--data", struck) if words[0] != "image" else ()))
+        code, _, sentence = call_main(explain, "explain", monkeypatch, capsys, *command)
+        assert (code, "the run sees version 1 of the view unrolled" in sentence) == (2, True), words
+    code, _, sentence = call(
+        monkeypatch, capsys, "predict", "--run", old, "--images", struck, "--out", tmp_path / "new.csv"
+    )
+    assert (code, "the run sees version 1 of the view unrolled" in sentence) == (2, True)
 
 
 def test_a_run_that_fell_back_to_the_photograph_continues_so(plain, tmp_path, monkeypatch, capsys):
