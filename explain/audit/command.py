@@ -51,7 +51,7 @@ from machine.reading import Damaged, read_json, shown, typed
 FILE = re.compile(r"[a-z0-9_-]+")  # of a figure, without its ending
 PIECES = ".pieces"  # of parts, until all are measured; and locks of what is being measured
 AUDITED = "another audit is measuring here: wait for it or choose --results"
-VERSION = 6  # raise when a part measures otherwise: kept parts are measured again
+VERSION = 7  # raise when a part measures otherwise: kept parts are measured again
 
 
 def audit_command(options: argparse.Namespace) -> None:

@@ -78,9 +78,9 @@ PARTS = (
     Part(
         "stability",
         "Do the maps stay when the photograph hardly changes?",
-        "The same coin turned by five degrees, lit otherwise, blurred, cropped: how far the map moves, beside how "
-        "far the photograph does. And how many maps are empty, how many explain a cluster that the network itself "
-        "would not choose, and what a map costs.",
+        "The same coin turned by five degrees, lit otherwise, blurred, cropped, at half the resolution: how far "
+        "the map moves, beside how far the photograph does. And how many maps are empty, how many explain a cluster "
+        "that the network itself would not choose, and what a map costs.",
     ),
     Part(
         "retraining",

@@ -1,4 +1,4 @@
-"""Whether a map stays where it is when the photograph changes a little: turned, lit otherwise, blurred, cut closer.
+"""Whether a map stays where it is when the photograph changes a little: turned, lit otherwise, blurred, cut, coarser.
 
 The photograph is changed and goes the whole way again: the coin is found, the view drawn, the map computed and drawn
 back onto the photograph, which is then laid over the unchanged one.
@@ -85,11 +85,19 @@ def _blurred(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.GaussianBlur(pixels, (0, 0), max(0.4, BLUR * min(pixels.shape[:2])))
 
 
+def _coarser(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Of half the resolution, brought back to its size: another camera's photograph."""
+    height, width = pixels.shape[:2]
+    small = cv2.resize(pixels, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
 CHANGES: tuple[Change, ...] = (
     Change(f"turned by {TURN:g}°", lambda pixels, rng: _warped(pixels, _turned), _turned),
     Change("lit otherwise", _relit, _unmoved),
     Change("blurred", _blurred, _unmoved),
     Change(f"cut by {CUT:.0%} on each side", lambda pixels, rng: _warped(pixels, _closer), _closer),
+    Change("of half the resolution", _coarser, _unmoved),
 )
 
 
