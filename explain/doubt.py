@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.view import PHOTOGRAPH
 from explain.record import Explanation
 
 UNSURE = 0.5  # probability below which the network hardly knows
@@ -30,6 +31,16 @@ class Doubt:
 def disagrees(explanation: Explanation) -> np.ndarray:
     """Whether another cluster's logit is higher than the own cluster's: (N,) bool."""
     return explanation.scores.margin < 0
+
+
+def _no_coin(explanation: Explanation) -> np.ndarray:
+    """Of views that look for the coin: whether none was found, and the whole photograph stands in for it."""
+    subject, pictures = explanation.subject, explanation.subject.pictures
+    found = np.zeros(len(subject.run.ids), bool)
+    if subject.view != PHOTOGRAPH:
+        places = pictures.dataset.find_places()
+        found[pictures.present] = [not places[i].found for i in pictures.position[pictures.present].tolist()]
+    return found
 
 
 def _wrong(explanation: Explanation) -> np.ndarray:
@@ -75,6 +86,11 @@ def _empty(explanation: Explanation) -> np.ndarray:
 
 
 DOUBTS: tuple[Doubt, ...] = (
+    Doubt(
+        "no-coin", "no coin found",
+        "No coin was found in the photograph, so the network was given all of it: its place may be owed to the ground.",
+        _no_coin,
+    ),
     Doubt("disagrees", "the network disagrees", "The network itself would choose another cluster.", disagrees),
     Doubt("wrong", "wrong prediction", "The network says something else than the label.", _wrong),
     Doubt(

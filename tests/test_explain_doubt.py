@@ -27,12 +27,20 @@ def an_explanation(**changes) -> SimpleNamespace:
         "distance": np.arange(count) * 0.01 + 1,
         "labels": None,
         "empty": np.zeros(count, bool),
+        "view": "unrolled",
+        "unfound": (),
     } | changes
+    present = np.delete(np.arange(count), 9)
+    position = np.full(count, -1)
+    position[present] = np.arange(count - 1)[::-1]  # the folder lists them the other way round
+    places = {int(position[row]): place_at(5, 5, 5, confidence=float(row not in known["unfound"])) for row in present}
+    dataset = SimpleNamespace(find_places=lambda: [places[i] for i in range(len(places))])
     run = SimpleNamespace(ids=[str(i) for i in range(count)], labels=known["labels"])
     subject = SimpleNamespace(
         run=run,
         clusters=SimpleNamespace(assignment=known["assignment"], distance=known["distance"]),
-        pictures=SimpleNamespace(present=np.delete(np.arange(count), 9)),
+        view=known["view"],
+        pictures=SimpleNamespace(present=present, position=position, dataset=dataset),
         class_names=None,
         is_wrong=lambda row: False,
     )
@@ -48,6 +56,12 @@ def held(explanation: SimpleNamespace) -> dict[str, list[int]]:
 
 def test_nothing_is_doubtful_without_a_reason():
     assert held(an_explanation()) == {}
+
+
+def test_photographs_in_which_no_coin_was_found_are_told_where_a_coin_was_looked_for():
+    unfound = (1, 4, 9, 11)  # 9 is gone, 11 in no cluster
+    assert held(an_explanation(unfound=unfound)) == {"no-coin": [1, 4]}
+    assert held(an_explanation(unfound=unfound, view="photograph")) == {}
 
 
 def test_a_losing_logit_disagrees_and_only_a_winning_one_can_be_unsure():
