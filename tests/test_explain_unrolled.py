@@ -1,6 +1,7 @@
 """Explaining a run that sees coins unrolled: what is found in the view is drawn on the photograph, upon the coin."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,13 @@ import runs
 from datasets.decoding import decode
 from datasets.view import REACH, neutral
 from deepcluster import cluster
+from deepcluster.descriptors import five_numbers
 from deepcluster.trained import TrainedRun
 from explain.__main__ import main
 from explain.attribution import attribute
+from explain.gallery import likeness
+from explain.gallery.conclusions import facts_of_run
+from explain.gallery.likeness import say_alike, size_and_colour
 from explain.image import viewer_of_run
 from explain.rendering import EMPTY
 from explain.subject import SHOWN, Subject, find_pictures
@@ -101,6 +106,78 @@ def test_a_place_in_the_view_is_drawn_where_it_is_on_the_photograph(subject):
         assert np.sign(round((top - centre[0]) / 5)) == below
 
 
+def test_the_five_numbers_of_the_coins_are_measured_once(subject, tmp_path, monkeypatch):
+    explanation = SimpleNamespace(subject=subject, folder=tmp_path)
+    numbers = size_and_colour(explanation)
+    places, decoded = subject.pictures.dataset.places, subject.pictures.dataset.decoded
+    rows = subject.pictures.position
+    expected = np.array([five_numbers(decoded[i], places[i]) for i in rows.tolist()])
+    varying = expected.std(0) > 1e-6
+    np.testing.assert_allclose(
+        numbers[:, varying], ((expected - expected.mean(0)) / expected.std(0))[:, varying], atol=1e-4
+    )
+    monkeypatch.setattr(likeness, "ruler_and_colour", None)
+    np.testing.assert_array_equal(size_and_colour(explanation), numbers)
+
+
+def test_the_overview_says_what_is_clustered_beside_the_design(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "epoch_0001.pt").touch()
+
+    def said(view, **config):
+        meta = SimpleNamespace(
+            config=config,
+            dataset=SimpleNamespace(name="coins", images=9, limit=None),
+            view=SimpleNamespace(size=96),
+            stamp=SimpleNamespace(device="cpu"),
+        )
+        run = SimpleNamespace(meta=meta, path=tmp_path)
+        subject = SimpleNamespace(run=run, view=view, seed=1, epoch=1)
+        return dict(facts_of_run(SimpleNamespace(subject=subject))).get("clustered")
+
+    assert (
+        said("unrolled", facts="size,colour", facts_weight=1.2) == "design, and beside it size and colour (weight 1.2)"
+    )
+    assert said("unrolled", facts="", facts_weight=1.2) == "design alone"
+    assert said("photograph", facts="", facts_weight=1.0) is None
+    assert said("unrolled") is None  # not a run that clusters
+
+
+def of_a_run(view="unrolled", digest=None, **config):
+    return SimpleNamespace(
+        run=SimpleNamespace(meta=SimpleNamespace(config=config)),
+        view=view,
+        seed=1,
+        clusters=SimpleNamespace(digest=digest),
+    )
+
+
+def test_a_cluster_is_called_alike_in_size_or_colour_where_no_random_set_of_as_many_is_so():
+    rng = np.random.default_rng(0)
+    numbers = rng.normal(size=(300, 5))
+    numbers[:40, 0] = 1 + 0.2 * rng.normal(size=40)
+    numbers[40:60, 1:] = 0.3 * rng.normal(size=(20, 4))
+    numbers[0] = np.nan  # no coin was found in it
+    both = of_a_run(facts="size,colour")
+    [said] = say_alike(numbers, both, np.arange(40))
+    assert said.startswith("Its coins are alike in size, which was clustered beside the design: their radii spread 0.")
+    ratio = numbers[1:40, 0].std() / np.nanstd(numbers[:, 0])
+    assert f"spread {ratio:.2f} times" in said
+    [said] = say_alike(numbers, of_a_run(facts=""), np.arange(40, 60))
+    assert said.startswith("Its coins are alike in colour, of which neither network nor clustering was told: ")
+    [said] = say_alike(numbers, of_a_run(view="coin", facts="size"), np.arange(40, 60))
+    assert "colour, which the network sees: " in said
+    [said] = say_alike(numbers, of_a_run(digest="edited", facts="size"), np.arange(40))
+    assert "in size: " in said
+    assert say_alike(numbers, both, np.arange(60, 300)) == []
+    assert say_alike(numbers, both, np.arange(8)) == []  # seven of which it is known: too few
+    assert len(say_alike(numbers, both, np.arange(9))) == 1
+    wider = numbers.copy()
+    wider[:40, 0] = 0.65 * rng.normal(size=40)  # narrower than chance, but more than half as wide as all
+    assert say_alike(wider, both, np.arange(40)) == []
+    assert say_alike(None, both, np.arange(40)) == []
+
+
 def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypatch, capsys):
     out = tmp_path / "results"
     words = ["--run", trained, "--results", out, "--per-cluster", "2", "--device", "cpu"]
@@ -121,6 +198,7 @@ def test_a_run_explained_unasked_shows_the_view_too(trained, tmp_path, monkeypat
         assert (np.abs(corner - EMPTY) <= 1).all()  # off the coin nothing is said
     page = (out / "1" / rows[0]["cluster"] / "index.html").read_text()
     assert "HiRes-CAM in the view" in page
+    assert "clustered design, and beside it size (weight 1.2)" in (out / "index.html").read_text()
     assert (out / "1" / rows[0]["cluster"] / "_why.jpg").stat().st_size > 500
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*-*.png") if not path.name.startswith("_")}
     assert before

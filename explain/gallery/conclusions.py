@@ -7,9 +7,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from datasets.view import PHOTOGRAPH
 from deepcluster.agreement import agreement
 from deepcluster.baselines import BASELINES, beats_baselines, verdict
 from explain.record import Explanation
+from explain.subject import Subject
 from machine.files import write_atomic
 
 ADVICE = (
@@ -89,6 +91,7 @@ def facts_of_run(explanation: Explanation) -> list[tuple[str, str]]:
     facts += [(name, str(config[name])) for name in known if isinstance(config.get(name), str | int)]
     facts += [
         ("view", subject.view),
+        ("clustered", _clustered(subject)),
         ("size", f"{meta.view.size} px"),
         ("seed", str(subject.seed)),
         ("device", meta.stamp.device),
@@ -98,6 +101,16 @@ def facts_of_run(explanation: Explanation) -> list[tuple[str, str]]:
     if meta.dataset.limit is not None:
         facts.insert(1, ("limit", str(meta.dataset.limit)))
     return [(name, value) for name, value in facts if value]
+
+
+def _clustered(subject: Subject) -> str:
+    """What was, in words, of a run that sees coins: the design, and the facts beside it; '' of others."""
+    config = subject.run.meta.config
+    if subject.view == PHOTOGRAPH or not isinstance(config.get("facts"), str):
+        return ""
+    beside = " and ".join(filter(None, config["facts"].split(",")))
+    weight = config.get("facts_weight", 1.0)  # a setting that runs had not at first
+    return f"design, and beside it {beside} (weight {weight})" if beside else "design alone"
 
 
 def copy_figures(explanation: Explanation) -> list[str]:

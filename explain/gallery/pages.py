@@ -19,6 +19,7 @@ from explain.audit.findings import FOLDER, read_said
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
 from explain.gallery.cards import Card, make_cards
 from explain.gallery.conclusions import conclude, copy_figures, count_empty, facts_of_run, terms_for, to_script
+from explain.gallery.likeness import say_alike, size_and_colour
 from explain.gallery.places import share_of_parts
 from explain.gallery.sheets import ACROSS, STRIP, THUMBNAIL, TYPICAL, write_thumbnails
 from explain.gallery.tree import draw_tree
@@ -114,6 +115,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
         _page(folder / "tree.html", "tree.html", root="..", tree=tree, by_number=by_number, **shared)
 
     parts = share_of_parts(explanation)
+    numbers = size_and_colour(explanation)
     cells = cells_of(explanation)
     by_cluster: dict[int, list[int]] = {}
     for row in rows:
@@ -130,6 +132,7 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
             "next": cards[(at + 1) % len(cards)].number,
             "counts": [(doubt, int(doubts[doubt.flag][members].sum())) for doubt in DOUBTS],
             "places": mean_places(parts, members),
+            "alike": say_alike(numbers, subject, np.flatnonzero(subject.clusters.assignment == card.number)),
             "cells": cells,
         }
         _page(folder / str(card.number) / "index.html", "cluster.html", root="../..", **content, **shared)
