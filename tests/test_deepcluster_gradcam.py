@@ -43,7 +43,7 @@ def assert_at_any_angle(model, dataset, seen):
 
 
 def test_the_default_run_finds_types_by_the_coin(tmp_path):
-    """Measured with the seeds 31 (the default, as below), 1 and 2, on two cores:
+    """Measured with the seeds 31 (the default, as below), 1 and 2, on two cores, before the relief was smoothed:
 
     AMI .47, .47, .43, where the untrained network has .20, .13, .09, the pixels -.01, .01, .02 and the spectrum .20,
     .26, .12. The head agrees on .73, .78, .58 of the images; naming the largest cluster would on .11. Of the heat .99,
