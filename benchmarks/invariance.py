@@ -13,6 +13,7 @@ import runs
 from benchmarks.setting import conditions
 from console import UserError, progress
 from console.options import add_machine, positive
+from datasets import check_drawn
 from datasets.painted import BACKGROUNDS, COUNT, SEED, Changed, repaint
 from explain.audit.counterfactual import Change, PaintedSet, answers, draw_again
 from explain.subject import trainer_of
@@ -35,6 +36,7 @@ def run(options: argparse.Namespace) -> None:
     for one in trained:
         if one.meta.dataset.source != "painted":
             raise UserError(f"{one.path}: not a run on `painted`, whose coins alone can be photographed again")
+        check_drawn(one.meta.view.name, one.meta.view.drawn)
     numbers = np.sort(np.random.default_rng(0).permutation(COUNT)[: options.limit])
     changes = changes_of(numbers, options.seed)
     print(f"share of {len(numbers)} painted coins that change their cluster; {conditions(trained[0].meta.stamp)}")

@@ -26,7 +26,6 @@ from machine.reading import read_csv, whole_number
 __all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
 MOST_BESIDE = 5000  # entries of a folder among which a mistyped name is looked for
-VIEW_VERSION = 2  # raise when view.py draws other pixels of the same photograph and place
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
 
@@ -161,32 +160,32 @@ def open_dataset(
 
 
 def check_drawn(view: str, drawn: int) -> None:
-    """Refuse a view of a run that was begun when it was drawn otherwise (VIEW_VERSION): its network knows no other.
+    """Refuse a view of a run that was begun when it was drawn otherwise: its network knows no other.
 
     Raises:
         UserError: if it was.
     """
-    if view != PHOTOGRAPH and drawn != VIEW_VERSION:
+    if view != PHOTOGRAPH and drawn != VIEWS[view].version:
         raise UserError(
-            f"the run sees version {drawn} of the view {view}, and this program draws version {VIEW_VERSION}: "
+            f"the run sees version {drawn} of the view {view}, and this program draws version {VIEWS[view].version}: "
             "train again, or use the program that trained it"
         )
 
 
-def look(dataset: Dataset, view: str, size: int, workers: int | None = None, drawn: int = VIEW_VERSION) -> Dataset:
+def look(dataset: Dataset, view: str, size: int, workers: int | None = None, drawn: int | None = None) -> Dataset:
     """The same images in another view of the coin: `pixels` are (height, width) = VIEWS[view].shape(size).
 
     Drawn once, into the cache. Where no coin is found the whole photograph takes its place.
 
     Raises:
-        UserError: if it is `drawn` as by another VIEW_VERSION.
+        UserError: if the view was once `drawn` as another version than today's (None: never).
     """
     if view == PHOTOGRAPH:
         return dataset
-    check_drawn(view, drawn)
+    check_drawn(view, VIEWS[view].version if drawn is None else drawn)
     photographs, places = dataset.decoded, dataset.find_places(workers)
     pixels, _, _ = decode_all(
-        f"{dataset.pixels_key}-{view}{VIEW_VERSION}-{size}-places{PLACES_VERSION}",
+        f"{dataset.pixels_key}-{view}{VIEWS[view].version}-{size}-places{PLACES_VERSION}",
         dataset.ids,
         lambda i: VIEWS[view].draw(np.array(photographs[i]), places[i], size),
         f"{view} view",

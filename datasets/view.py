@@ -1,9 +1,9 @@
 """What a network is given of a photograph, and the way back: photograph, coin, relief, unrolled.
 
 Every view but `photograph` starts from the *face*: the coin about its design's centre, all of one size. `relief` leaves
-neither colour nor light: three channels hold the grey less its local mean and over its local deviation, and the
-strength of its edges across and along the circles about the centre. `unrolled` is the relief with the radius down and
-the angle across, so that turning the coin rolls the picture.
+neither colour nor light nor, smoothed, sharpness: three channels hold the grey less its local mean and over its local
+deviation, and the strength of its edges across and along the circles about the centre. `unrolled` is the relief with
+the radius down and the angle across, so that turning the coin rolls the picture.
 """
 
 from collections.abc import Callable, Sequence
@@ -100,6 +100,7 @@ class View:
 
     name: str
     says: str  # what it is, in words
+    version: int  # raise it when other pixels are drawn of the same photograph and place
     shape: Callable[[int], tuple[int, int]]  # size -> (height, width)
     draw: Callable[[np.ndarray, Place, int], np.ndarray]  # (H, W, 3) uint8, place, size -> (height, width, 3) uint8
     # (H, W) x and y of the photograph, place, size -> x and y of the view, in its pixels
@@ -153,11 +154,12 @@ def _trace_unrolled(x: np.ndarray, y: np.ndarray, place: Place, size: int) -> tu
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        View("coin", "the coin cut out, all of one size, the ground grey", _square, _draw_coin, _trace_face),
-        View("relief", "the coin's relief, without size, colour and light", _square, _draw_relief, _trace_face),
+        View("coin", "the coin cut out, all of one size, the ground grey", 1, _square, _draw_coin, _trace_face),
+        View("relief", "the coin's relief, without size, colour and light", 2, _square, _draw_relief, _trace_face),
         View(
             "unrolled",
             "the coin's relief unrolled about its centre, the same however the coin lies",
+            2,
             _strip,
             _draw_unrolled,
             _trace_unrolled,

@@ -13,7 +13,7 @@ import torch
 
 import runs
 from console import UserError
-from datasets import VIEW_VERSION, Dataset, decoded_side, default_view, look, open_dataset
+from datasets import Dataset, decoded_side, default_view, look, open_dataset
 from datasets.cache import fingerprint
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
@@ -359,7 +359,7 @@ def describe_run(config: Config, dataset: Dataset, limit: int | None, device: to
 def describe_view(config: Config) -> View:
     """What a training with these settings sees."""
     side = decoded_side(config.size)
-    drawn = {} if config.view == PHOTOGRAPH else {"drawn": VIEW_VERSION}
+    drawn = {} if config.view == PHOTOGRAPH else {"drawn": VIEWS[config.view].version}
     return View(config.size, config.center_crop, side, config.decode_at_most, config.view, **drawn)
 
 

@@ -319,7 +319,8 @@ def refuse_differences(run: Run, meta: Meta) -> None:
     if run.meta.view.drawn != meta.view.drawn:
         raise UserError(
             f"{run.path}: was begun with version {run.meta.view.drawn} of the view {run.meta.view.name}, which this "
-            f"program draws as version {meta.view.drawn}: choose another --exp, or use the program that began it"
+            f"program draws as version {meta.view.drawn}: choose another --exp (--init "
+            f"{run.path} starts from its weights), or use the program that began it"
         )
 
 

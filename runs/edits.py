@@ -315,9 +315,11 @@ def _edit_image(edited: Edited, edit: dict[str, str], cluster: int, i: int, wher
         if earlier not in (cluster, -1, edited.after[i]):
             done += f", not to {earlier} as a line above says"
     elif edit["action"] == "wrong":
-        edited.after[i] = -1
+        earlier, edited.after[i] = edited.after[i], -1
         edited.wrong.add(i)
         done = f"does not belong to cluster {cluster}"
+        if earlier not in (cluster, -1):
+            done += f", so it is not moved to {earlier} as a line above says"
     else:
         done = "noted"
     edited.log.append(f"{edit['image']}: {done}{reason}")

@@ -41,7 +41,7 @@ class View:
     decoded_side: Annotated[int, Between(1, 2 * MOST_SIDE)]  # pixels of the shorter side of the decoded image
     decode_at_most: Annotated[int | None, Between(1, MOST_DECODED)] = None  # ... which larger files keep up to this
     name: str = "photograph"  # or a key of datasets.view.VIEWS
-    drawn: Annotated[int, Between(1, 1000)] = 1  # ... as datasets.VIEW_VERSION says
+    drawn: Annotated[int, Between(1, 1000)] = 1  # ... its version when the run was begun
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def open_others(subject: Subject, asked: Asked) -> list[Subject]:
         if run.meta.kind != first.meta.kind or run.ids != first.ids or run.meta.dataset.key != first.meta.dataset.key:
             raise UserError(f"--against {path}: was made from other images than {first.path}: name a run on the same")
         if run.meta.view != first.meta.view:
-            raise UserError(f"--against {path}: sees another view or size than {first.path}: name a run alike")
+            raise UserError(
+                f"--against {path}: sees another view, version of it or size than {first.path}: name a run alike"
+            )
         if not run.checkpoints():
             raise UserError(f"--against {path}: no epoch is finished yet: let the training go on")
         found.append(Subject(run, run.checkpoints()[-1], subject.pictures, None, subject.device))

@@ -213,7 +213,8 @@ def check_alike(runs: list[Run]) -> None:
             )
         if run.meta.view != first.meta.view or trainer_of(run).class_names(run) != trainer_of(first).class_names(first):
             raise UserError(
-                f"{run.path}: sees another size, or tells other classes, than {first.path}: name runs alike"
+                f"{run.path}: sees another size or version of the view than {first.path}, or tells other classes: "
+                "name runs alike"
             )
         if run.identity == first.identity:
             raise UserError(f"{run.path}: is the same run as {first.path}: name another one")

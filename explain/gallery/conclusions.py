@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from datasets.view import PHOTOGRAPH
+from datasets.view import COLOURLESS, PHOTOGRAPH
 from deepcluster.agreement import agreement
 from deepcluster.baselines import BASELINES, beats_baselines, verdict
 from explain.record import Explanation
@@ -110,7 +110,8 @@ def _clustered(subject: Subject) -> str:
         return ""
     beside = " and ".join(filter(None, config["facts"].split(",")))
     weight = config.get("facts_weight", 1.0)  # a setting that runs had not at first
-    return f"design, and beside it {beside} (weight {weight})" if beside else "design alone"
+    design = "design alone" if subject.view in COLOURLESS else "the coin, colour and all"
+    return f"{design.removesuffix(' alone')}, and beside it {beside} (weight {weight})" if beside else design
 
 
 def copy_figures(explanation: Explanation) -> list[str]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.places import VERSION
 from datasets.view import COLOURLESS, PHOTOGRAPH
 from deepcluster.descriptors import FACTS, ruler_and_colour
 from explain.record import Explanation
@@ -24,7 +25,7 @@ SAYS = {  # fact -> what is alike, and what is measured of it
 
 
 def size_and_colour(explanation: Explanation) -> np.ndarray | None:
-    """The five numbers of each coin (`deepcluster.descriptors`), kept beside the pieces for the next call.
+    """The five numbers of each coin (`deepcluster.descriptors`), kept for the next call on the same pixels.
 
     Returns:
         (N, 5) float64, each of mean 0 and deviation 1 over the images that are there; NaN: image gone, or no coin found
@@ -33,16 +34,18 @@ def size_and_colour(explanation: Explanation) -> np.ndarray | None:
     subject, path = explanation.subject, explanation.folder / KEPT
     if subject.view == PHOTOGRAPH:
         return None
+    key = np.frombuffer(f"{subject.pictures.dataset.pixels_key} {VERSION}".encode(), np.uint8)
     present, found = subject.pictures.present, np.full((len(subject.run.ids), 5), np.nan)
     try:
-        kept = read_npz(path, {"present": ("iu", (None,)), "numbers": ("f", (len(present), 5))}, "")
-        if np.array_equal(kept["present"], present):
+        kinds = {"present": ("iu", (None,)), "key": ("iu", (None,)), "numbers": ("f", (len(present), 5))}
+        kept = read_npz(path, kinds, "")
+        if np.array_equal(kept["present"], present) and np.array_equal(kept["key"], key):
             found[present] = kept["numbers"]
             return found
     except (FileNotFoundError, Damaged):
         pass  # not measured yet, or damaged, or of other images
     found[present] = _measure(subject, present)
-    _keep(path, present, found[present])
+    _keep(path, present, key, found[present])
     return found
 
 
@@ -54,8 +57,8 @@ def _measure(subject: Subject, present: np.ndarray) -> np.ndarray:
     return numbers
 
 
-def _keep(path: Path, present: np.ndarray, numbers: np.ndarray) -> None:
-    write_atomic(path, lambda file: np.savez(file, present=present, numbers=numbers), durable=False)
+def _keep(path: Path, present: np.ndarray, key: np.ndarray, numbers: np.ndarray) -> None:
+    write_atomic(path, lambda file: np.savez(file, present=present, key=key, numbers=numbers), durable=False)
 
 
 def say_alike(numbers: np.ndarray | None, subject: Subject, members: np.ndarray) -> list[str]:
