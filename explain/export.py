@@ -14,7 +14,6 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from PIL import Image
 
 import runs
@@ -25,7 +24,7 @@ from explain.assignment import ExplainedClusters, clusters_of
 from explain.own import PREFIX, kept_columns, to_cells
 from explain.plates import Plate, write_plate
 from explain.record import file_names, is_there, safe_name
-from explain.subject import epochs_to_explain, find_pictures, trainer_of
+from explain.subject import epochs_to_explain, find_photographs, trainer_of
 from machine.files import harmless, home_path, locked, spared, write_atomic, write_csv, write_json
 from machine.reading import Damaged, open_regular, read_csv, read_json, typed, whole_number
 from runs import Run
@@ -182,14 +181,14 @@ def choose(
     for number in options.clusters or ():
         if number not in clusters.assignment:
             raise UserError(f"--clusters {number}: epoch {epoch} has no image in such a cluster")
-    pictures = find_pictures(run, options.data, options.workers, options.mnist_dir, torch.device("cpu"))
+    dataset, position = find_photographs(run, options.data, options.workers, options.mnist_dir)
     export = Export(
         run,
         epoch,
         clusters,
         wanted,
-        pictures.dataset,
-        pictures.position,
+        dataset,
+        position,
         trainer_of(run).group(run),
         options.out,
         options.link,
@@ -198,7 +197,7 @@ def choose(
         export.dataset.root is None or not home_path(options.data or run.meta.dataset.source).is_dir()
     ):
         raise UserError(f"--link: the images of {run.meta.dataset.name} lie in no folder of yours: export without it")
-    there, placed = pictures.position[wanted] >= 0, clusters.assignment[wanted] >= 0
+    there, placed = position[wanted] >= 0, clusters.assignment[wanted] >= 0
     for what, which in (("not there any more", ~there), ("in no cluster", there & ~placed)):
         if which.any():
             print(f"{which.sum()} images are {what} (the first: {run.ids[int(wanted[which][0])]!r}) and left out")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from console import UserError, progress
-from datasets import SOURCES, Dataset, decoded_side, look, open_dataset
+from datasets import SOURCES, Dataset, check_drawn, decoded_side, look, open_dataset
 from datasets.places import Place, place_at
 from datasets.view import COLOURLESS, PHOTOGRAPH, Window, neutral, to_photograph
 from deepcluster.views import Frames
@@ -336,7 +336,22 @@ class Subject:
 def find_pictures(
     run: Run, data: str | None, workers: int | None, mnist_dir: Path | None, device: torch.device
 ) -> Pictures:
-    """The run's images, from `data` if they were moved.
+    """The run's images as its network sees them, from `data` if they were moved.
+
+    Raises:
+        UserError: if none is there, or this program draws the view otherwise.
+    """
+    seen = run.meta.view
+    check_drawn(seen.name, seen.drawn)
+    dataset, position = find_photographs(run, data, workers, mnist_dir)
+    dataset = look(dataset, seen.name, seen.size, workers)
+    return Pictures(dataset, Frames(dataset.pixels, device), position)
+
+
+def find_photographs(
+    run: Run, data: str | None, workers: int | None, mnist_dir: Path | None
+) -> tuple[Dataset, np.ndarray]:
+    """The run's images as they are, and where each is among them, (N,), -1: gone.
 
     Raises:
         UserError: if none is there.
@@ -355,8 +370,7 @@ def find_pictures(
         used = np.flatnonzero(np.isin(np.arange(len(dataset)), position))
         dataset = dataset.take(used)
         position = np.where(position >= 0, np.searchsorted(used, position), -1)
-    dataset = look(dataset, seen.name, seen.size, workers, seen.drawn)
-    return Pictures(dataset, Frames(dataset.pixels, device), position)
+    return dataset, position
 
 
 def epochs_to_explain(run: Run, wanted: str) -> list[int]:

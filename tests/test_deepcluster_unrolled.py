@@ -277,10 +277,12 @@ def test_a_run_that_saw_an_earlier_version_of_the_view_is_neither_continued_nor_
     code, _, sentence = call(monkeypatch, capsys, "train", struck, "--exp", old, *TRAIN)
     assert code == 2
     assert "was begun with version 1 of the view unrolled, which this program draws as version 2" in sentence
-    for words in (("draw",), ("audit",), ("image", next(struck.rglob("*.*"))), ("export", "--out", tmp_path / "out")):
-        command = (words[0], "--run", old, *words[1:], *(("--data", struck) if words[0] != "image" else ()))
+    for words in (("draw", "--data", struck), ("audit", "--data", struck), ("image", next(struck.rglob("*.*")))):
+        command = (words[0], "--run", old, *words[1:])
         code, _, sentence = call_main(explain, "explain", monkeypatch, capsys, *command)
         assert (code, "the run sees version 1 of the view unrolled" in sentence) == (2, True), words
+    command = ("export", "--run", old, "--data", struck, "--out", tmp_path / "out")  # which shows the network nothing
+    assert call_main(explain, "explain", monkeypatch, capsys, *command)[0] == 0
     code, _, sentence = call(
         monkeypatch, capsys, "predict", "--run", old, "--images", struck, "--out", tmp_path / "new.csv"
     )
