@@ -75,7 +75,7 @@ def test_runs_that_cannot_be_compared_are_refused(trained, audit, tmp_path):
     text = (trained / "exp-2" / "run.json").read_text()
     for name, before, after, sentence in (
         ("other", '"key": "', '"key": "0', "other images"),
-        ("view", '"size": 64', '"size": 96', "another view or size"),
+        ("view", '"size": 64', '"size": 96', "another view, version of it or size"),
     ):
         shutil.copytree(trained / "exp-2", tmp_path / name)
         (tmp_path / name / "run.json").write_text(text.replace(before, after, 1))
