@@ -172,17 +172,13 @@ def check_drawn(view: str, drawn: int) -> None:
         )
 
 
-def look(dataset: Dataset, view: str, size: int, workers: int | None = None, drawn: int | None = None) -> Dataset:
+def look(dataset: Dataset, view: str, size: int, workers: int | None = None) -> Dataset:
     """The same images in another view of the coin: `pixels` are (height, width) = VIEWS[view].shape(size).
 
     Drawn once, into the cache. Where no coin is found the whole photograph takes its place.
-
-    Raises:
-        UserError: if the view was once `drawn` as another version than today's (None: never).
     """
     if view == PHOTOGRAPH:
         return dataset
-    check_drawn(view, VIEWS[view].version if drawn is None else drawn)
     photographs, places = dataset.decoded, dataset.find_places(workers)
     pixels, _, _ = decode_all(
         f"{dataset.pixels_key}-{view}{VIEWS[view].version}-{size}-places{PLACES_VERSION}",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import runs
 from console import UserError
-from datasets import SOURCES, Dataset, look, open_dataset
+from datasets import SOURCES, Dataset, check_drawn, look, open_dataset
 from deepcluster import models
 from deepcluster.by_heart import learn_by_heart, recipe
 from deepcluster.config import Config, read_config
@@ -43,16 +43,17 @@ def open_images(run: Run, data: str | None, workers: int | None, mnist_dir: Path
     """The images of `data`, decoded for the run's view; None: the run's own, which must be the same ones.
 
     Raises:
-        UserError: if the run's own images are others by now.
+        UserError: if the run's own images are others by now, or this program draws the view otherwise.
     """
     stored, seen = run.meta.dataset, run.meta.view
+    check_drawn(seen.name, seen.drawn)
     limit = None if data or stored.excluded else stored.limit
     source = choose_images(run, data, SOURCES)
     dataset = open_dataset(source, seen.decoded_side, limit, workers, mnist_dir, seen.decode_at_most)
     if data is None and stored.excluded:  # images.csv knows which were left
         own = {*run.ids}
         dataset = dataset.take(np.array([i for i, name in enumerate(dataset.ids) if name in own], np.int64))
-    dataset = look(dataset, seen.name, seen.size, workers, seen.drawn)
+    dataset = look(dataset, seen.name, seen.size, workers)
     if data is None and dataset.ids != run.ids:
         raise UserError(
             f"{run.path}: the images in {stored.source} are not those of the run any more: put them back, or name them"

@@ -115,12 +115,13 @@ def test_of_two_experts_that_disagree_the_last_counts_and_it_is_said(run):
     """Two tables, one below the other."""
     one = [edit("0.jpg", "0", "move", "2"), edit("", "3", "merge", "2"), edit("2.jpg", "1", "move", "0")]
     other = [edit("0.jpg", "0", "move", "1"), edit("", "3", "merge", "1"), edit("2.jpg", "1", "move", "0")]
-    rows, log = apply_edits(run, [*one, *other])
-    assert [row["cluster"] for row in rows] == [1, 0, 0, 1, 2, 2, 1, 1]
+    rows, log = apply_edits(run, [*one, *other, edit("2.jpg", "1", "wrong")])
+    assert [row["cluster"] for row in rows] == [1, 0, "", 1, 2, 2, 1, 1]
     said = [line for line in log if "as a line above says" in line]
     assert said == [
         "0.jpg: moved from cluster 0 to 1, not to 2 as a line above says",
         "cluster 3 is merged into 1, not into 2 as a line above says",
+        "2.jpg: does not belong to cluster 1, so it is not moved to 0 as a line above says",
     ]
 
 

@@ -118,6 +118,9 @@ def test_the_five_numbers_of_the_coins_are_measured_once(subject, tmp_path, monk
     )
     monkeypatch.setattr(likeness, "ruler_and_colour", None)
     np.testing.assert_array_equal(size_and_colour(explanation), numbers)
+    monkeypatch.setattr(likeness, "VERSION", likeness.VERSION + 1)  # coins are found elsewhere by now
+    with pytest.raises(TypeError):
+        size_and_colour(explanation)
 
 
 def test_the_overview_says_what_is_clustered_beside_the_design(tmp_path):
