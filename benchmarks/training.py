@@ -8,6 +8,7 @@ own, so that what our loop tells the memory allocator does not help it.
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision import transforms
@@ -33,16 +36,17 @@ from datasets.folder import list_files
 from datasets.view import PHOTOGRAPH
 from deepcluster.clustering import KMEANS_ITERATIONS
 from deepcluster.config import PRESETS, Config, side_to_decode
-from deepcluster.epoch import balanced_draws, train_epoch
+from deepcluster.epoch import State, balanced_draws, train_epoch
 from deepcluster.features import embed
 from deepcluster.journal import Clock
 from deepcluster.launch import PACKAGES
 from deepcluster.models import ClusterNet, untrained
 from deepcluster.train import cluster, reduce, start
 from deepcluster.views import MEAN, STD, Frames
-from machine.device import use_device
+from machine.device import synchronise, use_device
 
 K = 50
+GPU = DeviceType.CUDA
 REFERENCE = "the original's way"
 
 
@@ -107,12 +111,16 @@ def run(options: argparse.Namespace) -> None:
         print(conditions(runs.make_stamp(device, ("benchmarks", *PACKAGES))))
         decoding = clock.seconds["decoding"] * len(dataset) / len(list_files(root))  # all were decoded
         ours = Timing("deepcluster", decoding, fastest(our_epochs(dataset, config, device, options.epochs)))
+        idle = waiting(dataset, config, device) if device.type == "cuda" else None
     task = Task(root, dataset.ids, config, device, options.epochs, options.workers)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         theirs = Timing(
             f"{REFERENCE}, {task.workers} workers", None, fastest(process.submit(reference_epochs, task).result())
         )
     print("\n".join(table([theirs, ours])))
+    if idle is not None:
+        told = ", ".join(f"{phase.name} {getattr(idle, phase.name):.0%}" for phase in fields(Seconds))
+        print(f"of our time the GPU waits: {told}")
     print(f"{Ratio(REFERENCE, theirs.best.epoch / ours.best.epoch)} (without our one decoding)")
 
 
@@ -142,14 +150,38 @@ def our_epochs(dataset: Dataset, config: Config, device: torch.device, epochs: i
     frames, state, spent = Frames(dataset.pixels, device), start(config, device), []
     for epoch in range(1, epochs + 1):
         clock = Clock(device)
-        embedding = embed(state.model, frames, config, "features")
-        clock.lap("features")
-        found = cluster(reduce(embedding.features, config), config, epoch, device)
-        clock.lap("clustering")
-        train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
-        clock.lap("training")
+        for phase in our_phases(state, frames, config, epoch):
+            clock.lap(phase)
         spent.append(Seconds(**clock.seconds))
     return spent
+
+
+def our_phases(state: State, frames: Frames, config: Config, epoch: int) -> Iterator[str]:
+    """An epoch of ours, which stops behind each phase to tell its name."""
+    embedding = embed(state.model, frames, config, "features")
+    yield "features"
+    found = cluster(reduce(embedding.features, config), config, epoch, frames.device)
+    yield "clustering"
+    train_epoch(state, frames, found.assignment, embedding.features, found.k, epoch, config)
+    yield "training"
+
+
+def waiting(dataset: Dataset, config: Config, device: torch.device) -> Seconds:
+    """Of each phase of our second epoch the share (0 to 1) of its time in which the GPU had nothing to do."""
+    frames, state, shares = Frames(dataset.pixels, device), start(config, device), {}
+    for _ in our_phases(state, frames, config, 1):  # the first one warms up
+        pass
+    phases = our_phases(state, frames, config, 2)
+    for one in fields(Seconds):
+        synchronise(device)
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            begun = time.perf_counter()
+            next(phases)
+            synchronise(device)
+            took = time.perf_counter() - begun
+        worked = sum(event.time_range.elapsed_us() for event in seen.events() or [] if event.device_type == GPU) / 1e6
+        shares[one.name] = max(0.0, 1 - worked / took)
+    return Seconds(**shares)
 
 
 class Files(TorchDataset[Any]):

@@ -17,7 +17,7 @@ from deepcluster.features import Embedding
 from deepcluster.models import ClusterNet
 from deepcluster.together import together
 from deepcluster.views import Augmentation, Crops, Frames, Turns, draw_crops, draw_turns, training_views, turned_views
-from machine.device import autocast
+from machine.device import autocast, sent
 from machine.processes import rank, share, summed, world_size
 from machine.seeds import derive_seed
 
@@ -110,7 +110,7 @@ def training_batches(
             images = turned_views(frames, draws[rows], chance[rows])
         else:
             images = training_views(frames, draws[rows], chance[rows], config.size)
-        return images, torch.as_tensor(assignment[draws[rows]], device=frames.device)
+        return images, sent(torch.as_tensor(assignment[draws[rows]]), frames.device)
 
     if frames.device.type == "cuda" and frames.resident is None:
         with ThreadPoolExecutor(1) as ahead:  # cut the next batch on the CPU while the GPU learns this one

@@ -9,14 +9,14 @@ from torch.nn import functional
 
 from datasets import Pixels, decoded_side
 from datasets.view import BRIGHTER, GROUND, PHOTOGRAPH
+from machine.device import sent
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the paper
 
 
 def normalise(pixels: Tensor) -> Tensor:
     """(B, 3, H, W) float32 0..255 -> ImageNet-normalised, in place."""
-    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1) * 255
-    std = torch.tensor(STD, device=pixels.device).view(1, 3, 1, 1) * 255
+    mean, std = (sent(torch.tensor(values).view(1, 3, 1, 1) * 255, pixels.device) for values in (MEAN, STD))
     return pixels.sub_(mean).div_(std)
 
 
@@ -38,7 +38,7 @@ class Frames:
     def batch(self, indices: np.ndarray) -> list[Tensor]:
         """The images `indices` as (b, 3, H, W) float32 0..255 on the device, one tensor a run of equal shapes."""
         if self.resident is not None:
-            chosen = self.resident[torch.as_tensor(indices, device=self.device)]
+            chosen = self.resident[sent(torch.as_tensor(indices), self.device)]
             return [chosen.permute(0, 3, 1, 2).float()]
         groups: list[list[np.ndarray]] = []
         for i in indices:
@@ -48,7 +48,7 @@ class Frames:
             else:
                 groups.append([image])
         stacked = (torch.from_numpy(np.stack(group)) for group in groups)
-        return [group.to(self.device).permute(0, 3, 1, 2).float() for group in stacked]
+        return [sent(group, self.device).permute(0, 3, 1, 2).float() for group in stacked]
 
 
 def fixed_view(frames: Frames, indices: np.ndarray, size: int, crop: bool, view: str = PHOTOGRAPH) -> Tensor:
@@ -91,6 +91,9 @@ class Crops:
 
     def __getitem__(self, rows: slice) -> "Crops":
         return Crops(self.box[rows], self.angle[rows], self.flip[rows], self.jitter[rows])
+
+    def on(self, device: torch.device) -> "Crops":
+        return Crops(*(sent(part, device) for part in (self.box, self.angle, self.flip, self.jitter)))
 
 
 def draw_crops(shape: np.ndarray, augmentation: Augmentation, generator: torch.Generator) -> Crops:
@@ -135,22 +138,25 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
     size or more is first shrunk by a whole number, in means over blocks of pixels, so that nothing finer than a pixel
     aliases.
     """
-    views, done = [], 0
+    views, done, on_device = [], 0, crops.on(frames.device)
     for group in frames.batch(indices):
         rows = slice(done, done + len(group))
         done = rows.stop
-        grid = _grid(crops[rows], group.shape[2], group.shape[3], size).to(group.device)
+        turned = bool((crops.angle[rows] != 0).any())
+        grid = _grid(on_device[rows], group.shape[2], group.shape[3], size, turned)
         shrink = (crops.box[rows, 2:].amin(1) / size).floor().clamp_min(1).to(torch.int64)
         sampled = torch.empty((len(group), 3, size, size), device=group.device)
         for times in shrink.unique().tolist():
-            some = slice(None) if bool((shrink == times).all()) else (shrink == times).to(group.device)
+            some = slice(None) if bool((shrink == times).all()) else sent(shrink == times, group.device)
             source = group[some] if times == 1 else functional.avg_pool2d(group[some], times, ceil_mode=True)
             sampled[some] = functional.grid_sample(
                 source, _stretched(grid[some], group, source, times),
                 mode="bilinear", padding_mode="reflection", align_corners=False,
             )  # fmt: skip
         views.append(sampled)
-    pixels = _jitter(torch.cat(views), crops.jitter)
+    pixels = torch.cat(views)
+    if bool((crops.jitter != 1).any()):
+        pixels = _jitter(pixels, on_device.jitter)
     return normalise(pixels).contiguous(memory_format=torch.channels_last)
 
 
@@ -171,6 +177,10 @@ class Turns:
 
     def __getitem__(self, rows: slice) -> "Turns":
         return Turns(self.roll[rows], self.zoom[rows], self.shift[rows], self.light[rows], self.opposite[rows])
+
+    def on(self, device: torch.device) -> "Turns":
+        parts = (self.roll, self.zoom, self.shift, self.light, self.opposite)
+        return Turns(*(sent(part, device) for part in parts))
 
 
 def draw_turns(count: int, augmentation: Augmentation, generator: torch.Generator) -> Turns:
@@ -201,26 +211,27 @@ def turned_views(frames: Frames, indices: np.ndarray, turns: Turns) -> Tensor:
     """Unrolled coins, turned, moved and lit otherwise, in one bilinear sampling: (B, 3, height, width), normalised."""
     (pixels,) = frames.batch(indices)
     height, width = pixels.shape[2:]
+    turns = turns.on(pixels.device)
     roll, zoom, off, to = (
         part.view(-1, 1, 1) for part in (turns.roll, turns.zoom, turns.shift[:, 0], turns.shift[:, 1])
     )
-    reach = (torch.arange(height, dtype=torch.float64) / height).view(1, -1, 1)
-    angle = (torch.arange(width, dtype=torch.float64) * (2 * np.pi / width)).view(1, 1, -1)
+    rows, columns = (torch.arange(side, dtype=torch.float64, device=pixels.device) for side in (height, width))
+    reach, angle = (rows / height).view(1, -1, 1), (columns * (2 * np.pi / width)).view(1, 1, -1)
     x = reach * zoom * torch.cos(angle + roll) + off * torch.cos(to)
     y = reach * zoom * torch.sin(angle + roll) + off * torch.sin(to)
     down = torch.hypot(x, y) * height
     across = torch.remainder(torch.atan2(y, x), 2 * np.pi) * (width / (2 * np.pi))
     joined = functional.pad(pixels, (0, 1, 0, 0), mode="circular")
-    grid = torch.stack([across * (2 / width) - 1, down * (2 / (height - 1)) - 1], 3).float().to(pixels.device)
+    grid = torch.stack([across * (2 / width) - 1, down * (2 / (height - 1)) - 1], 3).float()
     sampled = functional.grid_sample(joined, grid, mode="bilinear", padding_mode="border", align_corners=True)
     factor, change, where, level = (part.view(-1, 1, 1) for part in turns.light.T)
-    strength = (factor * (1 + change * reach * torch.cos(angle + where))).float().to(pixels.device)[:, None]
-    zero = torch.tensor([float(GROUND), 0, 0], device=pixels.device).view(1, 3, 1, 1)
-    sign = torch.where(turns.opposite, -1.0, 1.0).view(-1, 1, 1).to(pixels.device)
+    strength = (factor * (1 + change * reach * torch.cos(angle + where))).float()[:, None]
+    zero = sent(torch.tensor([float(GROUND), 0, 0]).view(1, 3, 1, 1), pixels.device)
+    sign = torch.where(turns.opposite, -1.0, 1.0).view(-1, 1, 1)
     lit = (sampled - zero) * strength
     lit[:, 0] *= sign  # the grey; the edges' strengths stay
     lit += zero
-    lit[:, 0] += (BRIGHTER * level).float().to(pixels.device)
+    lit[:, 0] += (BRIGHTER * level).float()
     return normalise(lit.clamp_(0, 255)).contiguous(memory_format=torch.channels_last)
 
 
@@ -229,17 +240,18 @@ def _stretched(grid: Tensor, whole: Tensor, shrunk: Tensor, times: int) -> Tenso
     if times == 1:
         return grid
     sides = [(whole.shape[3], shrunk.shape[3]), (whole.shape[2], shrunk.shape[2])]
-    ratio = torch.tensor([side / (times * small) for side, small in sides], device=grid.device)
+    ratio = sent(torch.tensor([side / (times * small) for side, small in sides]), grid.device)
     return (grid + 1) * ratio - 1
 
 
-def _grid(crops: Crops, height: int, width: int, size: int) -> Tensor:
-    """(B, size, size, 2) sampling positions in grid_sample's -1..1 coordinates."""
+def _grid(crops: Crops, height: int, width: int, size: int, turned: bool) -> Tensor:
+    """(B, size, size, 2) sampling positions in grid_sample's -1..1 coordinates; `turned`: by some angle."""
     top, left, h, w = (crops.box[:, i].view(-1, 1, 1) for i in range(4))
-    steps = (torch.arange(size, dtype=torch.float64) + 0.5) / size - 0.5  # -.5..+.5 across the crop
+    pixels = torch.arange(size, dtype=torch.float64, device=crops.box.device)
+    steps = (pixels + 0.5) / size - 0.5  # -.5..+.5 across the crop
     across = torch.where(crops.flip.view(-1, 1, 1), -1.0, 1.0) * steps.view(1, 1, -1) * w
     down = steps.view(1, -1, 1) * h
-    if bool((crops.angle != 0).any()):
+    if turned:
         c, s = torch.cos(crops.angle).view(-1, 1, 1), torch.sin(crops.angle).view(-1, 1, 1)
         x, y = left + w / 2 + c * across - s * down, top + h / 2 + s * across + c * down
     else:  # stay inside the box, as resizing the cut-out would
@@ -250,10 +262,8 @@ def _grid(crops: Crops, height: int, width: int, size: int) -> Tensor:
 
 def _jitter(pixels: Tensor, factors: Tensor) -> Tensor:
     """Brightness, contrast about the image's mean grey, saturation about each pixel's grey; clipped to 0..255."""
-    if bool((factors == 1).all()):
-        return pixels
-    brightness, contrast, saturation = (factors[:, i].float().view(-1, 1, 1, 1).to(pixels.device) for i in range(3))
-    grey_weights = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(1, 3, 1, 1)
+    brightness, contrast, saturation = (factors[:, i].float().view(-1, 1, 1, 1) for i in range(3))
+    grey_weights = sent(torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), pixels.device)
     pixels = pixels * brightness
     mean = (pixels * grey_weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     pixels = torch.lerp(mean.expand_as(pixels), pixels, contrast.expand_as(pixels))

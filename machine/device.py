@@ -60,6 +60,11 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """`values` on `device`; from pinned memory, as a plain copy waits until a GPU has done all that it was given."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+
+
 def device_name(device: torch.device) -> str:
     """For a person, and for run.json."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
