@@ -174,7 +174,8 @@ def watch(stage: str, images: int, words: Sequence[object], scratch: Path) -> Ta
         UserError: with the end of what it said, if it fails.
     """
     before = on_disk(scratch)
-    environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "DEEPCLUSTER_CACHE": str(scratch / "cache")}
+    path = os.pathsep.join([str(CHECKOUT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "DEEPCLUSTER_CACHE": str(scratch / "cache")}
     begin = time.perf_counter()
     with open(scratch.with_name(scratch.name + ".said"), "w+") as said:
         os.unlink(said.name)

@@ -1,6 +1,8 @@
 """One function for each of many things, in processes: most of looking for coins holds Python's lock."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import chdir
 from time import perf_counter
 from typing import TypeVar
 
@@ -35,9 +37,12 @@ def map_processes(
     from joblib import Parallel, delayed  # its processes also start from notebooks and from unguarded scripts
 
     pool = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=8)
-    yield from pool(delayed(_on_one_thread)(function, thing) for thing in things)
+    here = os.getcwd()
+    yield from pool(delayed(_on_one_thread)(function, thing, here) for thing in things)
 
 
-def _on_one_thread(function: Callable[[Given], Found], thing: Given) -> Found:
+def _on_one_thread(function: Callable[[Given], Found], thing: Given, here: str) -> Found:
+    """In a process that joblib may have kept from another call, so perhaps of another working directory."""
     cv2.setNumThreads(1)
-    return function(thing)
+    with chdir(here):
+        return function(thing)

@@ -122,7 +122,13 @@ def _time_clustering(images: int, width: int, config: Config, device: torch.devi
     count = min(images, CLUSTERED)
     few = replace(config, k=min(config.k, count))
     features = torch.randn((count, width), generator=torch.Generator().manual_seed(0)).to(device)
-    seconds = _timed(lambda: cluster(reduce(features, few), few, 1, device), device)
+
+    def reduce_and_cluster() -> object:
+        return cluster(reduce(features, few), few, 1, device)
+
+    if device.type == "cuda":
+        reduce_and_cluster()  # the first time it opens its libraries, which takes several times as long
+    seconds = _timed(reduce_and_cluster, device)
     growth = 2 if config.clustering == "agglomerative" else 1
     return seconds * (images / count) ** growth * config.k / few.k
 

@@ -1,6 +1,7 @@
 """Painted coins have exact masks: outlines are held against them, alone and in scenes made of several."""
 
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -275,6 +276,19 @@ def test_processes_find_the_same(painted, found, monkeypatch):
     assert [len(coins) for coins in together] == [1, 1, 1, 1]
     for before, after in zip(found[:4], together, strict=True):
         np.testing.assert_array_equal(before[0].outline, after[0].outline)
+
+
+def whereabouts(_: int) -> str:
+    time.sleep(0.2)  # so that no process takes all
+    return os.getcwd()
+
+
+def test_processes_that_are_kept_follow_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.processes, "HERE", 0)
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert set(map_processes(whereabouts, range(40), 40, workers=2)) == {str(tmp_path / name)}
 
 
 @pytest.mark.skipif(not EUROS.is_dir(), reason="about photographs of euro coins, which are not shipped")

@@ -151,7 +151,7 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(coins, trained, tm
     assert code == 0
     assert "would train 2 epochs of 48 images" in said
     assert "4 clusters, alexnet_fine on the view photograph, 32 pixels" in said
-    assert re.search(r"on the CPU, \d+ threads?: about \d+ \w+ for 2 epochs", said)
+    assert re.search(r"on the (CPU, \d+ threads?|GPU .*): about \d+ \w+ for 2 epochs", said)
     assert said.splitlines()[-1] == "Next: python -m deepcluster " + shlex.join(map(str, plan[:-1]))
     assert not (tmp_path / "exp").exists()
     before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}

@@ -175,7 +175,7 @@ def test_killed_between_two_pictures_it_makes_the_others(trained, tmp_path, monk
     out = tmp_path / "results"
     words = ["explain", "maximise", "--run", str(trained), "--results", str(out), *FAST]
     monkeypatch.setattr("sys.argv", words)
-    monkeypatch.setitem(maximisation.BATCH, "cpu", 1)
+    monkeypatch.setattr(maximisation, "BATCH", dict.fromkeys(maximisation.BATCH, 1))
     monkeypatch.setattr(maximisation, "maximise", make)
     limit = 1
     with pytest.raises(KeyboardInterrupt):

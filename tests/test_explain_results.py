@@ -76,7 +76,7 @@ def test_a_dry_run_says_what_would_be_drawn_and_writes_nothing(trained, results,
     assert plan.returncode == 0, plan.stderr
     pictures = 8 * len(DRAWN)
     assert f"8 images in 4 clusters, {', '.join(DRAWN)}: {pictures} pictures to draw, 0 are there" in plan.stdout
-    assert re.search(r"on the CPU, \d+ threads?: about \d+ \w+ \(4 images were drawn", plan.stdout)
+    assert re.search(r"on the (CPU, \d+ threads?|GPU .*): about \d+ \w+ \(4 images were drawn", plan.stdout)
     assert f"Next: python -m explain --run {trained} --results {tmp_path / 'new'} --per-cluster 2\n" in plan.stdout
     assert not (tmp_path / "new").exists()
     before = {path: path.stat().st_mtime_ns for path in results.rglob("*")}

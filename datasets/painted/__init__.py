@@ -7,9 +7,7 @@ Angles are in degrees, lengths in coin radii unless said otherwise; y points dow
 
 import csv
 import json
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypedDict
 
@@ -21,6 +19,7 @@ from datasets.cache import made_once
 from datasets.painted.photograph import BACKGROUNDS, photograph
 from datasets.painted.relief import FREE, SIZE, engrave, flan, metal, rotate
 from datasets.painted.types import MASK_BITS, SYMBOLS, TYPES, CoinType, read_mask, split_mask
+from datasets.processes import map_processes
 from machine.files import cache_root, whole_folder
 
 __all__ = [
@@ -93,8 +92,8 @@ def paint_into(folder: Path, count: int, seed: int, dies: int | None = None, any
         (number, int(type_index), seed, str(folder), None if dies is None else int(die), any_angle)
         for number, (type_index, die) in enumerate(zip(chosen, _die_of_each(chosen, dies or 1), strict=True))
     ]
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        rows = list(progress(pool.map(_paint_file, jobs, chunksize=16), "painting coins", total=count, unit="coins"))
+    painted = map_processes(_paint_file, jobs, count)
+    rows = list(progress(painted, "painting coins", total=count, unit="coins"))
     with (folder / "truth.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
