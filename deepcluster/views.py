@@ -93,6 +93,7 @@ class Crops:
         return Crops(self.box[rows], self.angle[rows], self.flip[rows], self.jitter[rows])
 
     def on(self, device: torch.device) -> "Crops":
+        """The same, sent to the device."""
         return Crops(*(sent(part, device) for part in (self.box, self.angle, self.flip, self.jitter)))
 
 
@@ -147,7 +148,8 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
         shrink = (crops.box[rows, 2:].amin(1) / size).floor().clamp_min(1).to(torch.int64)
         sampled = torch.empty((len(group), 3, size, size), device=group.device)
         for times in shrink.unique().tolist():
-            some = slice(None) if bool((shrink == times).all()) else sent(shrink == times, group.device)
+            chosen = torch.nonzero(shrink == times)[:, 0]
+            some = slice(None) if len(chosen) == len(group) else sent(chosen, group.device)
             source = group[some] if times == 1 else functional.avg_pool2d(group[some], times, ceil_mode=True)
             sampled[some] = functional.grid_sample(
                 source, _stretched(grid[some], group, source, times),
@@ -155,7 +157,7 @@ def training_views(frames: Frames, indices: np.ndarray, crops: Crops, size: int)
             )  # fmt: skip
         views.append(sampled)
     pixels = torch.cat(views)
-    if bool((crops.jitter != 1).any()):
+    if bool((crops.jitter != 1).any()):  # asked of the CPU's copy: for the GPU's answer all would have to wait
         pixels = _jitter(pixels, on_device.jitter)
     return normalise(pixels).contiguous(memory_format=torch.channels_last)
 
@@ -179,6 +181,7 @@ class Turns:
         return Turns(self.roll[rows], self.zoom[rows], self.shift[rows], self.light[rows], self.opposite[rows])
 
     def on(self, device: torch.device) -> "Turns":
+        """The same, sent to the device."""
         parts = (self.roll, self.zoom, self.shift, self.light, self.opposite)
         return Turns(*(sent(part, device) for part in parts))
 
@@ -245,10 +248,13 @@ def _stretched(grid: Tensor, whole: Tensor, shrunk: Tensor, times: int) -> Tenso
 
 
 def _grid(crops: Crops, height: int, width: int, size: int, turned: bool) -> Tensor:
-    """(B, size, size, 2) sampling positions in grid_sample's -1..1 coordinates; `turned`: by some angle."""
+    """(B, size, size, 2) sampling positions in grid_sample's -1..1 coordinates.
+
+    `turned`: whether some angle is not 0, which to ask of crops on a GPU means to wait for it.
+    """
     top, left, h, w = (crops.box[:, i].view(-1, 1, 1) for i in range(4))
-    pixels = torch.arange(size, dtype=torch.float64, device=crops.box.device)
-    steps = (pixels + 0.5) / size - 0.5  # -.5..+.5 across the crop
+    number = torch.arange(size, dtype=torch.float64, device=crops.box.device)
+    steps = (number + 0.5) / size - 0.5  # -.5..+.5 across the crop
     across = torch.where(crops.flip.view(-1, 1, 1), -1.0, 1.0) * steps.view(1, 1, -1) * w
     down = steps.view(1, -1, 1) * h
     if turned:

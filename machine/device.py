@@ -61,7 +61,11 @@ def synchronise(device: torch.device) -> None:
 
 
 def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`values` on `device`; from pinned memory, as a plain copy waits until a GPU has done all that it was given."""
+    """`values`, which are on the CPU, on `device`.
+
+    A plain copy waits until a GPU has done all that it was given; one from pinned memory does not, and torch keeps that
+    memory until the copy is done.
+    """
     return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 

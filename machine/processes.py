@@ -128,7 +128,8 @@ def device_here(name: str) -> str:
         raise UserError(f"--device {name}: of several processes each has a GPU of its own: leave it out")
     local, here, gpus = _local(), int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
     if here > gpus:
-        raise UserError(f"{here} processes on a machine with {gpus} GPUs: --nproc-per-node {gpus}, or --device cpu")
+        has = f"{gpus} GPU{'s' * (gpus > 1)}"
+        raise UserError(f"{here} processes on a machine with {has}: --nproc-per-node {gpus}, or --device cpu")
     torch.cuda.set_device(local)
     return f"cuda:{local}"
 
