@@ -127,8 +127,8 @@ def test_a_coin_turned_by_a_cell_has_the_features_that_it_had():
     arguments = {"arch": SMALL, "size": 64, "k": 5, "sobel": False, "neck": "spectrum", "view": "unrolled"}
     model, images = with_statistics(build(arguments, 1)), pictures(32, 128, 2)
     own = model.embed(images)
-    apart = float((own[0] - own[1]).norm())
-    assert_close(model.embed(images.roll(64, 3)), own, rtol=0, atol=1e-9 * apart)
+    apart = float((own[0] - own[1]).norm())  # 1e-7 or so
+    assert_close(model.embed(images.roll(64, 3)), own, rtol=0, atol=1e-7 * apart)
     assert float((model.embed(images.roll(16, 3)) - own).norm()) > 1e-3 * apart  # between two cells it changes
     assert_close(fuse_batch_norm(model)(images), model(images))
 
