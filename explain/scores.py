@@ -13,6 +13,7 @@ from machine.reading import Damaged, Shape, read_npz
 
 COMPONENTS_BEFORE = 50  # of the features, for a map that is not linear
 PERPLEXITY, NEIGHBOURS = 30, 15  # of t-SNE, of UMAP
+DRAWN, AMONG = 10_000, 10  # images that t-SNE is made of; neighbours of them that each other one is placed among
 ALIKE = 6  # most similar images of each
 COMPARED = 1024  # images that are held against all others at a time, fewer where there are many
 DISTANCES = 2**26  # at a time
@@ -165,7 +166,6 @@ def rank_in_cluster(clusters: ExplainedClusters, score: np.ndarray) -> np.ndarra
 def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
     """(M, D) features -> (M, 2) by one of MAPS, each axis within -1 .. 1."""
     from sklearn.decomposition import PCA
-    from sklearn.manifold import TSNE
 
     if min(features.shape) < 3:
         return np.zeros((len(features), 2))
@@ -173,8 +173,7 @@ def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
     components = 2 if kind == "pca" else min(COMPONENTS_BEFORE, *features.shape)
     found = PCA(components, svd_solver="randomized", random_state=seed).fit_transform(features)
     if kind == "tsne":
-        perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-        found = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(found)
+        found = _tsne(found, seed)
     elif kind == "umap":
         from umap import UMAP  # the user's own: it is large, and its map no better
 
@@ -184,3 +183,23 @@ def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
         )
         found = found - found.mean(0)
     return found / np.maximum(np.abs(found).max(0), 1e-12)
+
+
+def _tsne(x: np.ndarray, seed: int) -> np.ndarray:
+    """(M, d) -> (M, 2). Of many images DRAWN, drawn evenly; each other one at the median of the AMONG nearest of them.
+
+    As Kobak & Berens 2019 place new points (doi:10.1038/s41467-019-13056-x): its time grows faster than the images.
+    """
+    from sklearn.manifold import TSNE
+    from sklearn.neighbors import NearestNeighbors
+
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(x))[:DRAWN])
+    perplexity = min(PERPLEXITY, (len(drawn) - 1) / 3)
+    placed = TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(x[drawn])
+    found = np.empty((len(x), 2), placed.dtype)
+    found[drawn] = placed
+    others = np.setdiff1d(np.arange(len(x)), drawn)
+    if len(others):
+        near = NearestNeighbors(n_neighbors=min(AMONG, len(drawn))).fit(x[drawn]).kneighbors(x[others])[1]
+        found[others] = np.median(placed[near], 1)
+    return found

@@ -24,6 +24,7 @@ from console import UserError
 from datasets import open_dataset
 from deepcluster.trained import network
 from deepcluster.views import MEAN, STD, Frames, fixed_view
+from explain import scores
 from explain.__main__ import main
 from explain.attribution import METHODS, PHOTOGRAPH
 from explain.drawing import say_beforehand
@@ -251,6 +252,20 @@ def test_umap_is_the_users_own_package(trained, tmp_path, monkeypatch):
     }
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-12)
     np.testing.assert_allclose(np.abs(found).max(0), 1)
+
+
+def test_many_images_are_placed_among_those_that_tsne_is_made_of(monkeypatch):
+    """Blobs stay apart, images that lie on each other meet on the map, and nothing is left to chance."""
+    blobs = np.repeat(np.eye(4) * 50, 40, 0)
+    points = np.hstack([blobs, np.zeros((160, 4))]) + np.random.default_rng(0).normal(size=(160, 8))
+    monkeypatch.setattr(scores, "DRAWN", 60)
+    found = project(points, "tsne", 7)
+    assert np.isfinite(found).all()
+    np.testing.assert_array_equal(project(points, "tsne", 7), found)
+    away = np.linalg.norm(found[:, None] - found, axis=2) + 9 * np.eye(160)
+    assert (away.argmin(1) // 40 == np.arange(160) // 40).all()
+    monkeypatch.undo()
+    assert len({*map(tuple, project(points, "tsne", 7))}) == 160  # of few images all have a place of their own
 
 
 def test_a_choice_of_clusters_images_methods_and_formats(trained, tmp_path):
