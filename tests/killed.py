@@ -19,6 +19,7 @@ import re
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable
 from importlib import import_module
@@ -138,18 +139,19 @@ def call(words: list[str], at: Path, kill_at: int = 0, after: bool = False) -> t
 
 def count_renames(counted: Path, kill_at: int, after: bool) -> None:
     """Count what renames in this process, and end it before or after the `kill_at`-th."""
-    seen = 0
+    seen, one_at_a_time = 0, threading.Lock()  # pictures are written by threads
 
     def watched(rename: Callable[..., None]) -> Callable[..., None]:
         def act(*arguments: Any, **named: Any) -> None:
             nonlocal seen
-            seen += 1
-            if seen == kill_at and not after:
-                os._exit(KILLED)
-            rename(*arguments, **named)
-            counted.write_text(str(seen))
-            if seen == kill_at:
-                os._exit(KILLED)
+            with one_at_a_time:
+                seen += 1
+                if seen == kill_at and not after:
+                    os._exit(KILLED)
+                rename(*arguments, **named)
+                counted.write_text(str(seen))
+                if seen == kill_at:
+                    os._exit(KILLED)
 
         return act
 
