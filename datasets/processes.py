@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import chdir
 from time import perf_counter
 from typing import TypeVar
 
 import cv2
+
+from console import UserError
 
 HERE = 3.0  # seconds of work that are done in this process; for more, others are started, which takes two
 
@@ -24,6 +27,9 @@ def map_processes(
         things: taken as they are needed.
         count: how many there are.
         workers: processes; None: one a core.
+
+    Raises:
+        UserError: if one of them was killed.
     """
     things, took = iter(things), list[float]()
     # the quickest tells: the first has libraries to load, and any may have had to wait
@@ -38,7 +44,13 @@ def map_processes(
 
     pool = Parallel(n_jobs=workers or -1, return_as="generator", batch_size=8)
     here = os.getcwd()
-    yield from pool(delayed(_on_one_thread)(function, thing, here) for thing in things)
+    try:
+        yield from pool(delayed(_on_one_thread)(function, thing, here) for thing in things)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that worked on the images was killed, perhaps since memory ran out: close other programs, or "
+            "ask for fewer of them where there is --workers, and give the same command again"
+        ) from None
 
 
 def _on_one_thread(function: Callable[[Given], Found], thing: Given, here: str) -> Found:

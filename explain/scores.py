@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from explain.assignment import ExplainedClusters
+from explain.attribution.registry import MAPS
 from explain.subject import Subject
 from machine.files import write_atomic
 from machine.reading import Damaged, Shape, read_npz
@@ -183,6 +184,12 @@ def project(features: np.ndarray, kind: str, seed: int) -> np.ndarray:
         )
         found = found - found.mean(0)
     return found / np.maximum(np.abs(found).max(0), 1e-12)
+
+
+def map_in_words(kind: str, count: int) -> str:
+    """By what so many images are placed, as the map's page says it."""
+    some = f" of {DRAWN:,} of them, the others placed among these" if kind == "tsne" and count > DRAWN else ""
+    return MAPS[kind] + some
 
 
 def _tsne(x: np.ndarray, seed: int) -> np.ndarray:

@@ -1,8 +1,10 @@
 """Painted coins have exact masks: outlines are held against them, alone and in scenes made of several."""
 
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 import datasets.processes
+from console import UserError
 from datasets.coin import Coin, design_center, find_coins
 from datasets.decoding import decode
 from datasets.painted import MASK_BITS, TYPES, paint_coin
@@ -276,6 +279,21 @@ def test_processes_find_the_same(painted, found, monkeypatch):
     assert [len(coins) for coins in together] == [1, 1, 1, 1]
     for before, after in zip(found[:4], together, strict=True):
         np.testing.assert_array_equal(before[0].outline, after[0].outline)
+
+
+def die_elsewhere(here: int, _: bool) -> None:
+    if os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_process_that_is_killed_is_one_sentence(monkeypatch):
+    """As the system does where memory runs out. In the next call others work."""
+    monkeypatch.setattr(datasets.processes, "HERE", 0)
+    here = os.getpid()
+    jobs = [False, False, False, True, True]
+    with pytest.raises(UserError, match="was killed, perhaps since memory ran out"):
+        list(map_processes(partial(die_elsewhere, here), jobs, len(jobs), workers=2))
+    assert len(list(map_processes(whereabouts, range(12), 12, workers=2))) == 12
 
 
 def whereabouts(_: int) -> str:

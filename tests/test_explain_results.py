@@ -263,6 +263,8 @@ def test_many_images_are_placed_among_those_that_tsne_is_made_of(monkeypatch):
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(project(points, "tsne", 7), found)
     away = np.linalg.norm(found[:, None] - found, axis=2) + 9 * np.eye(160)
+    assert scores.map_in_words("tsne", 160) == "t-SNE of 60 of them, the others placed among these"
+    assert scores.map_in_words("tsne", 60) == "t-SNE"
     assert (away.argmin(1) // 40 == np.arange(160) // 40).all()
     monkeypatch.undo()
     assert len({*map(tuple, project(points, "tsne", 7))}) == 160  # of few images all have a place of their own

@@ -13,7 +13,7 @@ import torch
 
 from console import UserError
 from console.pages import templates_in
-from explain.attribution.registry import MAPS, METHODS, PHOTOGRAPH, Asked
+from explain.attribution.registry import METHODS, PHOTOGRAPH, Asked
 from explain.attribution.targets import find_layer
 from explain.audit.findings import FOLDER, read_said
 from explain.doubt import DOUBTS, doubtful_first, doubts_of
@@ -25,6 +25,7 @@ from explain.gallery.sheets import ACROSS, STRIP, THUMBNAIL, TYPICAL, write_thum
 from explain.gallery.tree import draw_tree
 from explain.record import MAXIMUM, Explanation
 from explain.rendering import LOOK_UPS, OPAQUE, SUFFIX, bar_as_drawn
+from explain.scores import map_in_words
 from machine.files import write_atomic
 from machine.reading import whole_number
 from runs.tables import LOG
@@ -100,7 +101,8 @@ def write_pages(explanation: Explanation, caveat: dict[str, float], results: Pat
     _page(folder / "index.html", "overview.html", root="..", **overview, **shared)
     if subject.epoch == epochs[-1]:
         _page(results / "index.html", "overview.html", root=".", **overview, **shared)
-    _page(folder / "map.html", "map.html", root="..", kind=MAPS[explanation.choice.map], **shared)
+    kind = map_in_words(explanation.choice.map, len(subject.pictures.present))
+    _page(folder / "map.html", "map.html", root="..", kind=kind, **shared)
     _page(folder / "made.html", "made.html", root="..", **shared)
     keys = [asked.key for asked in explanation.record.drawn()]
     shown = [coin(explanation, row, keys, doubts) for row in order[:DOUBTFUL].tolist()]
