@@ -9,10 +9,8 @@ from console.group import refuse_many
 from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
-from datasets.view import PHOTOGRAPH, VIEWS
+from datasets.view import PHOTOGRAPH, VIEWS, decoded_for, default_size
 from machine.files import FORMULA, home_path, refuse_existing
-
-SIZE = 128
 
 
 def build_parser() -> Parser:
@@ -32,7 +30,7 @@ def build_parser() -> Parser:
         "check", help="counts, sizes, broken, duplicate, blurred, dark, over-exposed photographs"
     )
     prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
-    prepare.add_argument("--size", type=side, default=SIZE, help=f"the --size of the training to come ({SIZE})")
+    prepare.add_argument("--size", type=side, help="the --size of the training to come, if it has one")
     prepare.add_argument(
         "--decode-at-most",
         type=decoded,
@@ -81,7 +79,7 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
         options.out / "images" if options.command == "paint" else options.data,
     )
     if options.command == "prepare":
-        size = ("--size", options.size) if options.size != SIZE else ()
+        size = ("--size", options.size) if options.size is not None else ()
         most = ("--decode-at-most", options.decode_at_most) if options.decode_at_most is not None else ()
         return (*train, *size, *most, *(("--view", options.view) if options.view is not None else ()))
     if options.command == "check" and options.exclude_out is not None:
@@ -178,14 +176,15 @@ def check_command(options: argparse.Namespace) -> None:
 
 def prepare_command(options: argparse.Namespace) -> None:
     from datasets import decoded_side, default_view, look, open_dataset
-    from datasets.view import PHOTOGRAPH, decoded_for
 
     view = options.view or default_view(options.data)
-    side, most = decoded_side(options.size), options.decode_at_most
+    size, most = options.size or default_size(view), options.decode_at_most
     if view != PHOTOGRAPH:
-        most = most or decoded_for(options.size)
-    dataset = open_dataset(options.data, side, workers=options.workers, mnist_dir=options.mnist_dir, at_most=most)
-    look(dataset, view, options.size, options.workers)
+        most = most or decoded_for(size)
+    dataset = open_dataset(
+        options.data, decoded_side(size), workers=options.workers, mnist_dir=options.mnist_dir, at_most=most
+    )
+    look(dataset, view, size, options.workers)
     print(f"{dataset.name}: {len(dataset)} images ready, {len(dataset.skipped)} files passed over; view: {view}")
 
 

@@ -23,6 +23,7 @@ LOCAL = 1 / 12  # sigma of what is local, in radii
 FINEST = 2.0  # pixels of the face, a sigma: what is finer tells sharp photographs from blurred ones, and few designs
 FAINT = 2.0  # grey levels, added to the local deviation: plain metal is not blown up to relief
 BRIGHTER, EDGE = 40.0, 48.0  # bytes for a deviation of 1, and for an edge whose root is 1
+SIZE, STRIP_SIZE = 128, 96  # sides of a view where nothing is said; of an unrolled coin
 INSIDE = 0.03  # radii within the outline where the relief has its full strength
 
 
@@ -186,6 +187,11 @@ def neutral(view: str) -> tuple[float, float, float]:
 def decoded_for(size: int) -> int:
     """Shorter side that photographs are decoded to at most: a coin that fills half of one still has a view's pixels."""
     return 2 * size
+
+
+def default_size(view: str) -> int:
+    """--size where nothing is said, of a key of VIEWS or of PHOTOGRAPH: what is prepared is what a training takes."""
+    return STRIP_SIZE if view == "unrolled" else SIZE
 
 
 def shape_of(view: str, size: int) -> tuple[int, int]:

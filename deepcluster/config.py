@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from datasets import Dataset, decoded_side
-from datasets.view import PHOTOGRAPH, decoded_for
+from datasets.view import PHOTOGRAPH, decoded_for, default_size
 from machine.reading import MOST_DECODED, Between, Damaged, Seed, Share, Side, shown, typed
 
 Positive = Annotated[int, Between(1, 10**9)]
@@ -111,7 +111,7 @@ PAPER: dict[str, Any] = {
 # What each change earns is in the table of ingredients in docs/coins.md. What suits the dataset is laid over it.
 STABLE: dict[str, Any] = PAPER | {
     "preset": "stable",
-    "size": 128,
+    "size": default_size(PHOTOGRAPH),
     "sobel": False,
     "neck": "mlp",
     "center_crop": False,
@@ -136,7 +136,7 @@ PRESETS = {"stable": STABLE, "paper": PAPER}
 # What `stable` does otherwise where coins are seen unrolled; docs/views.md has what was tried.
 UNROLLED: dict[str, Any] = {
     "arch": "alexnet_fine",
-    "size": 96,
+    "size": default_size("unrolled"),
     "neck": "spectrum",
     "epochs": 8,
     "spectrum_epochs": 3,

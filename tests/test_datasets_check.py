@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from conftest import call_main, photograph, refused, run_module
 from PIL import Image, ImageFilter
 
@@ -61,6 +62,17 @@ def test_prepare_fills_the_cache_that_training_reads(coins, cache):
     )
     assert trained.returncode == 0, trained.stderr
     assert set((cache / "pixels").iterdir()) - before == made
+
+
+@pytest.mark.parametrize("view", [[], ["--view", "photograph"]], ids=" ".join)
+def test_prepare_makes_what_a_training_takes_where_no_size_is_said(view, coins, tmp_path):
+    cache = tmp_path / "cache"
+    assert run_module("datasets", "prepare", coins, *view, DEEPCLUSTER_CACHE=str(cache)).returncode == 0
+    made = {path.name for path in (cache / "pixels").iterdir()}
+    words = ["deepcluster", "train", coins, *view, "--dry-run", "--exp", tmp_path / "exp"]
+    would = run_module(*words, DEEPCLUSTER_CACHE=str(cache))
+    assert would.returncode == 0, would.stderr
+    assert {path.name for path in (cache / "pixels").iterdir()} == made
 
 
 def test_paint_and_its_refusals(tmp_path):
