@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from console import UserError
 from datasets.view import PHOTOGRAPH, shape_of
@@ -19,6 +19,7 @@ from machine.reading import MOST_SIDE
 if TYPE_CHECKING:
     from torch import nn
 
+Shape = tuple[int, int, int]  # channels, height, width
 # (out channels, kernel, stride, padding) of a convolution with batch norm and ReLU, or None for a max-pool.
 Layers = Sequence[tuple[int, int, int, int] | None]
 
@@ -138,32 +139,62 @@ def unguided(arch: str) -> list[str]:
 
 
 @lru_cache(maxsize=1024)
-def map_shape(arch: str, height: int, width: int, around: bool = False) -> tuple[int, int, int] | None:
+def map_shape(arch: str, height: int, width: int, around: bool = False) -> Shape | None:
     """(channels, height, width) of a backbone's last maps for pictures (height, width), before its pool.
 
     None: too small a picture, of which nothing is left after the pool, or a strip whose width is no multiple of the
     stride of a network of residuals.
     """
-    import torch
-
-    features = _outline(arch, around)
-    with torch.inference_mode():
-        try:
-            maps = features[:-1](torch.empty(1, 3, height, width, device="meta"))
-            pooled = features[-1](maps)
-        except RuntimeError:  # a kernel larger than the map that is left, or branches that step to different widths
-            return None
-    return tuple(maps.shape[1:]) if all(pooled.shape) else None
+    outline = _outline(arch, around)
+    maps = _shape_behind(outline[:-1], (3, height, width))
+    return None if maps is None or _shape_behind(outline[-1:], maps) is None else maps
 
 
-def pooled_shape(arch: str, height: int, width: int, around: bool = False) -> tuple[int, int, int]:
+def pooled_shape(arch: str, height: int, width: int, around: bool = False) -> Shape:
     """The same after the pool, for pictures that are not too small."""
-    import torch
+    maps = map_shape(arch, height, width, around)
+    assert maps is not None
+    pooled = _shape_behind(_outline(arch, around)[-1:], maps)
+    assert pooled is not None
+    return pooled
 
-    shape = map_shape(arch, height, width, around)
-    assert shape is not None
-    with torch.inference_mode():
-        return tuple(_outline(arch, around)[-1](torch.empty(1, *shape, device="meta")).shape[1:])
+
+def _shape_behind(layers: nn.Sequential, shape: Shape) -> Shape | None:
+    """What is left of (channels, height, width) behind some layers of an outline; None: nothing.
+
+    By arithmetic where a layer is plain: torch would load its compiler to tell, a second and more of every command.
+    """
+    import torch
+    from torch import nn
+
+    for layer in layers:
+        plain_pool = isinstance(layer, nn.MaxPool2d) and not layer.ceil_mode
+        if isinstance(layer, nn.Conv2d) or plain_pool:
+            channels, height, width = shape
+            channels = getattr(layer, "out_channels", channels)
+            shape = (channels, _windows(layer, height, 0), _windows(layer, width, 1))
+        elif not isinstance(layer, nn.BatchNorm2d | nn.ReLU | nn.Identity):
+            try:
+                with torch.inference_mode():
+                    shape = tuple(layer(torch.empty(1, *shape, device="meta")).shape[1:])
+            except RuntimeError:  # a kernel larger than the map that is left, or branches of different widths
+                return None
+        if min(shape) < 1:
+            return None
+    return shape
+
+
+def _windows(layer: Any, side: int, axis: int) -> int:
+    """How many windows of a convolution or pool go along an axis (0: down, 1: across) of `side` pixels."""
+    from deepcluster import around
+
+    kernel, stride, beside, dilation = (  # torch keeps one number or one for each axis
+        value if isinstance(value, int) else value[axis]
+        for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    )
+    joined = axis == 1 and isinstance(layer, around.ConvAround | around.MaxPoolAround)
+    both = sum(around.padding(kernel, stride)) if joined else 2 * beside
+    return int((side + both - dilation * (kernel - 1) - 1) // stride + 1)
 
 
 def smallest_size(arch: str, view: str = PHOTOGRAPH) -> int:

@@ -1,10 +1,14 @@
+import subprocess
+import sys
+
 import pytest
 import torch
+from conftest import ROOT
 from torch import nn
 
 from console import UserError
 from datasets.view import PHOTOGRAPH, VIEWS, shape_of
-from deepcluster.backbones import BACKBONES, fits, map_shape, pooled_shape, smallest_size
+from deepcluster.backbones import BACKBONES, build_backbone, fits, map_shape, pooled_shape, smallest_size
 from deepcluster.models import Sobel, build, fuse_batch_norm
 
 # The papers' size, the last maps and what the pool leaves of them.
@@ -62,6 +66,29 @@ def test_shapes(arch, neck):
     assert arch == "resnet18" or isinstance(model.cam_layer, nn.ReLU)
     with torch.no_grad():
         torch.testing.assert_close(model.from_maps(model.maps(images)), model(images))
+
+
+@pytest.mark.parametrize("around", [False, True])
+@pytest.mark.parametrize("arch", ["alexnet", "alexnet_fine", "vgg16"])
+def test_shapes_by_arithmetic_are_torchs_own(arch, around):
+    with torch.device("meta"):
+        features = build_backbone(arch, 3, around).eval()
+    sides = [*range(1, 50), *range(50, 240, 9)]
+    for height, width in [(side // 2, 2 * side) if around else (side, side) for side in sides]:
+        try:
+            maps = features[:-1](torch.empty(1, 3, height, width, device="meta"))
+            pooled = features[-1](maps)
+        except RuntimeError:
+            maps = pooled = torch.empty(0)
+        left = pooled.numel() > 0
+        assert map_shape(arch, height, width, around) == (tuple(maps.shape[1:]) if left else None)
+        assert not left or pooled_shape(arch, height, width, around) == tuple(pooled.shape[1:])
+
+
+def test_telling_a_shape_loads_no_compiler():
+    said = "import sys; from deepcluster.backbones import pooled_shape; pooled_shape('alexnet_fine', 48, 192, True); "
+    said += "sys.exit('torch._dynamo' in sys.modules or 'sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], cwd=ROOT).returncode == 0
 
 
 def test_sobel_against_numbers_by_hand():
