@@ -133,7 +133,7 @@ def nearest(word: str, words: Iterable[str], shown: Callable[[str], str] = str) 
     near = [
         name
         for name in difflib.get_close_matches(typed, lower, 3, NEAR)
-        if name[0] == typed[0] or difflib.SequenceMatcher(None, name, typed).ratio() >= VERY_NEAR
+        if name[:1] == typed[:1] or difflib.SequenceMatcher(None, name, typed).ratio() >= VERY_NEAR
     ]
     found = longer if len(longer) == 1 else near
     return f": did you mean {shown(lower[found[0]])}?" if found else ""

@@ -296,9 +296,15 @@ def harmless(text: str) -> str:
 
     Words alone: ids must stay exact.
     """
-    return f"'{plain(text)}" if text.startswith(FORMULA) else plain(text)
+    shown = plain(text)
+    return f"'{shown}" if _computed(shown) else shown
 
 
 def spared(text: str) -> str:
     """What `harmless` was given, but for what a terminal would obey."""
-    return text[1:] if text.startswith(tuple("'" + sign for sign in FORMULA)) else text
+    return text[1:] if text.startswith("'") and _computed(text) else text
+
+
+def _computed(text: str) -> bool:
+    """Whether a spreadsheet would compute a cell, or would but for the `'` before it, which may be the text's own."""
+    return text.lstrip("'").startswith(FORMULA)

@@ -22,7 +22,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from console import UserError, disk_sentence
+from console import UserError, disk_sentence, plain
 
 MOST_JSON = 64 << 20  # bytes
 MOST_CELL = 1 << 20  # characters of a table's cell
@@ -35,7 +35,7 @@ class Damaged(UserError):
     """A file that is not what it should be: PATH: REASON: what to do."""
 
     def __init__(self, path: Path, reason: object, mend: str):
-        super().__init__(f"{path}: damaged ({reason}): {mend}")
+        super().__init__(f"{path}: damaged ({plain(str(reason))}): {mend}")
 
 
 @dataclass(frozen=True)

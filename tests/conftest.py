@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from nursery import begin_child, run_child
 from PIL import Image
 
@@ -154,7 +155,24 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fuzz", type=int, metavar="N", help="attacks of each kind in tests/test_hostile.py (a few)")
+    told = (
+        "attacks of each kind in tests/test_hostile.py, examples of each property in tests/test_properties.py (a few)"
+    )
+    parser.addoption("--fuzz", type=int, metavar="N", help=told)
+
+
+def pytest_configure(config):
+    """What hypothesis does: as few examples as CI has time for, always the same, so that it fails for who broke it."""
+    asked = config.getoption("--fuzz")
+    settings.register_profile(
+        "ours",
+        derandomize=asked is None,
+        max_examples=asked or 60,
+        deadline=None,  # machines are as busy as they are
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    settings.load_profile("ours")
 
 
 def strike(path: Path, seed: int, kind: int) -> None:

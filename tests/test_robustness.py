@@ -23,6 +23,7 @@ from deepcluster.config import PRESETS, read_config
 from explain.record import file_names
 from explain.scores import project
 from machine.files import (
+    FORMULA,
     harmless,
     home_path,
     locked,
@@ -109,8 +110,9 @@ def test_a_carriage_return_in_a_name_survives_every_table(tmp_path):
 
 def test_formulas_and_escapes_are_harmless_where_people_look(tmp_path):
     for text in ('=cmd|"/C calc"!A0', "+1", "-1", "@x", "\t=1"):
-        assert harmless(text)[0] == "'"
+        assert not harmless(text).startswith(FORMULA)
         assert harmless(text).isprintable()
+    assert harmless("=1+1") == "'=1+1"
     assert spared(harmless("=1+1")) == "=1+1"
     assert harmless("croix à l'anille") == spared("croix à l'anille") == "croix à l'anille"
     assert plain("\x1b[2J\udcff\n") == r"\x1b[2J\udcff\n"
