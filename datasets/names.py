@@ -1,10 +1,11 @@
-"""What the name of a photograph says of where it comes from: collection, hoard, series, number, way of naming.
+"""What the name of a photograph says of where it comes from (collection, hoard, series), and which one a table means.
 
 Museums, dealers and photographers name by habit: `BN_3023_R`, `3273 R`, `EYM.01.43_R`, `Ninv21R`, `L325aR`, `M243_33R`,
 `MNRB-205 R`, `11_R copie`, `MAN_sn17`. What such names have in common tells who kept or photographed a coin.
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass
 
 ENDING = re.compile(r"\.(jpe?g|jfif|png|tiff?|webp|bmp|gif)$", re.I)
@@ -48,3 +49,21 @@ def _series(left: str, tokens: list[str]) -> str:
     if code and len(tokens) < 3:
         return code[1] + code[2]  # L325a and L325b are of L325, M243_33 is of M243
     return left[: left.rindex(tokens[-1])].rstrip(" _.-") if len(tokens) > 1 else ""
+
+
+def match_names(ids: list[str], table: list[tuple[str, str]]) -> list[tuple[int | None, str]]:
+    """Each (image, value) as (its row among the ids, value): by id, else by file name, with or without its ending.
+
+    None where no id fits, or several do.
+    """
+    index: dict[str, int] = {}
+    for keys in (ids, [i.rsplit("/", 1)[-1] for i in ids], [_stem(i) for i in ids]):
+        counts = Counter(keys)
+        for position, key in enumerate(keys):
+            if counts[key] == 1:
+                index.setdefault(key, position)
+    return [(index.get(image), value) for image, value in table]
+
+
+def _stem(name: str) -> str:
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]

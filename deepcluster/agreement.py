@@ -3,13 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import (
-    adjusted_mutual_info_score,
-    adjusted_rand_score,
-    normalized_mutual_info_score,
-)
-from sklearn.metrics.cluster import contingency_matrix
 
 from machine.reading import Damaged, shown
 from runs import Run
@@ -24,6 +17,10 @@ def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]
 
     Images whose label is '' (unknown) do not count.
     """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
+
     known = [i for i, label in enumerate(labels) if label]
     labels, assignment = [labels[i] for i in known], assignment[known]
     table = contingency_matrix(labels, assignment)  # (labels, clusters)

@@ -14,6 +14,7 @@ from scipy.cluster.hierarchy import dendrogram, fcluster, linkage
 
 from console import UserError
 from datasets import Dataset
+from datasets.names import match_names
 from deepcluster.agreement import agreement, agreement_table
 from deepcluster.baselines import BASELINES, Clustered, cluster_baselines, verdict
 from deepcluster.clustering import centroids
@@ -111,7 +112,7 @@ def strata_of(run: TrainedRun, found: Comparison, within: str | None, path: Path
         return np.full(len(ids), "")
     if within == FOLDER:
         return np.array([image.split("/")[0] if "/" in image else "" for image in ids])
-    known = dict(match(run.run.ids, read_labels(path, within)))
+    known = dict(match_names(run.run.ids, read_labels(path, within)))
     missing = [image for row, image in zip(found.rows.tolist(), ids, strict=True) if row not in known]
     if missing:
         raise UserError(
@@ -265,7 +266,7 @@ def read_labels(path: Path, column: str | None = None) -> list[tuple[str, str]]:
 def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Comparison:
     """The images of the run that the table names, ascending."""
     clusters = run.frame()
-    pairs = match(run.run.ids, table)
+    pairs = match_names(run.run.ids, table)
     found = {row: label for row, label in pairs if row is not None}
     missing = [image for (row, _), (image, _) in zip(pairs, table, strict=True) if row is None]
     if not found:
@@ -280,24 +281,6 @@ def join(run: TrainedRun, table: list[tuple[str, str]], path: Path) -> Compariso
     rows = np.array(sorted(found))
     chosen = clusters.iloc[rows].reset_index(drop=True)
     return Comparison(rows, [found[i] for i in rows.tolist()], chosen["cluster"].to_numpy(), chosen)
-
-
-def match(ids: list[str], table: list[tuple[str, str]]) -> list[tuple[int | None, str]]:
-    """Each (image, value) as (its row among the ids, value): by id, else by file name, with or without its ending.
-
-    None where no id fits, or several do.
-    """
-    index: dict[str, int] = {}
-    for keys in (ids, [i.rsplit("/", 1)[-1] for i in ids], [_stem(i) for i in ids]):
-        counts = Counter(keys)
-        for position, key in enumerate(keys):
-            if counts[key] == 1:
-                index.setdefault(key, position)
-    return [(index.get(image), value) for image, value in table]
-
-
-def _stem(name: str) -> str:
-    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def purity_table(labels: list[str], assignment: np.ndarray) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
 
 PERMUTATIONS = 999
 INTERVAL = (0.025, 0.975)
@@ -77,6 +76,8 @@ def neighbour_accuracy(
 
 def base_rate(labels: np.ndarray, strata: np.ndarray) -> float:
     """Share of images that have the commonest label of their stratum: what a guess reaches that knows the stratum."""
+    from sklearn.metrics.cluster import contingency_matrix
+
     return float(contingency_matrix(strata, labels).max(1).sum() / len(labels))
 
 
@@ -213,6 +214,8 @@ def _n_log_n(sizes: np.ndarray) -> float:
 
 def _expected_information(counts: _Counts) -> float:
     """Mean over all ways of dealing out the labels, of the mutual information given the stratum, in nats."""
+    from sklearn.metrics.cluster import contingency_matrix, expected_mutual_information
+
     total = 0.0
     for stratum in range(int(counts.strata.max()) + 1):
         own = counts.strata == stratum

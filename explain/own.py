@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from console import UserError, plain
-from deepcluster.compare import match
+from datasets.names import match_names
 from machine.files import harmless, spared, write_csv
 from machine.reading import finite_number, read_csv, shown
 from runs import Run
@@ -60,7 +60,7 @@ def read_table(path: Path, ids: list[str], option: str = "--table") -> tuple[dic
             raise UserError(f"{where}: two of its columns are called {shown(name)}: give each a name of its own")
     found: dict[int, dict[str, str]] = {}
     unknown = []
-    matched = match(ids, [(row[named_by], "") for row in rows])
+    matched = match_names(ids, [(row[named_by], "") for row in rows])
     for line, (row, (index, _)) in enumerate(zip(rows, matched, strict=True), 2):
         if index is None:
             unknown.append(row[named_by])

@@ -119,3 +119,12 @@ def test_page_and_program_agree_on_the_edits():
     script = (ROOT / "explain" / "templates" / "edits.js").read_text()
     assert json.dumps(list(COLUMNS)) in script
     assert set(re.findall(r'"(of|new|move|wrong|note|name|merge)"', script)) == set(ACTIONS)
+
+
+def test_explain_begins_without_what_takes_seconds_to_load():
+    """A person waits for it at every command: torch's compiler, which tells shapes too, statistics, tables."""
+    said = "import sys, explain.results; from deepcluster.backbones import pooled_shape; "
+    said += "pooled_shape('alexnet_fine', 48, 192, True); pooled_shape('alexnet', 224, 224); "
+    said += "print(*({'torch._dynamo', 'sympy', 'sklearn', 'scipy.stats', 'pandas'} & {*sys.modules}))"
+    done = subprocess.run([sys.executable, "-c", said], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "\n"), done.stderr

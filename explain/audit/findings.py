@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit  # quantiles of the normal and of Student's: scipy.stats loads for a second
 
 from explain.attribution import Asked as Method
 from explain.scores import Scores
@@ -161,7 +160,7 @@ def mean_of(values: Sequence[float] | np.ndarray, seed: int) -> tuple[float, flo
         return mean, UNKNOWN, UNKNOWN, count
     draws = np.random.default_rng(seed).integers(0, count, (BOOTSTRAPS, count))
     low, high = np.quantile(known[draws].mean(1), INTERVAL)
-    wider = np.sqrt(count / (count - 1)) * student.ppf(INTERVAL[1], count - 1) / norm.ppf(INTERVAL[1])
+    wider = np.sqrt(count / (count - 1)) * stdtrit(count - 1, INTERVAL[1]) / ndtri(INTERVAL[1])
     return mean, float(mean - wider * (mean - low)), float(mean + wider * (high - mean)), count
 
 
@@ -172,7 +171,7 @@ def share_of(successes: Sequence[float] | np.ndarray) -> tuple[float, float, flo
     count = len(known)
     if not count:
         return UNKNOWN, UNKNOWN, UNKNOWN, 0
-    share, z = float(known.mean()), norm.ppf(INTERVAL[1])
+    share, z = float(known.mean()), ndtri(INTERVAL[1])
     middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return share, float(max(0, middle - half)), float(min(1, middle + half)), count
