@@ -25,6 +25,7 @@ from machine.reading import read_csv, whole_number
 
 __all__ = ["DATA", "SOURCES", "Dataset", "Pixels", "decoded_side", "default_view", "look", "open_dataset"]
 
+MOST_WITHOUT = 0.5  # share of the photographs without a coin beyond which a view of it is not the default
 MOST_BESIDE = 5000  # entries of a folder among which a mistyped name is looked for
 Masks = dict[str, np.ndarray]  # part of the picture -> (H, W) bool
 
@@ -73,6 +74,10 @@ class Dataset:
     def find_places(self, workers: int | None = None) -> list[Place]:
         """Where the coin is in each photograph; found once, then cached."""
         return find_places(self.decoded, self.pixels_key, workers) if self.places is None else self.places
+
+    def count_without_coin(self, workers: int | None = None) -> int:
+        """In how many photographs no coin is found."""
+        return sum(not place.found for place in self.find_places(workers))
 
     def take(self, indices: np.ndarray) -> "Dataset":
         """The images `indices` alone."""

@@ -175,16 +175,25 @@ def check_command(options: argparse.Namespace) -> None:
 
 
 def prepare_command(options: argparse.Namespace) -> None:
-    from datasets import decoded_side, default_view, look, open_dataset
+    from datasets import MOST_WITHOUT, Dataset, decoded_side, default_view, look, open_dataset
+
+    def opened(view: str) -> Dataset:
+        """The photographs as a training in this view decodes them."""
+        size = options.size or default_size(view)
+        most = options.decode_at_most or (decoded_for(size) if view != PHOTOGRAPH else None)
+        return open_dataset(
+            options.data, decoded_side(size), workers=options.workers, mnist_dir=options.mnist_dir, at_most=most
+        )
 
     view = options.view or default_view(options.data)
-    size, most = options.size or default_size(view), options.decode_at_most
-    if view != PHOTOGRAPH:
-        most = most or decoded_for(size)
-    dataset = open_dataset(
-        options.data, decoded_side(size), workers=options.workers, mnist_dir=options.mnist_dir, at_most=most
-    )
-    look(dataset, view, size, options.workers)
+    dataset = opened(view)
+    if options.view is None and view != PHOTOGRAPH:
+        without = dataset.count_without_coin(options.workers)
+        if without > MOST_WITHOUT * len(dataset):
+            print(f"no coin was found in {without} of {len(dataset)} photographs: a training sees them as they are")
+            view = PHOTOGRAPH
+            dataset = opened(view)
+    look(dataset, view, options.size or default_size(view), options.workers)
     print(f"{dataset.name}: {len(dataset)} images ready, {len(dataset.skipped)} files passed over; view: {view}")
 
 

@@ -13,7 +13,7 @@ import torch
 
 import runs
 from console import UserError
-from datasets import Dataset, decoded_side, default_view, look, open_dataset
+from datasets import MOST_WITHOUT, Dataset, decoded_side, default_view, look, open_dataset
 from datasets.cache import fingerprint
 from datasets.folder import refuse_inside
 from datasets.view import PHOTOGRAPH, VIEWS
@@ -40,7 +40,6 @@ from runs.received import remember
 
 DEFAULT_K = 50
 MOST_DRAWS = 100_000_000  # images of an epoch
-FOUND = 0.5  # share of the photographs that must show a coin for a view of it to be the default
 IMAGES_PER_CLUSTER = 8  # below 400 images the default k shrinks with them
 PACKAGES = ("console", "datasets", "deepcluster", "machine", "runs")  # whose code decides the result
 
@@ -181,9 +180,9 @@ def open_in_view(options: argparse.Namespace) -> Dataset:
     if options.view == PHOTOGRAPH:
         return _open(options)
     photographs = _open(options)
-    found = sum(place.found for place in photographs.find_places(options.workers))
-    said = f"{len(photographs) - found} of {len(photographs)} photographs" if found < len(photographs) else ""
-    if wanted is None and found < FOUND * len(photographs):
+    without = photographs.count_without_coin(options.workers)
+    said = f"{without} of {len(photographs)} photographs" if without else ""
+    if wanted is None and without > MOST_WITHOUT * len(photographs):
         print(f"no coin was found in {said}: the network sees them as they are (--view unrolled insists)")
         options.view = PHOTOGRAPH
         return _open(options)

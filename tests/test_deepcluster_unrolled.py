@@ -16,6 +16,7 @@ from test_deepcluster_main import call
 import runs
 from console import UserError
 from datasets import look, open_dataset
+from datasets.__main__ import main as datasets_main
 from datasets.places import place_at
 from datasets.view import VIEWS
 from deepcluster import cluster, launch, open_run
@@ -107,10 +108,20 @@ def test_where_hardly_any_coin_is_found_the_photograph_is_seen_and_that_is_said(
 
 
 def test_half_of_the_coins_found_are_enough(plain, monkeypatch):
-    monkeypatch.setattr(launch, "FOUND", 0.2)  # two of ten
+    monkeypatch.setattr(launch, "MOST_WITHOUT", 0.8)  # eight of ten
     assert open_in_view(asked(plain)).view == "unrolled"
-    monkeypatch.setattr(launch, "FOUND", 0.21)
+    monkeypatch.setattr(launch, "MOST_WITHOUT", 0.79)
     assert open_in_view(asked(plain)).view == "photograph"
+
+
+def test_prepare_falls_back_to_the_photograph_as_a_training_does(plain, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("DEEPCLUSTER_CACHE", str(tmp_path))
+    code, said, _ = call_main(datasets_main, "datasets", monkeypatch, capsys, "prepare", plain)
+    assert (code, "no coin was found in 8 of 10 photographs" in said) == (0, True)
+    assert said.splitlines()[1].endswith("view: photograph")
+    made = {path.name for path in (tmp_path / "pixels").iterdir()}
+    assert open_in_view(build_parser().parse_args(["train", str(plain)])).view == "photograph"
+    assert {path.name for path in (tmp_path / "pixels").iterdir()} == made
 
 
 def test_the_settings_that_suit_a_view(struck):
@@ -292,7 +303,7 @@ def test_a_run_that_saw_an_earlier_version_of_the_view_is_neither_continued_nor_
 def test_a_run_that_fell_back_to_the_photograph_continues_so(plain, tmp_path, monkeypatch, capsys):
     cluster(plain, tmp_path / "exp", **(SETTINGS | {"epochs": 1}))
     assert runs.open_run(tmp_path / "exp").meta.view.name == "photograph"
-    monkeypatch.setattr(launch, "FOUND", 0.0)  # today's default would be another
+    monkeypatch.setattr(launch, "MOST_WITHOUT", 1.0)  # today's default would be another
     code, said, _ = call(monkeypatch, capsys, "train", plain, "--exp", tmp_path / "exp", *TRAIN, "--epochs", "1")
     assert code == 0
     assert "view:" not in said
