@@ -127,13 +127,13 @@ def nearest(word: str, words: Iterable[str], shown: Callable[[str], str] = str) 
     A word of which `word` is the beginning is meant, if there is no other. Of those that begin otherwise only a very
     near one is: --results is no mistyped --preset.
     """
-    typed, names = word.lower(), list(words)
+    typed, names = word.lower(), [name for name in words if name]
     lower = {name.lower(): name for name in reversed(names)}
     longer = [name for name in lower if len(typed) > 1 and name.startswith(typed)]
     near = [
         name
         for name in difflib.get_close_matches(typed, lower, 3, NEAR)
-        if name[:1] == typed[:1] or difflib.SequenceMatcher(None, name, typed).ratio() >= VERY_NEAR
+        if name[0] == typed[:1] or difflib.SequenceMatcher(None, name, typed).ratio() >= VERY_NEAR
     ]
     found = longer if len(longer) == 1 else near
     return f": did you mean {shown(lower[found[0]])}?" if found else ""

@@ -29,13 +29,15 @@ def build_parser() -> Parser:
     check = commands.add_parser(
         "check", help="counts, sizes, broken, duplicate, blurred, dark, over-exposed photographs"
     )
-    prepare = commands.add_parser("prepare", help="decode into the cache, so that training starts at once")
+    prepare = commands.add_parser(
+        "prepare", help="decode into the cache, so that training starts at once (or `train ... --dry-run`)"
+    )
     prepare.add_argument("--size", type=side, help="the --size of the training to come, if it has one")
     prepare.add_argument(
         "--decode-at-most",
         type=decoded,
         metavar="PX",
-        help="its --decode-at-most too, if it has one (paper: 915 at 224)",
+        help="its --decode-at-most too, if it has one",
     )
     prepare.add_argument(
         "--view", choices=[PHOTOGRAPH, *VIEWS], help="its --view (default: unrolled for coins, photograph for others)"
@@ -180,6 +182,8 @@ def prepare_command(options: argparse.Namespace) -> None:
     def opened(view: str) -> Dataset:
         """The photographs as a training in this view decodes them."""
         size = options.size or default_size(view)
+        if options.decode_at_most is not None and options.decode_at_most < size:
+            raise UserError(f"--decode-at-most {options.decode_at_most}: at least the {size} pixels of --size")
         most = options.decode_at_most or (decoded_for(size) if view != PHOTOGRAPH else None)
         return open_dataset(
             options.data, decoded_side(size), workers=options.workers, mnist_dir=options.mnist_dir, at_most=most

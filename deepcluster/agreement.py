@@ -17,7 +17,7 @@ def agreement(labels: Sequence[str], assignment: np.ndarray) -> dict[str, float]
 
     Images whose label is '' (unknown) do not count.
     """
-    from scipy.optimize import linear_sum_assignment
+    from scipy.optimize import linear_sum_assignment  # here: explain needs the rest of this file alone
     from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
     from sklearn.metrics.cluster import contingency_matrix
 

@@ -167,13 +167,17 @@ def _shape_behind(layers: nn.Sequential, shape: Shape) -> Shape | None:
     import torch
     from torch import nn
 
+    from deepcluster.around import ConvAround, MaxPoolAround
+
     for layer in layers:
-        plain_pool = isinstance(layer, nn.MaxPool2d) and not layer.ceil_mode
-        if isinstance(layer, nn.Conv2d) or plain_pool:
+        kind = type(layer)  # of a subclass nobody knows what it does
+        plain_pool = kind in (nn.MaxPool2d, MaxPoolAround) and not layer.ceil_mode
+        plain_conv = kind in (nn.Conv2d, ConvAround) and layer.padding_mode == "zeros" and layer.padding != "same"
+        if plain_pool or plain_conv:
             channels, height, width = shape
             channels = getattr(layer, "out_channels", channels)
             shape = (channels, _windows(layer, height, 0), _windows(layer, width, 1))
-        elif not isinstance(layer, nn.BatchNorm2d | nn.ReLU | nn.Identity):
+        elif kind not in (nn.BatchNorm2d, nn.ReLU, nn.Identity):
             try:
                 with torch.inference_mode():
                     shape = tuple(layer(torch.empty(1, *shape, device="meta")).shape[1:])
@@ -188,13 +192,13 @@ def _windows(layer: Any, side: int, axis: int) -> int:
     """How many windows of a convolution or pool go along an axis (0: down, 1: across) of `side` pixels."""
     from deepcluster import around
 
-    kernel, stride, beside, dilation = (  # torch keeps one number or one for each axis
+    kernel, stride, padding, dilation = (  # torch keeps one number or one for each axis
         value if isinstance(value, int) else value[axis]
         for value in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     )
     joined = axis == 1 and isinstance(layer, around.ConvAround | around.MaxPoolAround)
-    both = sum(around.padding(kernel, stride)) if joined else 2 * beside
-    return int((side + both - dilation * (kernel - 1) - 1) // stride + 1)
+    added = sum(around.padding(kernel, stride)) if joined else 2 * padding
+    return int((side + added - dilation * (kernel - 1) - 1) // stride + 1)
 
 
 def smallest_size(arch: str, view: str = PHOTOGRAPH) -> int:

@@ -136,7 +136,6 @@ PRESETS = {"stable": STABLE, "paper": PAPER}
 # What `stable` does otherwise where coins are seen unrolled; docs/views.md has what was tried.
 UNROLLED: dict[str, Any] = {
     "arch": "alexnet_fine",
-    "size": default_size("unrolled"),
     "neck": "spectrum",
     "epochs": 8,
     "spectrum_epochs": 3,
@@ -148,8 +147,10 @@ UNROLLED: dict[str, Any] = {
 
 def defaults_of(preset: str, view: str) -> dict[str, Any]:
     """What a preset sets where its images are seen in this view."""
-    unrolled = UNROLLED if view == "unrolled" and preset != TO_THE_LETTER else {}
-    return PRESETS[preset] | {"view": view} | unrolled
+    values = PRESETS[preset] | {"view": view}
+    if preset == TO_THE_LETTER:
+        return values
+    return values | {"size": default_size(view)} | (UNROLLED if view == "unrolled" else {})
 
 
 def read_config(stored: Mapping[str, Any], path: Path) -> Config:

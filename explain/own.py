@@ -54,7 +54,7 @@ def read_table(path: Path, ids: list[str], option: str = "--table") -> tuple[dic
             f"{where}: needs a row of names, image (or else the photographs' names first) and at least one other, and "
             "rows below, with commas, semicolons or tabs between them"
         )
-    called = Counter(spared(harmless(plain(name).strip())) for name in [IMAGE, *columns])
+    called = Counter(plain(name).strip() for name in [IMAGE, *columns])
     for name, times in called.items():
         if times > 1:
             raise UserError(f"{where}: two of its columns are called {shown(name)}: give each a name of its own")

@@ -294,7 +294,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
 def harmless(text: str) -> str:
     """A stranger's words for a table that people open: a spreadsheet computes nothing, a terminal obeys nothing.
 
-    Words alone: ids must stay exact.
+    Words alone: ids must stay exact. Once, when they are written: each call adds a `'` that `spared` takes off again.
     """
     shown = plain(text)
     return f"'{shown}" if _computed(shown) else shown

@@ -170,7 +170,7 @@ def pytest_configure(config):
         max_examples=asked or 60,
         deadline=None,  # machines are as busy as they are
         database=None,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[HealthCheck.too_slow],  # for the same reason
     )
     settings.load_profile("ours")
 
