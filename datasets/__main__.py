@@ -9,7 +9,7 @@ from console.group import refuse_many
 from console.options import add_reading, decoded, positive, seed, side
 from console.parser import Parser
 from datasets import DATA
-from datasets.view import PHOTOGRAPH, VIEWS, decoded_for, default_size
+from datasets.view import PHOTOGRAPH, VIEWS, decoded_for, default_size, shape_of
 from machine.files import FORMULA, home_path, refuse_existing
 
 
@@ -73,7 +73,7 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
     """The command to type when this one has done its work."""
     if options.command == "split":
         return ("python", "-m", "datasets", "check", options.out)
-    train = (
+    train: tuple[object, ...] = (
         "python",
         "-m",
         "deepcluster",
@@ -81,9 +81,10 @@ def next_of(options: argparse.Namespace) -> tuple[object, ...]:
         options.out / "images" if options.command == "paint" else options.data,
     )
     if options.command == "prepare":
-        size = ("--size", options.size) if options.size is not None else ()
-        most = ("--decode-at-most", options.decode_at_most) if options.decode_at_most is not None else ()
-        return (*train, *size, *most, *(("--view", options.view) if options.view is not None else ()))
+        told = {name: getattr(options, name) for name in ("size", "decode_at_most", "view", "mnist_dir")}
+        for name, value in told.items():
+            train += (f"--{name.replace('_', '-')}", value) if value is not None else ()
+        return train
     if options.command == "check" and options.exclude_out is not None:
         return (*train, "--exclude", options.exclude_out)
     return train
@@ -184,6 +185,8 @@ def prepare_command(options: argparse.Namespace) -> None:
         size = options.size or default_size(view)
         if options.decode_at_most is not None and options.decode_at_most < size:
             raise UserError(f"--decode-at-most {options.decode_at_most}: at least the {size} pixels of --size")
+        if min(shape_of(view, size)) < 1:
+            raise UserError(f"--size {size}: too small for the view {view}: use at least 2")
         most = options.decode_at_most or (decoded_for(size) if view != PHOTOGRAPH else None)
         return open_dataset(
             options.data, decoded_side(size), workers=options.workers, mnist_dir=options.mnist_dir, at_most=most
@@ -197,6 +200,8 @@ def prepare_command(options: argparse.Namespace) -> None:
             print(f"no coin was found in {without} of {len(dataset)} photographs: a training sees them as they are")
             view = PHOTOGRAPH
             dataset = opened(view)
+    if default_view(options.data) != PHOTOGRAPH:
+        dataset.find_places(options.workers)  # of photographs, too: baselines and the gallery ask where the coin is
     look(dataset, view, options.size or default_size(view), options.workers)
     print(f"{dataset.name}: {len(dataset)} images ready, {len(dataset.skipped)} files passed over; view: {view}")
 

@@ -344,8 +344,11 @@ def epoch(text: str) -> str:
     return text if text in ("latest", "all") else str(positive(text))
 
 
+LONGEST = 15  # digits of a cluster's number
+
+
 def target(text: str) -> str:
-    if text in ("own", "rival", "margin") or text.isdecimal():
+    if text in ("own", "rival", "margin") or (text.isdecimal() and len(text) <= LONGEST):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not own, rival, margin or the number of a cluster")
 

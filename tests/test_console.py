@@ -178,6 +178,7 @@ CALLS = [
     "datasets check coins",
     "datasets check coins --exclude-out x.csv",
     "datasets prepare coins --size 192 --view coin",
+    "datasets prepare mnist:test --mnist-dir digits",
     "datasets split coins there",
     "supervised train",
     "supervised test --run e",

@@ -53,7 +53,6 @@ def test_a_spreadsheet_of_another_kind_is_told_so(tmp_path):
     [
         ("image,mint,mint\n1.jpg,Paris,Roma\n", "two columns are called 'mint'"),
         ("image,mint, mint\n1.jpg,Paris,Roma\n", "two of its columns are called 'mint'"),
-        ("image,=x,'=x\n1.jpg,Paris,Roma\n", "two of its columns are called '=x'"),
         ("image,mint, image\n1.jpg,Paris,Roma\n", "two of its columns are called 'image'"),
         ('image,mint\n1.jpg,"Paris\n2.jpg,Roma\n3.jpg,Wien\n', "line 2: unexpected end of data"),
     ],
@@ -90,13 +89,14 @@ def test_a_column_is_numbers_where_all_its_cells_are(tmp_path, cells, values):
 def test_what_is_kept_is_read_again_and_obeyed_by_nobody(tmp_path):
     run = runs.begin(tmp_path / "exp", a_meta(len(IDS)), IDS, None, [])
     assert kept_columns(run) == {}
-    text = 'photo,=1+1,weight\na/1.jpg,"=cmd|x",3.25\na/2.jpg,"two\nlines\x1b[2J",-1\nb/3.png,\'quoted,1e-7\n'
+    text = "photo,=1+1,weight,'=1+1\n"  # the first and the last are columns of their own
+    text += 'a/1.jpg,"=cmd|x",3.25,w\na/2.jpg,"two\nlines\x1b[2J",-1,x\nb/3.png,\'quoted,1e-7,y\n'
     columns, _ = read_table(table(tmp_path, text), IDS)
     assert columns["=1+1"] == ["=cmd|x", r"two\nlines\x1b[2J", "'quoted", ""]
     keep_columns(run, columns)
     written = (run.path / FILE).read_text()
     assert "\x1b" not in written
-    assert written.splitlines()[:2] == ["image,'=1+1,weight", "a/1.jpg,'=cmd|x,3.25"]
+    assert written.splitlines()[:2] == ["image,'=1+1,weight,''=1+1", "a/1.jpg,'=cmd|x,3.25,w"]
     again = kept_columns(run)
     assert again.keys() == columns.keys()
     for name, values in columns.items():

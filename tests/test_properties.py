@@ -37,7 +37,7 @@ NEW = (4, 5, 9)  # clusters of the expert's own
 
 names = st.binary(max_size=40).map(os.fsdecode)  # of files: bytes, be they text or not
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=60) | st.text("=+-@'\"\t\r\n,;\\\x1b\0 .e01é\u202e")
-NUMBERS = st.floats().map(str) | st.integers().map(str)
+NUMBERS = st.floats().map(str) | st.integers().map(str) | st.sampled_from(["9" * 16, "9" * 5000])
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),

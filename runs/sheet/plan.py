@@ -66,7 +66,7 @@ def read_sheet(path: Path) -> Sheet:
         if len(raw) > MOST:
             raise ValueError(f"more than {MOST >> 20} MB")
         content = tomllib.loads(raw.decode("utf-8-sig"))  # an editor may have put a byte order mark there
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{path}: no such file: name a sheet of experiments (TOML)") from None
     except RecursionError:
         raise UserError(f"{path}: brackets in brackets without end: mend it") from None
