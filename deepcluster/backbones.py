@@ -172,7 +172,8 @@ def _shape_behind(layers: nn.Sequential, shape: Shape) -> Shape | None:
     for layer in layers:
         kind = type(layer)  # of a subclass nobody knows what it does
         plain_pool = kind in (nn.MaxPool2d, MaxPoolAround) and not layer.ceil_mode
-        plain_conv = kind in (nn.Conv2d, ConvAround) and layer.padding_mode == "zeros" and layer.padding != "same"
+        in_pixels = isinstance(layer, nn.Conv2d) and isinstance(layer.padding, tuple)  # else "same" or "valid"
+        plain_conv = kind in (nn.Conv2d, ConvAround) and in_pixels and layer.padding_mode == "zeros"
         if plain_pool or plain_conv:
             channels, height, width = shape
             channels = getattr(layer, "out_channels", channels)

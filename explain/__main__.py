@@ -12,6 +12,8 @@ from console.options import above_zero, add_machine, add_reading, add_run, natur
 from console.parser import Parser
 from explain.attribution.registry import COLOURS, MAPS, PHOTOGRAPH, Asked, described, layer, parse
 
+LONGEST = 15  # digits of a cluster's number
+
 
 def build_parser() -> Parser:
     parser = Parser(
@@ -342,9 +344,6 @@ def layer_name(text: str) -> int | str:
 
 def epoch(text: str) -> str:
     return text if text in ("latest", "all") else str(positive(text))
-
-
-LONGEST = 15  # digits of a cluster's number
 
 
 def target(text: str) -> str:
